@@ -1,0 +1,46 @@
+# Everything runs in .venv, which `setup` makes; nothing is installed anywhere else.
+PYTHON ?= python3
+CONFIG ?= config/sda-daemon.yaml
+BIN := .venv/bin
+STAMP := .venv/.installed
+# Two cores: more processes than that only make tests slow and flaky.
+JOBS ?= 2
+
+.PHONY: setup demo run test lint unit bench soak clean
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv; the first time this takes a minute."
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+demo: setup
+	@$(BIN)/python -m sda_daemon.demo
+
+run: setup
+	@mkdir -p data/checkpoints
+	@$(BIN)/sda-daemon run --config $(CONFIG)
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --config pyproject.toml
+
+unit: setup
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test: lint unit
+
+bench: setup
+	@$(BIN)/python -m benchmarks
+
+soak: setup
+	@$(BIN)/python -m benchmarks.soak
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

@@ -1,0 +1,1 @@
+"""Audio: waveforms to mel spectrograms and back."""

@@ -1,0 +1,1 @@
+"""Conversion: deciding what to convert, doing it in worker processes, publishing the result."""

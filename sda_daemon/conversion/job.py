@@ -1,0 +1,87 @@
+"""The messages between the daemon and its workers. Pure, frozen and picklable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sda_daemon.models.metadata import ModelMetadata
+from sda_daemon.settings.schema import MetadataSettings
+from sda_daemon.signature import FileSignature
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionJob:
+    """One checkpoint to convert, with everything a worker needs to know.
+
+    Attributes:
+        path: the checkpoint.
+        signature: of the content that was decided on; another content is not converted under this job.
+        watch_root: the watched folder that it lies in, empty for none.
+        models_dir: the library, for a look at what is there already.
+        work_dir: folder in the same file system for the finished file.
+        temporary_name: what to call the finished file there.
+        metadata: templates.
+        attempt: 1 for the first try.
+
+    """
+
+    path: str
+    signature: FileSignature
+    watch_root: str
+    models_dir: str
+    work_dir: str
+    temporary_name: str
+    metadata: MetadataSettings
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A finished model file in the work folder, or the news that the library has this model already.
+
+    Attributes:
+        job: what it was made by.
+        metadata: what is inside the file.
+        size_bytes: of the file; 0 if none was written because the library has this model already.
+        weights_digest: the model's identity.
+        source_digest: digest of the checkpoint's bytes.
+        dropped: (key, foreign name) of values left out.
+        duration_s: time from the start of the conversion to the fsynced file.
+
+    """
+
+    job: ConversionJob
+    metadata: ModelMetadata
+    size_bytes: int
+    weights_digest: str
+    source_digest: str
+    dropped: tuple[tuple[str, str], ...]
+    duration_s: float
+
+    @property
+    def was_written(self) -> bool:
+        """Whether there is a file to publish."""
+        return self.size_bytes > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A conversion that did not work.
+
+    Attributes:
+        job: what was tried.
+        kind: short static name of the cause, from the error's class.
+        permanent: whether trying again is pointless until the file changes.
+        message: what happened and what to do.
+        is_crash: whether the worker died or hung, rather than reported the failure itself.
+
+    """
+
+    job: ConversionJob
+    kind: str
+    permanent: bool
+    message: str
+    is_crash: bool = False
+
+
+Outcome = Converted | Failed

@@ -1,0 +1,126 @@
+"""Worker processes that may crash, hang or run out of memory without harm to the daemon.
+
+The pool sits behind a small protocol, so that another engine can take its place. Processes are started
+when there is work and ended when there has been none for a while: an idle daemon holds no torch.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Protocol
+
+from pebble import ProcessExpired, ProcessPool
+
+from sda_daemon.conversion import worker
+from sda_daemon.conversion.job import ConversionJob, Failed, Outcome
+
+
+class ConversionPool(Protocol):
+    """What the daemon needs of an engine that runs conversions."""
+
+    def submit(self, job: ConversionJob) -> Future[Outcome]:
+        """Run a conversion; the future's result is Converted or Failed, never an exception."""
+
+    def warm(self) -> None:
+        """Get ready, because a job is to be expected."""
+
+    def rest(self) -> None:
+        """Let go of all resources; only called while no job is running. The pool stays usable."""
+
+    def close(self) -> None:
+        """Stop at once; jobs that are running are cut off and their futures fail."""
+
+
+class WorkerPool:
+    """Spawned processes of this machine.
+
+    Args:
+        workers: how many conversions may run at the same time.
+        time_limit_s: longest a conversion may take, in seconds.
+        memory_limit: address space of one worker in bytes, None for no limit.
+
+    """
+
+    def __init__(self, workers: int, time_limit_s: float, memory_limit: int | None) -> None:
+        self._workers = workers
+        self._time_limit_s = time_limit_s
+        self._memory_limit = memory_limit
+        self._pool: ProcessPool | None = None
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether there are no worker processes."""
+        return self._pool is None
+
+    def _running(self) -> ProcessPool:
+        if self._pool is not None and not self._pool.active:
+            self.rest()
+        if self._pool is None:
+            self._pool = ProcessPool(
+                max_workers=self._workers,
+                context=multiprocessing.get_context("spawn"),
+                initializer=worker.initialize,
+                initargs=(self._memory_limit, os.getpid()),
+            )
+        return self._pool
+
+    def submit(self, job: ConversionJob) -> Future[Outcome]:
+        """Run a conversion; see the protocol."""
+        outer: Future[Outcome] = Future()
+
+        def finish(inner: Future[Outcome]) -> None:
+            outer.set_result(_outcome(inner, job, self._time_limit_s))
+
+        self._running().schedule(worker.convert, args=[job], timeout=self._time_limit_s).add_done_callback(finish)
+        return outer
+
+    def warm(self) -> None:
+        """Start the processes and let them import torch."""
+        if self._pool is None:
+            for _ in range(self._workers):
+                self._running().schedule(worker.warm_up)
+
+    def rest(self) -> None:
+        """End the processes."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop()  # type: ignore[no-untyped-call]
+            pool.join()
+
+    def close(self) -> None:
+        """Stop at once."""
+        self.rest()
+
+
+def _outcome(future: Future[Outcome], job: ConversionJob, time_limit_s: float) -> Outcome:
+    try:
+        return future.result()
+    except (FutureTimeoutError, TimeoutError):
+        return Failed(job, "timeout", False, f"it took longer than {time_limit_s:g} s and was cut off", is_crash=True)
+    except ProcessExpired as error:
+        return Failed(job, "crashed", False, describe_exit(error.exitcode), is_crash=True)
+    except CancelledError:
+        return Failed(job, "stopped", False, "the daemon was stopped")
+    except Exception as error:  # noqa: BLE001 - whatever the engine raises is a failed attempt
+        return Failed(job, "crashed", False, f"{type(error).__name__}: {error}", is_crash=True)
+
+
+def describe_exit(code: int) -> str:
+    """Say in words how a worker process ended."""
+    if code >= 0:
+        return f"its worker exited with code {code}"
+    number = -code
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = "unknown"
+    guesses: dict[int, str] = {
+        signal.SIGKILL: ": perhaps out of memory",
+        signal.SIGBUS: ": the file was truncated while it was read",
+        signal.SIGSEGV: ": a fault in native code",
+    }
+    return f"its worker was killed by signal {number} ({name}){guesses.get(number, '')}"

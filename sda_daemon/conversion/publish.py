@@ -1,0 +1,83 @@
+"""Puts finished model files into the library: names them, then writes the index once for all of them.
+
+Only the one process that holds the work folder publishes, so that no two conversions of the same weights
+can make two models, and nothing that a killed daemon's worker leaves behind ever gets a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from sda_daemon.conversion.job import Converted
+from sda_daemon.files import fsync_folder, publish_new
+from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.entry import ModelEntry
+from sda_daemon.models.metadata import file_name_candidates
+
+
+class Action(StrEnum):
+    """What became of a finished conversion."""
+
+    ADDED = "added"
+    UPDATED = "updated"
+    """The same weights, now with analysis: file, id and name are kept."""
+    DUPLICATE = "duplicate"
+    """The library has this model already."""
+    AGAIN = "again"
+    """The library had this model when the worker looked, and has it no more: it must be converted again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A conversion and what became of it; `entry` is the model's entry in the index, None for AGAIN."""
+
+    converted: Converted
+    action: Action
+    entry: ModelEntry | None
+
+
+def publish(library: ModelLibrary, finished: Sequence[Converted]) -> list[Published]:
+    """Publish finished conversions: files first, then one write of the index.
+
+    Raises:
+        OSError: a file or the index cannot be written. New files are taken back, the index is as before;
+            the finished files are gone and must be made again.
+        LibraryError: the index cannot be read or locked.
+
+    """
+    new_files: list[Path] = []
+    try:
+        with library.transaction():
+            published = [_publish_one(library, item, new_files) for item in finished]
+            if any(item.action in (Action.ADDED, Action.UPDATED) for item in published):
+                fsync_folder(library.models_dir)
+    except BaseException:
+        for path in new_files:
+            path.unlink(missing_ok=True)
+        raise
+    return published
+
+
+def _publish_one(library: ModelLibrary, item: Converted, new_files: list[Path]) -> Published:
+    temporary = Path(item.job.work_dir) / item.job.temporary_name
+    known = library.get(item.metadata.model_id)
+    if known is not None and not (item.was_written and item.metadata.has_analysis and not known.has_analysis):
+        if item.was_written:
+            temporary.unlink(missing_ok=True)
+        return Published(item, Action.DUPLICATE, known)
+    if not item.was_written:
+        return Published(item, Action.AGAIN, None)
+    if known is not None:
+        target = library.models_dir / known.file_path
+        temporary.replace(target)
+        action = Action.UPDATED
+    else:
+        target = publish_new(temporary, library.models_dir, file_name_candidates(item.metadata.name))
+        new_files.append(target)
+        action = Action.ADDED
+    entry = ModelEntry.from_metadata(item.metadata, target.name, item.size_bytes)
+    library.add_entry(entry)
+    return Published(item, action, entry)

@@ -1,0 +1,198 @@
+"""What runs in a worker process: one checkpoint in, one finished file in the work folder out.
+
+This module is imported by the daemon too, which must not import torch: everything that needs it is
+imported when it is called.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
+from sda_daemon.errors import ChangedWhileReadError, CheckpointError, SdaError, TemplateError
+from sda_daemon.signature import FileSignature
+
+if TYPE_CHECKING:
+    from sda_daemon.library import ModelEntry, ModelLibrary
+    from sda_daemon.models.checkpoint import Checkpoint
+
+SIDECAR_ENDING = ".meta.json"
+_MAX_SIDECAR_BYTES = 2**20
+_PR_SET_PDEATHSIG = 1
+_KINDS = {
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "disk_full",
+    errno.EACCES: "permission",
+    errno.EPERM: "permission",
+    errno.EROFS: "read_only",
+    errno.EBUSY: "busy",
+    errno.EMFILE: "too_many_files",
+}
+_HINTS = {
+    "disk_full": "Make room; it is tried again by itself",
+    "permission": "Check owner and permissions; it is tried again by itself",
+    "read_only": "The file system is mounted read-only, or a sandbox forbids writing there",
+}
+
+
+def initialize(memory_limit: int | None, parent: int) -> None:
+    """Prepare a fresh worker process: it ends with its parent, and leaves Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # the parent died before we asked to be told
+    if memory_limit is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def warm_up() -> None:
+    """Import torch, so that the first conversion need not wait for it."""
+    import torch
+
+    import sda_daemon.models.persistence  # noqa: F401
+
+    torch.set_num_threads(1)  # workers run beside each other; the work is reading and hashing
+
+
+def convert(job: ConversionJob) -> Outcome:
+    """Convert one checkpoint. Never raises: whatever goes wrong is told in the result."""
+    try:
+        warm_up()
+        return _convert(job)
+    except (CheckpointError, TemplateError) as error:
+        return Failed(job, error.kind, True, str(error))
+    except SdaError as error:
+        return Failed(job, error.kind, False, str(error))
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not Path(job.path).exists():
+            return Failed(job, "vanished", True, f"{job.path} is gone")
+        kind = _KINDS.get(error.errno or 0, "io")
+        hint = _HINTS.get(kind, "It is tried again by itself")
+        return Failed(job, kind, False, f"{error}. {hint}")
+    except MemoryError:
+        return Failed(job, "out_of_memory", False, f"not enough memory to convert {job.path}", is_crash=True)
+    except Exception as error:  # noqa: BLE001 - a bug of ours must cost an attempt, not the worker
+        return Failed(job, "bug", False, f"{type(error).__name__}: {error}", is_crash=True)
+
+
+def _convert(job: ConversionJob) -> Converted:
+    from sda_daemon.models.checkpoint import read_checkpoint
+    from sda_daemon.models.digest import file_digest, model_id_of, weights_digest
+    from sda_daemon.models.persistence import complete_metadata, parts_of, utc_now, write_parts
+    from sda_daemon.templates import render_metadata, template_digest
+
+    began = time.perf_counter()
+    path = Path(job.path)
+    _check_unchanged(job)
+    checkpoint = read_checkpoint(path)
+    digest = weights_digest(checkpoint.state_dict)
+    facts = facts_of(checkpoint, Path(job.watch_root) if job.watch_root else None)
+    metadata = complete_metadata(render_metadata(job.metadata, facts), checkpoint, path.stat().st_mtime)
+    metadata = replace(metadata, model_id=model_id_of(digest), save_date=utc_now())
+    known = _library_at(job.models_dir).get(metadata.model_id)
+    if known is not None:
+        metadata = _keep_words(metadata, known)
+    source_digest, size_bytes = "", 0
+    if known is None or (checkpoint.analysis is not None and not known.has_analysis):
+        source_digest = file_digest(path)
+        provenance = {
+            "source_file": path.name,
+            "source_path": str(facts["relpath"]),
+            "source_size_bytes": job.signature.size_bytes,
+            "source_digest": source_digest,
+            "weights_digest": digest,
+            "template_digest": template_digest(job.metadata),
+            "converted_at": metadata.save_date,
+        }
+        temporary = Path(job.work_dir) / job.temporary_name
+        size_bytes = write_parts(temporary, parts_of(checkpoint), metadata, provenance)
+        try:
+            _check_unchanged(job)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    return Converted(job, metadata, size_bytes, digest, source_digest, checkpoint.dropped, time.perf_counter() - began)
+
+
+def _check_unchanged(job: ConversionJob) -> None:
+    if FileSignature.of(os.stat(job.path)) != job.signature:
+        raise ChangedWhileReadError(f"{job.path} has changed since it settled", "Its new content is tried next")
+
+
+def _keep_words(metadata: Any, known: ModelEntry) -> Any:
+    """Keep what a person may have changed since the model was first made."""
+    return replace(
+        metadata,
+        name=known.name,
+        description=known.description,
+        dataset_name=known.dataset_name,
+        dataset_file_count=known.dataset_file_count,
+        dataset_total_duration_s=known.dataset_total_duration_s,
+        tags=list(known.tags),
+    )
+
+
+@lru_cache(maxsize=4)
+def _open_library(models_dir: str) -> ModelLibrary:
+    from sda_daemon.library import ModelLibrary
+
+    return ModelLibrary(Path(models_dir))
+
+
+def _library_at(models_dir: str) -> ModelLibrary:
+    library = _open_library(models_dir)
+    library.refresh()
+    return library
+
+
+def facts_of(checkpoint: Checkpoint, watch_root: Path | None) -> dict[str, Any]:
+    """Return what templates can use of a checkpoint, its sidecar included."""
+    from sda_daemon.templates import checkpoint_facts
+
+    status = checkpoint.path.stat()
+    analysis = checkpoint.analysis
+    labels = [] if analysis is None else analysis.component_labels
+    return checkpoint_facts(
+        checkpoint.path,
+        watch_root,
+        size_bytes=status.st_size,
+        mtime_s=status.st_mtime,
+        content={
+            "epoch": checkpoint.epoch,
+            "step": checkpoint.step,
+            "train_loss": checkpoint.train_loss,
+            "val_loss": checkpoint.val_loss,
+            "kl_weight": checkpoint.kl_weight,
+            "latent_dim": checkpoint.layout.latent_dim,
+            "training": checkpoint.training_config,
+            "spectrogram": checkpoint.spectrogram_config.to_dict(),
+            "analysis": analysis and {"n_active_components": analysis.n_active_components, "labels": labels},
+            "sidecar": read_sidecar(checkpoint.path),
+        },
+    )
+
+
+def read_sidecar(checkpoint_path: Path) -> dict[str, Any]:
+    """Return the JSON that the trainer writes beside a checkpoint; empty where there is no sound one."""
+    sidecar = checkpoint_path.with_name(checkpoint_path.name + SIDECAR_ENDING)
+    try:
+        if sidecar.stat().st_size > _MAX_SIDECAR_BYTES:
+            return {}
+        content = json.loads(sidecar.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,200 @@
+"""Every error this package raises on purpose, in one tree, with the command line's exit codes.
+
+A message says what happened, to which value, and what to do next. `str(error)` is that message,
+ready to print; the parts are in `what` and `hint`. Exit codes follow sysexits.h where it has one
+that fits, so that an operator can tell classes of failure apart in a script or a unit file.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the `sda-daemon` command exits with."""
+
+    OK = 0
+    FAILED = 1
+    """Something was tried and did not work: a conversion failed, a model is unknown."""
+    USAGE = 2
+    """The command line itself was wrong."""
+    BAD_DATA = 65
+    """A checkpoint, a model file or an index is broken, unsafe or of another kind."""
+    NOTHING_TO_WATCH = 66
+    """No configured folder can be watched."""
+    ALREADY_RUNNING = 69
+    """Another daemon holds the models folder or the state folder."""
+    CANNOT_WRITE = 73
+    """A file could not be written: disk full, no permission, read-only."""
+    TRY_LATER = 75
+    """Something is busy; the same command may work in a moment."""
+    BAD_CONFIG = 78
+    """The config file is missing or wrong. A service manager must not restart on this."""
+    INTERRUPTED = 130
+    """Ctrl-C."""
+
+
+class SdaError(Exception):
+    """Root of all errors that this package raises on purpose.
+
+    Args:
+        what: what happened, and to which value.
+        hint: what to do next; may be empty where there is nothing sensible to say.
+
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    kind: ClassVar[str] = "error"
+    """Short static name, used as a key in events and in the ledger."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what, hint)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.hint}" if self.hint else self.what
+
+
+# --- configuration and daemon -------------------------------------------------------------------
+
+
+class ConfigError(SdaError):
+    """The config file is missing, unreadable, not YAML, or does not fit the schema."""
+
+    exit_code = ExitCode.BAD_CONFIG
+    kind = "config"
+
+
+class TemplateError(ConfigError):
+    """A metadata template does not compile, names an unknown fact, or fails on these facts."""
+
+    kind = "template"
+
+
+class AlreadyRunningError(SdaError):
+    """Another daemon holds the models folder or the state folder."""
+
+    exit_code = ExitCode.ALREADY_RUNNING
+    kind = "already_running"
+
+
+class NothingToWatchError(SdaError):
+    """Not one of the configured folders can be watched."""
+
+    exit_code = ExitCode.NOTHING_TO_WATCH
+    kind = "nothing_to_watch"
+
+
+# --- checkpoints --------------------------------------------------------------------------------
+
+
+class CheckpointError(SdaError, ValueError):
+    """A file cannot be converted because of what it contains; permanent until the file changes."""
+
+    exit_code = ExitCode.BAD_DATA
+    kind = "checkpoint"
+
+
+class BrokenCheckpointError(CheckpointError):
+    """The file is truncated, damaged, or no file that torch has written."""
+
+    kind = "broken"
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """The pickle names a function that has no business in a checkpoint. Nothing of it was run."""
+
+    kind = "unsafe"
+
+
+class OversizedCheckpointError(CheckpointError):
+    """The file promises more than it holds: compressed entries, far too many, tensors beyond its size."""
+
+    kind = "oversized"
+
+
+class ForeignCheckpointError(CheckpointError):
+    """A sound torch file, but not a checkpoint of this kind of model."""
+
+    kind = "not_a_checkpoint"
+
+
+class NewerCheckpointError(CheckpointError):
+    """Written by a later version of the training application than this program knows."""
+
+    kind = "newer_version"
+
+
+class MisfittingWeightsError(CheckpointError):
+    """Weights are missing, left over, or of shapes that do not make a ConvVAE."""
+
+    kind = "misfit"
+
+
+class NonFiniteWeightsError(CheckpointError):
+    """Weights contain NaN or infinity; such a model only makes silence or noise."""
+
+    kind = "not_finite"
+
+
+class ChangedWhileReadError(SdaError):
+    """The file was replaced or rewritten while it was read; the new content is tried again."""
+
+    kind = "changed"
+    exit_code = ExitCode.TRY_LATER
+
+
+# --- models and library -------------------------------------------------------------------------
+
+
+class ModelFileError(SdaError, ValueError):
+    """A `.sda` file cannot be used: no marker, newer version, broken, misfitting weights."""
+
+    exit_code = ExitCode.BAD_DATA
+    kind = "model_file"
+
+
+class NotAModelError(ModelFileError):
+    """The file is no saved model: it lacks the format marker or is no torch file."""
+
+    kind = "not_a_model"
+
+
+class NewerModelError(ModelFileError):
+    """The model was saved by a later version than this program knows."""
+
+    kind = "newer_model"
+
+
+class BrokenModelError(ModelFileError):
+    """The file is truncated, damaged, or its weights are missing or do not fit."""
+
+    kind = "broken_model"
+
+
+class LibraryError(SdaError):
+    """The model library cannot be read or changed."""
+
+    kind = "library"
+
+
+class NewerIndexError(LibraryError):
+    """The index was written by a later version; it is left exactly as it is."""
+
+    exit_code = ExitCode.BAD_DATA
+    kind = "newer_index"
+
+
+class LibraryBusyError(LibraryError):
+    """Another process kept the library's lock for too long."""
+
+    exit_code = ExitCode.TRY_LATER
+    kind = "library_busy"
+
+
+class UnknownModelError(LibraryError):
+    """No model has this id, name or file."""
+
+    kind = "unknown_model"

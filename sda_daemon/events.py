@@ -1,0 +1,138 @@
+"""The catalogue of structured events: every name, when it is logged, with which fields, how loud.
+
+An event is logged by calling it: `CHECKPOINT_SEEN(path=…, watch=…)`. Names are static and values are
+fields, so that a log can be queried. In a program that has not configured structlog (one that uses
+this package as a library) events go to the standard `logging` logger `sda_daemon`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+STRICT_VARIABLE = "SDA_DAEMON_STRICT_EVENTS"
+"""Set in the tests: an event logged with fields other than its catalogue entry's is then an error."""
+
+_fallback = logging.getLogger("sda_daemon")
+_log = structlog.get_logger("sda_daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One kind of event.
+
+    Args:
+        name: static dotted name.
+        level: a level of the `logging` module.
+        when: one sentence for the event reference.
+        fields: the keys that it may carry; names end in their unit where they have one.
+
+    """
+
+    name: str
+    level: int
+    when: str
+    fields: tuple[str, ...] = ()
+
+    def __call__(self, **values: Any) -> None:
+        """Log the event."""
+        if os.environ.get(STRICT_VARIABLE):
+            unknown = set(values) - set(self.fields)
+            if unknown:
+                raise TypeError(f"event {self.name} does not have the fields {sorted(unknown)}")
+        if structlog.is_configured():
+            _log.log(self.level, self.name, **values)
+        elif _fallback.isEnabledFor(self.level):
+            _fallback.log(self.level, "%s %s", self.name, values)
+
+
+DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
+
+# --- the daemon -----------------------------------------------------------------------------------
+DAEMON_STARTED = Event("daemon.started", INFO, "The daemon holds its locks and begins to watch.",
+                       ("pid", "version", "config", "models_dir", "state_dir", "watches"))  # fmt: skip
+DAEMON_STOPPING = Event("daemon.stopping", INFO, "A stop was asked for; running conversions may finish.",
+                        ("reason", "running", "waiting"))  # fmt: skip
+DAEMON_STOPPED = Event("daemon.stopped", INFO, "The daemon has let go of everything and exits.",
+                       ("reason", "uptime_s", "converted", "failed"))  # fmt: skip
+DAEMON_CRASHED = Event("daemon.crashed", ERROR, "An error that should not be possible ended the daemon.",
+                       ("error",))  # fmt: skip
+
+# --- watching -------------------------------------------------------------------------------------
+WATCH_STARTED = Event("watch.started", INFO, "A folder is being watched.",
+                      ("path", "observer", "reason"))  # fmt: skip
+WATCH_MISSING = Event("watch.missing", WARNING, "A folder to watch is not there; it is watched once it is.",
+                      ("path",))  # fmt: skip
+WATCH_LOST = Event("watch.lost", WARNING, "A watched folder was removed, renamed or replaced, or its watcher died.",
+                   ("path", "reason"))  # fmt: skip
+WATCH_DEGRADED = Event("watch.degraded", WARNING, "A folder cannot be watched natively and is polled instead.",
+                       ("path", "reason", "hint"))  # fmt: skip
+WATCH_RECOVERED = Event("watch.recovered", INFO, "A folder that was polled is watched natively again.",
+                        ("path",))  # fmt: skip
+RESCAN_STARTED = Event("rescan.started", DEBUG, "All that lies in a watched folder is compared with the ledger.",
+                       ("path", "reason"))  # fmt: skip
+RESCAN_FINISHED = Event("rescan.finished", INFO, "A rescan is done.",
+                        ("path", "reason", "files", "news", "duration_s"))  # fmt: skip
+
+# --- checkpoints ----------------------------------------------------------------------------------
+CHECKPOINT_SEEN = Event("checkpoint.seen", INFO, "A new or changed checkpoint was noticed.",
+                        ("path", "size_bytes", "watch"))  # fmt: skip
+CHECKPOINT_SETTLED = Event("checkpoint.settled", INFO, "A checkpoint is complete and no one writes to it.",
+                           ("path", "size_bytes", "waited_s"))  # fmt: skip
+CHECKPOINT_INCOMPLETE = Event("checkpoint.incomplete", WARNING, "A file has stayed half written for very long.",
+                              ("path", "size_bytes", "waited_s", "reason"))  # fmt: skip
+CHECKPOINT_VANISHED = Event("checkpoint.vanished", INFO, "A checkpoint was deleted before it was converted.",
+                            ("path",))  # fmt: skip
+CHECKPOINT_SKIPPED = Event("checkpoint.skipped", INFO, "A checkpoint needs no conversion.",
+                           ("path", "reason", "model_id", "name", "file"))  # fmt: skip
+
+# --- conversion -----------------------------------------------------------------------------------
+CONVERSION_STARTED = Event("conversion.started", INFO, "A worker begins with a checkpoint.",
+                           ("path", "attempt"))  # fmt: skip
+CONVERSION_SUCCEEDED = Event("conversion.succeeded", INFO, "A model is in the library.",
+                             ("path", "model_id", "name", "file", "action", "duration_s"))  # fmt: skip
+CONVERSION_FAILED = Event("conversion.failed", ERROR, "A checkpoint could not be converted.",
+                          ("path", "kind", "reason", "permanent", "attempt", "retry_in_s"))  # fmt: skip
+CONVERSION_GIVEN_UP = Event("conversion.given_up", ERROR, "A checkpoint failed too often and is left alone.",
+                            ("path", "kind", "reason", "attempts", "hint"))  # fmt: skip
+CONVERSION_DROPPED_VALUE = Event("conversion.dropped_value", INFO,
+                                 "A value of a foreign class is left out of the model file.",
+                                 ("path", "key", "foreign_name"))  # fmt: skip
+WORKER_OUTPUT = Event("worker.output", WARNING, "Something a worker process or its libraries printed.",
+                      ("text", "pid"))  # fmt: skip
+
+# --- the library ----------------------------------------------------------------------------------
+LIBRARY_ENTRY_ADDED = Event("library.entry_added", INFO, "A model is in the index.",
+                            ("model_id", "name", "file"))  # fmt: skip
+LIBRARY_ENTRY_ADOPTED = Event("library.entry_adopted", WARNING, "A model file without an entry got one.",
+                              ("model_id", "name", "file", "reason"))  # fmt: skip
+LIBRARY_ENTRY_REMOVED = Event("library.entry_removed", WARNING, "An entry left the index.",
+                              ("model_id", "name", "file", "reason"))  # fmt: skip
+LIBRARY_ENTRY_UPDATED = Event("library.entry_updated", WARNING, "An entry was brought up to date with its file.",
+                              ("model_id", "name", "file", "reason"))  # fmt: skip
+LIBRARY_FILE_INVALID = Event("library.file_invalid", WARNING,
+                             "A `.sda` file in the folder is no readable model; it is left alone.",
+                             ("file", "reason"))  # fmt: skip
+LIBRARY_ENTRY_INVALID = Event("library.entry_invalid", WARNING, "An entry of the index is unusable and left out.",
+                              ("model_id", "reason"))  # fmt: skip
+LIBRARY_INDEX_BROKEN = Event("library.index_broken", WARNING, "The index could not be read and was set aside.",
+                             ("file", "kept_as", "reason", "recovered_from"))  # fmt: skip
+LIBRARY_REPAIRED = Event("library.repaired", INFO, "The index was made to agree with the folder.",
+                         ("removed", "added", "updated", "invalid"))  # fmt: skip
+LIBRARY_PRUNE_REFUSED = Event("library.prune_refused", ERROR,
+                              "So many model files are missing at once that the index is left as it is.",
+                              ("missing", "known", "hint"))  # fmt: skip
+LIBRARY_REPAIR_FAILED = Event("library.repair_failed", ERROR, "The index could not be made to agree with the folder.",
+                              ("reason",))  # fmt: skip
+LIBRARY_SWEPT = Event("library.swept", INFO, "Leftovers of interrupted writes were removed.",
+                      ("removed",))  # fmt: skip
+
+
+def catalogue() -> Iterator[Event]:
+    """Yield every event of this module in the order in which it is defined."""
+    yield from (value for value in globals().values() if isinstance(value, Event))

@@ -1,0 +1,1 @@
+"""Intake: noticing checkpoints and waiting until they are complete."""

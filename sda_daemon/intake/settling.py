@@ -1,0 +1,145 @@
+"""Decides when a file has settled: nothing has changed for a while, and it is complete. Pure.
+
+A state machine per file; time is an argument (monotonic seconds). The caller reports what it sees
+(`observe`), asks which files to look at (`due`) and reports what the look showed (`examined`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sda_daemon.signature import FileSignature
+
+WHOLE_SETTLE_S = 0.2
+"""Quiet time of a file whose writer is known to be done: only what comes right after it (a sidecar, a
+second rename) is waited for. Shorter would be as safe for the file itself, because it is examined."""
+_LONGEST_PAUSE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long to wait, in seconds; one for each watched folder."""
+
+    settle_s: float
+    incomplete_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A file is complete and quiet."""
+
+    path: str
+    root: str
+    signature: FileSignature
+    waited_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """A file has been half written for longer than its limit; told once for each content."""
+
+    path: str
+    root: str
+    signature: FileSignature
+    waited_s: float
+    reason: str
+
+
+@dataclass(slots=True)
+class _Candidate:
+    root: str
+    timing: Timing
+    signature: FileSignature
+    first_seen: float
+    last_change: float
+    is_whole: bool
+    look_at: float
+    was_reported: bool = False
+    reason: str = ""
+
+
+class Settling:
+    """All files that are waited for."""
+
+    def __init__(self) -> None:
+        self._candidates: dict[str, _Candidate] = {}
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._candidates
+
+    def observe(
+        self, path: str, root: str, signature: FileSignature, timing: Timing, now: float, *, is_whole: bool = False
+    ) -> bool:
+        """Take note of a file as it is now; tell whether it is new or has changed."""
+        candidate = self._candidates.get(path)
+        if candidate is None:
+            candidate = _Candidate(root, timing, signature, now, now, is_whole, 0.0)
+            self._candidates[path] = candidate
+        elif candidate.signature != signature:
+            candidate.signature = signature
+            candidate.last_change = now
+            candidate.is_whole = is_whole
+            candidate.was_reported = False
+        elif is_whole and not candidate.is_whole:
+            candidate.is_whole = True
+            candidate.look_at = min(candidate.look_at, now + WHOLE_SETTLE_S)
+            return False
+        else:
+            return False
+        quiet_s = min(WHOLE_SETTLE_S, timing.settle_s) if is_whole else timing.settle_s
+        candidate.look_at = candidate.last_change + quiet_s
+        return True
+
+    def forget(self, path: str) -> bool:
+        """Stop waiting for a file; tell whether it was waited for."""
+        return self._candidates.pop(path, None) is not None
+
+    def due(self, now: float) -> list[str]:
+        """Return the files to look at now, those that were quiet first coming first."""
+        ready = [(item.look_at, path) for path, item in self._candidates.items() if item.look_at <= now]
+        return [path for _, path in sorted(ready)]
+
+    def next_look(self) -> float | None:
+        """Return when `due` will have something, in monotonic seconds; None if never."""
+        return min((item.look_at for item in self._candidates.values()), default=None)
+
+    def examined(self, path: str, signature: FileSignature, unfinished: str, now: float) -> Settled | Incomplete | None:
+        """Take in what a look at a due file showed.
+
+        Args:
+            path: the file.
+            signature: what it is now.
+            unfinished: why it is not complete, or empty if it is.
+            now: monotonic seconds.
+
+        Returns:
+            Settled or Incomplete where that is certain now, else None: it is looked at again later.
+
+        """
+        item = self._candidates[path]
+        if signature != item.signature:
+            self.observe(path, item.root, signature, item.timing, now)
+            return None
+        waited_s = now - item.first_seen
+        if not unfinished:
+            del self._candidates[path]
+            return Settled(path, item.root, signature, waited_s)
+        quiet_s = now - item.last_change
+        item.reason = unfinished
+        item.is_whole = False
+        item.look_at = now + min(max(item.timing.settle_s, quiet_s / 2, WHOLE_SETTLE_S), _LONGEST_PAUSE_S)
+        if quiet_s >= item.timing.incomplete_after_s and not item.was_reported:
+            item.was_reported = True
+            return Incomplete(path, item.root, signature, waited_s, unfinished)
+        return None
+
+    def unfinished(self) -> dict[str, str]:
+        """Return the files that were found incomplete at the last look, with the reason."""
+        return {path: item.reason for path, item in self._candidates.items() if item.reason}
+
+    def forget_root(self, root: str) -> None:
+        """Stop waiting for all files of a watched folder."""
+        self._candidates = {path: item for path, item in self._candidates.items() if item.root != root}

@@ -1,0 +1,194 @@
+"""Reads what a `.sda` file says about itself without torch and without touching its weights.
+
+A `.sda` is what `torch.save` writes: a zip of stored entries, one of which, `data.pkl`, holds
+everything but the tensors' bytes. It is read here with an unpickler that can build nothing but
+plain containers and inert stand-ins, after a walk over its opcodes that bounds memory.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sda_daemon.errors import BrokenModelError, ModelFileError, NewerModelError, NotAModelError
+from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
+from sda_daemon.models.pickles import outline_pickle
+from sda_daemon.models.plain import StandIn, plain_value, stand_in_class
+
+MAX_PICKLE_BYTES = 64 * 2**20
+"""Largest `data.pkl` that is read; real ones have 20 kB."""
+MAX_ENTRIES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHeader:
+    """All of a `.sda` file but its tensors.
+
+    `provenance` is empty for files that this program did not write. `size_bytes` and `mtime_ns` are those
+    of the very file that was read, not of whatever has its name by now.
+    """
+
+    metadata: ModelMetadata
+    provenance: dict[str, Any]
+    latent_dim: int
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+
+def read_model_header(path: Path) -> ModelHeader:
+    """Read the metadata of a `.sda` file.
+
+    Never follows a symbolic link, never runs anything, reads about 1 % of the file.
+
+    Raises:
+        NotAModelError: no torch file, or one without the format marker.
+        NewerModelError: saved by a later version.
+        BrokenModelError: truncated or damaged.
+        OSError: the file cannot be opened.
+
+    """
+    payload, status = read_pickled_dict(path)
+    if payload.get("format") != MODEL_FORMAT_MARKER:
+        raise NotAModelError(f"{path} is not a saved model: it has no {MODEL_FORMAT_MARKER!r} marker")
+    version = payload.get("version")
+    if not isinstance(version, int):
+        raise BrokenModelError(f"{path} has no usable version number, but {version!r}")
+    if version > SAVED_MODEL_VERSION:
+        raise NewerModelError(
+            f"{path} has version {version}, newer than supported version {SAVED_MODEL_VERSION}", "Update sda-daemon"
+        )
+    raw = payload.get("metadata")
+    if not isinstance(raw, dict):
+        raise BrokenModelError(f"{path} has no metadata")
+    metadata = checked_metadata(raw, path)
+    analysis = payload.get("latent_analysis")
+    if isinstance(analysis, dict):
+        metadata.has_analysis = True
+        count = analysis.get("n_active_components")
+        metadata.n_active_components = count if isinstance(count, int) else metadata.n_active_components
+    latent_dim = payload.get("latent_dim")
+    return ModelHeader(
+        metadata=metadata,
+        provenance=_plain_dict(payload.get("provenance")),
+        latent_dim=latent_dim if isinstance(latent_dim, int) else 0,
+        size_bytes=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        inode=status.st_ino,
+    )
+
+
+def checked_metadata(raw: dict[str, Any], path: Path) -> ModelMetadata:
+    """Build the metadata of a file from its raw dict, turning foreign and odd values into plain ones.
+
+    Raises:
+        BrokenModelError: a field has a value that is neither of its type nor convertible.
+
+    """
+    values = _plain_dict(raw)
+    defaults = ModelMetadata().to_dict()
+    for name, default in defaults.items():
+        value = values.get(name)
+        if value is None or name == "tags":
+            values.setdefault(name, default)
+            values[name] = default if value is None else value
+            continue
+        try:
+            values[name] = _as_type(value, type(default))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BrokenModelError(f"{path} has {name} = {value!r} in its metadata: {error}") from error
+    return ModelMetadata.from_dict(values)
+
+
+def _as_type(value: Any, wanted: type) -> Any:
+    if wanted is str:
+        return str(value)
+    if isinstance(value, str):
+        raise TypeError(f"expected {wanted.__name__}, not text")
+    if wanted is int and isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("not a whole number")
+    return wanted(value)
+
+
+def _plain_dict(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {}
+    plain = plain_value(value, lambda _where, _what: None)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def read_pickled_dict(path: Path) -> tuple[dict[str, Any], os.stat_result]:
+    """Read the `data.pkl` of a torch file into plain containers and stand-ins.
+
+    Raises:
+        NotAModelError: not a torch zip file, or its content is no dict.
+        BrokenModelError: truncated, damaged, or built to exhaust memory.
+        OSError: the file cannot be opened, or is a symbolic link.
+
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor
+        status = os.fstat(file.fileno())
+        try:
+            data = _read_pickle_bytes(file, path)
+            outline_pickle(data)
+            content = _HeaderUnpickler(io.BytesIO(data)).load()
+        except ModelFileError:
+            raise
+        except zipfile.BadZipFile as error:
+            if status.st_size and _starts_like_zip(file):
+                raise BrokenModelError(f"{path} is truncated or damaged ({error})") from error
+            raise NotAModelError(f"{path} is not a saved model: no torch file") from error
+        except Exception as error:
+            raise BrokenModelError(f"{path} is damaged ({type(error).__name__}: {error})") from error
+    if not isinstance(content, dict):
+        raise NotAModelError(f"{path} is not a saved model: it holds a {type(content).__name__}")
+    return content, status
+
+
+def _starts_like_zip(file: io.RawIOBase) -> bool:
+    file.seek(0)
+    return file.read(2) == b"PK"
+
+
+def _read_pickle_bytes(file: io.RawIOBase, path: Path) -> bytes:
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if len(entries) > MAX_ENTRIES:
+            raise BrokenModelError(f"{path} has {len(entries)} parts, more than any model has")
+        for entry in entries:
+            if entry.filename.endswith("/data.pkl") and entry.filename.count("/") == 1:
+                break
+        else:
+            raise NotAModelError(f"{path} is a zip file, but not one of torch")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+            raise BrokenModelError(f"{path} has compressed parts, which torch never writes")
+        if entry.file_size > MAX_PICKLE_BYTES:
+            raise BrokenModelError(f"{path} has {entry.file_size} bytes of metadata, too much to be true")
+        return archive.read(entry)
+
+
+class _ItemsOnlyDict(dict[str, Any]):
+    """An OrderedDict of which only the items are kept: attributes from a pickle could shadow methods."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _HeaderUnpickler(pickle.Unpickler):
+    """Builds plain containers; every class becomes an inert stand-in, every storage a placeholder."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return _ItemsOnlyDict
+        return stand_in_class(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        return StandIn(pid)

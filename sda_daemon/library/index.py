@@ -1,0 +1,219 @@
+"""The index file `model_library.json`: reading whatever may be there, writing it quickly and safely.
+
+It is shared with the training application, which reads it with Python's `json` and builds its entry
+from exactly the 16 fields. One entry is one line, so that a diff shows what changed and so that a
+rewrite only joins lines that are already encoded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sda_daemon import events
+from sda_daemon.errors import LibraryError, NewerIndexError
+from sda_daemon.files import write_atomic
+from sda_daemon.library.entry import ModelEntry, entry_from_dict
+
+INDEX_FILE_NAME = "model_library.json"
+INDEX_VERSION = 1
+_TORN_WRITE_S = 0.5
+"""How long an unreadable index is given: another program may be in the middle of writing it."""
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(", ", ": ")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSignature:
+    """What tells one content of the index file from another without reading it."""
+
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> IndexSignature:
+        """Take the signature from a stat result."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@dataclass(slots=True)
+class IndexContent:
+    """What an index says: entries in file order, and all that this version does not know but keeps."""
+
+    entries: dict[str, ModelEntry] = field(default_factory=dict)
+    entry_extras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    top_extras: dict[str, Any] = field(default_factory=dict)
+    needs_repair: bool = False
+    """True where the content was recovered from a backup, or from nothing, because the index was broken."""
+    rejected: int = 0
+    """Entries of the file that were unusable and left out."""
+
+
+def index_signature(path: Path) -> IndexSignature | None:
+    """Return the signature of the index file, None where there is none."""
+    try:
+        return IndexSignature.of(path.stat())
+    except FileNotFoundError:
+        return None
+
+
+def parse_index(raw: bytes) -> IndexContent:
+    """Decode an index.
+
+    Raises:
+        NewerIndexError: its version is larger than this program knows.
+        ValueError: not JSON, or not of the shape of an index.
+
+    """
+    data = json.loads(raw)
+    if not isinstance(data, dict):
+        raise ValueError(f"it holds a {type(data).__name__}, not an object")
+    version = data.pop("version", None)
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise ValueError(f"its version is {version!r}, not a number")
+    if version > INDEX_VERSION:
+        raise NewerIndexError(
+            f"the index has version {version}, newer than supported version {INDEX_VERSION}",
+            "Update sda-daemon; the file was left as it is",
+        )
+    models = data.pop("models", None)
+    if not isinstance(models, dict):
+        raise ValueError(f"its models are {type(models).__name__}, not an object")
+    content = IndexContent(top_extras=data)
+    for model_id, values in models.items():
+        try:
+            entry, extra = entry_from_dict(model_id, values)
+        except ValueError as error:
+            events.LIBRARY_ENTRY_INVALID(model_id=model_id, reason=str(error))
+            content.rejected += 1
+            continue
+        content.entries[model_id] = entry
+        if extra:
+            content.entry_extras[model_id] = extra
+    return content
+
+
+def load_index(path: Path) -> tuple[IndexContent, IndexSignature | None]:
+    """Read the index, falling back to its backup where it is broken.
+
+    A broken file is kept under a dated name beside it. Call it under the library's lock if the result
+    is going to be written.
+
+    Raises:
+        NewerIndexError: written by a later version; nothing was touched.
+        LibraryError: the file cannot be read.
+
+    """
+    deadline = time.monotonic() + _TORN_WRITE_S
+    while True:
+        try:
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                raw = file.read()
+        except FileNotFoundError:
+            return IndexContent(), None
+        except OSError as error:
+            raise LibraryError(f"{path} cannot be read: {error.strerror}", "Check its owner and permissions") from error
+        try:
+            return parse_index(raw), IndexSignature.of(status)
+        except NewerIndexError as error:
+            raise NewerIndexError(f"{path}: {error.what}", error.hint) from None
+        except (ValueError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        if time.monotonic() >= deadline:
+            return _recover(path, reason), None
+        time.sleep(_TORN_WRITE_S / 10)
+
+
+def _recover(path: Path, reason: str) -> IndexContent:
+    """Set a broken index aside and read the backup, or start empty; the caller repairs what is missing."""
+    backup = backup_path(path)
+    kept_as = _set_aside(path)
+    try:
+        content = parse_index(backup.read_bytes())
+        recovered_from = backup.name
+    except FileNotFoundError:
+        content, recovered_from = IndexContent(), "nothing"
+    except (ValueError, OSError, RecursionError, NewerIndexError) as error:
+        content, recovered_from = IndexContent(), f"nothing ({backup.name}: {error})"
+    content.needs_repair = True
+    events.LIBRARY_INDEX_BROKEN(
+        file=str(path), kept_as=kept_as.name if kept_as else "", reason=reason, recovered_from=recovered_from
+    )
+    return content
+
+
+def _set_aside(path: Path) -> Path | None:
+    """Rename a broken index to a dated name of its own."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    for attempt in range(1000):
+        target = path.with_name(f"{path.name}.broken-{stamp}" + (f"-{attempt}" if attempt else ""))
+        if target.exists():
+            continue
+        try:
+            path.rename(target)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LibraryError(f"the broken {path} cannot be set aside: {error.strerror}") from error
+        return target
+    raise LibraryError(f"there are a thousand broken copies of {path} already", "Look at them and remove some")
+
+
+def backup_path(path: Path) -> Path:
+    """Return where the previous index is kept."""
+    return path.with_name(path.name + ".bak")
+
+
+def encode_entry(entry: ModelEntry, extra: Mapping[str, Any] | None) -> str:
+    """Return one entry as its line of the index: `"id": {…}`."""
+    values = entry.to_dict()
+    if extra:
+        values.update(extra)
+    return f"{_encode(entry.model_id)}: {_encode(values)}"
+
+
+def encode_index(lines: Iterator[str], top_extras: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield the bytes of an index from already encoded entries."""
+    yield f'{{\n"version": {INDEX_VERSION},\n'.encode()
+    for key, value in top_extras.items():
+        yield f"{_encode(key)}: {_encode(value)},\n".encode()
+    yield b'"models": {\n'
+    yield ",\n".join(lines).encode()
+    yield b"\n}\n}\n"
+
+
+def write_index(path: Path, chunks: Iterator[bytes]) -> IndexSignature:
+    """Replace the index atomically, keeping the previous one as the backup.
+
+    Raises:
+        OSError: it cannot be written; the old index is untouched.
+
+    """
+    write_atomic(path, chunks, backup=backup_path(path))
+    return IndexSignature.of(path.stat())  # not of the open file: the rename changed its ctime
+
+
+def write_index_data(path: Path, data: Mapping[str, Any]) -> None:
+    """Write an index given as the plain dict of its format.
+
+    Raises:
+        OSError: it cannot be written; the old index is untouched.
+        TypeError: a value is none of JSON's; likewise.
+
+    """
+    models = data.get("models", {})
+    lines = [f"{_encode(model_id)}: {_encode(values)}" for model_id, values in models.items()]
+    version = _encode(data.get("version", INDEX_VERSION))
+    extras = "".join(
+        f"{_encode(key)}: {_encode(value)},\n" for key, value in data.items() if key not in ("version", "models")
+    )
+    text = f'{{\n"version": {version},\n{extras}"models": {{\n' + ",\n".join(lines) + "\n}\n}\n"
+    write_index(path, iter((text.encode(),)))

@@ -1,0 +1,79 @@
+"""What lies in the models folder, and what was learned of each file, kept so that nothing is read twice.
+
+The knowledge lives in a small hidden file beside the index. It is a cache: without it the next repair
+only takes longer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sda_daemon.files import write_atomic
+from sda_daemon.library.entry import is_bare_model_name
+from sda_daemon.models.metadata import MODEL_FILE_EXTENSION
+from sda_daemon.signature import FileSignature
+
+SCAN_FILE_NAME = ".model_library.scan.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of one content of a file: the id inside it, or why it is no model."""
+
+    signature: FileSignature
+    reason: str = ""
+
+
+def scan_models(folder: Path) -> dict[str, FileSignature]:
+    """Return the regular `.sda` files directly inside the folder, by name.
+
+    Symbolic links are not followed and not listed; hidden files are unfinished ones or none of ours.
+
+    Raises:
+        OSError: the folder cannot be listed.
+
+    """
+    found: dict[str, FileSignature] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if not name.endswith(MODEL_FILE_EXTENSION) or not is_bare_model_name(name):
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found[name] = FileSignature.of(status)
+    return found
+
+
+def load_known(folder: Path) -> dict[str, Known]:
+    """Read the cache; an unreadable one is as good as none."""
+    try:
+        raw = json.loads((folder / SCAN_FILE_NAME).read_bytes())
+        return {
+            name: Known(FileSignature(int(values[0]), int(values[1]), int(values[2])), str(values[3]))
+            for name, values in raw["files"].items()
+        }
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def save_known(folder: Path, known: Mapping[str, Known]) -> None:
+    """Write the cache.
+
+    Raises:
+        OSError: it cannot be written.
+
+    """
+    files = {
+        name: [item.signature.size_bytes, item.signature.mtime_ns, item.signature.inode, item.reason]
+        for name, item in known.items()
+    }
+    write_atomic(folder / SCAN_FILE_NAME, [json.dumps({"version": 1, "files": files}).encode()])

@@ -1,0 +1,439 @@
+"""Reads training checkpoints, and never runs anything that is in them.
+
+torch's weights-only unpickler does the reading. Names that it does not know (every real checkpoint
+names an enum of the training application) are given inert stand-ins; names of the standard library,
+torch and numpy that torch itself does not allow are refused before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sda_daemon.audio.spectrogram import SpectrogramConfig
+from sda_daemon.controls.analysis import AnalysisResult
+from sda_daemon.controls.serialization import analysis_from_dict
+from sda_daemon.errors import (
+    BrokenCheckpointError,
+    CheckpointError,
+    ForeignCheckpointError,
+    MisfittingWeightsError,
+    NewerCheckpointError,
+    NonFiniteWeightsError,
+    OversizedCheckpointError,
+    UnsafeCheckpointError,
+)
+from sda_daemon.models.pickles import outline_pickle
+from sda_daemon.models.plain import StandIn, describe_foreign, plain_value, stand_in_class
+from sda_daemon.models.vae import OutputActivation, WeightsLayout, weights_layout
+
+CHECKPOINT_VERSION = 1
+"""Newest version of the training application's checkpoints that this program knows."""
+MAX_PICKLE_BYTES = 512 * 2**20
+"""Largest `data.pkl`; a long metrics history makes tens of megabytes."""
+MAX_ENTRIES = 100_000
+_MAX_LEGACY_PICKLES = 5
+
+# Allowed by torch itself, or known to do nothing but build values.
+_SAFE_NAMES = frozenset(
+    {"collections.OrderedDict", "collections.Counter", "_codecs.encode", "builtins.set", "builtins.complex"}
+)
+_PY2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+# Classes of the standard library that only hold values; they become stand-ins.
+_VALUE_MODULES = ("pathlib", "datetime", "decimal", "fractions", "uuid", "enum", "ipaddress", "zoneinfo")
+_VALUE_NAMES = frozenset(
+    {
+        "collections.defaultdict",
+        "collections.deque",
+        "argparse.Namespace",
+        "types.SimpleNamespace",
+        "torch.torch_version.TorchVersion",
+    }
+)
+_NUMPY_NAMES = ("_reconstruct", "scalar", "ndarray", "dtype")
+_PREFIXES = ("module.", "_orig_mod.")
+"""Put before every weight's name by DataParallel and torch.compile."""
+
+_allow_lock = threading.Lock()  # torch's list of allowed names is global
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A training checkpoint, checked: its weights are finite and make a ConvVAE.
+
+    Attributes:
+        path: the file.
+        state_dict: the weights, on the CPU, exactly as stored.
+        layout: sizes that follow from the weights.
+        epoch, step: where training stood; `epoch` counts from 0.
+        train_loss, val_loss, kl_weight: as stored; `val_loss` is inf where training was cancelled.
+        training_config: plain values only.
+        spectrogram_config: of the mel spectrograms that it was trained on.
+        analysis: what drives the sliders, or None.
+        decoder_activation: which the training application used.
+        dropped: (key, foreign name) of values that plain files cannot hold.
+        is_bare: whether the file was only a state dict, without anything around it.
+
+    """
+
+    path: Path
+    state_dict: dict[str, Tensor]
+    layout: WeightsLayout
+    epoch: int = 0
+    step: int = 0
+    train_loss: float = 0.0
+    val_loss: float = 0.0
+    kl_weight: float = 0.0
+    training_config: dict[str, Any] = field(default_factory=dict)
+    spectrogram_config: SpectrogramConfig = field(default_factory=SpectrogramConfig)
+    analysis: AnalysisResult | None = None
+    decoder_activation: OutputActivation = "sigmoid"
+    dropped: tuple[tuple[str, str], ...] = ()
+    is_bare: bool = False
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and check a training checkpoint.
+
+    The weights are mapped from the file, not read: the file must not change while they are used.
+
+    Raises:
+        CheckpointError: the file cannot be converted; the subclass says why.
+        OSError: the file cannot be read.
+
+    """
+    size_bytes = path.stat().st_size
+    content = read_torch_file(path)
+    if not isinstance(content, dict):
+        raise ForeignCheckpointError(f"{path} holds a {describe_foreign(content)}, not a checkpoint's dict")
+    if "model_state_dict" not in content:
+        if _is_bare_state_dict(content):
+            return _interpret({"model_state_dict": content}, path, size_bytes, is_bare=True)
+        keys = ", ".join(repr(key) for key in list(content)[:8]) or "nothing"
+        raise ForeignCheckpointError(
+            f"{path} is not a checkpoint of this kind: it has no 'model_state_dict', but {keys}",
+            "Only checkpoints of a ConvVAE can be converted",
+        )
+    return _interpret(content, path, size_bytes, is_bare=False)
+
+
+def _is_bare_state_dict(content: Mapping[Any, Any]) -> bool:
+    names = [_strip(key) for key in content if isinstance(key, str)]
+    return len(names) == len(content) > 0 and all(name.startswith(("encoder.", "decoder.")) for name in names)
+
+
+def _interpret(content: Mapping[str, Any], path: Path, size_bytes: int, *, is_bare: bool) -> Checkpoint:
+    version = content.get("version", CHECKPOINT_VERSION)
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise BrokenCheckpointError(f"{path} has no usable version number, but {version!r}")
+    if version > CHECKPOINT_VERSION:
+        raise NewerCheckpointError(
+            f"{path}: checkpoint version {version} is newer than supported version {CHECKPOINT_VERSION}",
+            "Update sda-daemon",
+        )
+    dropped: list[tuple[str, str]] = []
+
+    def note(key: str, what: str) -> None:
+        dropped.append((key, what))
+
+    training = _plain_config(content, "training_config", path, note)
+    try:
+        spectrogram = SpectrogramConfig.from_dict(_plain_config(content, "spectrogram_config", path, note))
+    except ValueError as error:
+        raise BrokenCheckpointError(f"{path}: {error}") from error
+    weights = checked_weights(content["model_state_dict"], path, size_bytes)
+    try:
+        layout = weights_layout({name: tuple(t.shape) for name, t in weights.items()}, spectrogram.n_mels)
+    except ValueError as error:
+        raise MisfittingWeightsError(f"the weights in {path} do not make a ConvVAE: {error}") from error
+    return Checkpoint(
+        path=path,
+        state_dict=weights,
+        layout=layout,
+        epoch=_number(content, "epoch", int, path),
+        step=_number(content, "step", int, path),
+        train_loss=_number(content, "train_loss", float, path),
+        val_loss=_number(content, "val_loss", float, path),
+        kl_weight=_number(content, "kl_weight", float, path),
+        training_config=training,
+        spectrogram_config=spectrogram,
+        analysis=_analysis(content.get("latent_analysis"), layout.latent_dim, note),
+        decoder_activation=activation_of(training),
+        dropped=tuple(dropped),
+        is_bare=is_bare,
+    )
+
+
+def activation_of(training_config: Mapping[str, Any]) -> OutputActivation:
+    """Tell the decoder's output activation, which the weights do not show.
+
+    The training application changed it when it introduced `kl_weight_max`.
+    """
+    return "softplus" if "kl_weight_max" in training_config else "sigmoid"
+
+
+def _plain_config(content: Mapping[str, Any], key: str, path: Path, note: Any) -> dict[str, Any]:
+    value = content.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BrokenCheckpointError(f"{path} has a {describe_foreign(value)} as {key}, expected a dict")
+    plain = plain_value(value, note, key)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _number(content: Mapping[str, Any], key: str, wanted: type, path: Path) -> Any:
+    value = content.get(key)
+    if value is None:
+        return wanted(0)
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"it is a {describe_foreign(value)}")
+        return wanted(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BrokenCheckpointError(f"{path} has no usable {key}: {error}") from error
+
+
+def _analysis(value: Any, latent_dim: int, note: Any) -> AnalysisResult | None:
+    """Read the analysis; a broken one costs the sliders, not the model."""
+    if value is None:
+        return None
+    try:
+        if not isinstance(value, dict):
+            raise TypeError(f"it is a {describe_foreign(value)}")
+        analysis = analysis_from_dict(value)
+        if analysis.pca_mean.shape[0] != latent_dim:
+            raise ValueError(f"it is for {analysis.pca_mean.shape[0]} latent dimensions, the weights have {latent_dim}")
+    except (TypeError, ValueError) as error:
+        note("latent_analysis", f"unusable: {error}")
+        return None
+    return analysis
+
+
+def checked_weights(value: Any, path: Path, size_bytes: int) -> dict[str, Tensor]:
+    """Return a state dict in which every value is a dense, finite tensor that the file really holds.
+
+    Raises:
+        CheckpointError: something is not so; the subclass says what.
+
+    """
+    if not isinstance(value, dict) or not value:
+        raise MisfittingWeightsError(f"{path} has no weights: its state dict is {describe_foreign(value)}")
+    weights: dict[str, Tensor] = {}
+    total_bytes = 0
+    for raw_name, tensor in value.items():
+        name = _strip(str(raw_name))
+        if not isinstance(tensor, Tensor):
+            raise MisfittingWeightsError(f"{name} in {path} is a {describe_foreign(tensor)}, not a tensor")
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
+            raise MisfittingWeightsError(f"{name} in {path} is not a dense tensor of real numbers")
+        total_bytes += tensor.numel() * tensor.element_size()
+        if total_bytes > size_bytes:
+            raise OversizedCheckpointError(
+                f"the weights in {path} claim more than the {size_bytes} bytes of the file (at {name})"
+            )
+        weights[name] = tensor.detach()
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise NonFiniteWeightsError(
+                f"{name} in {path} has {bad} values that are NaN or infinite",
+                "Training has diverged; use an earlier checkpoint",
+            )
+    return weights
+
+
+def _strip(name: str) -> str:
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+# --- reading without running ----------------------------------------------------------------------
+
+
+def read_torch_file(path: Path) -> Any:
+    """Load what `torch.save` wrote, with stand-ins for all that is foreign; nothing in it is executed.
+
+    Raises:
+        UnsafeCheckpointError: it names a function that has no business there.
+        OversizedCheckpointError: it promises more than it holds.
+        BrokenCheckpointError: truncated, damaged, or not written by torch.
+        ForeignCheckpointError: a TorchScript program.
+        OSError: it cannot be read.
+
+    """
+    names, is_zip = _names_in(path)
+    stand_ins = _stand_ins(names, path)
+    try:
+        with _allowed(stand_ins), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True if is_zip else None)
+    except UnpicklingError as error:
+        _explain_refusal(error, path)
+    except OSError:
+        raise
+    except MemoryError as error:
+        raise OversizedCheckpointError(f"{path} asks for more memory than there is") from error
+    except Exception as error:  # torch reports damage as RuntimeError, KeyError, struct.error, …
+        if "allocate" in str(error) or "out of memory" in str(error):
+            raise OversizedCheckpointError(f"{path} asks for more memory than there is") from error
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise BrokenCheckpointError(f"{path} is damaged: {reason}", "Copy it again, or train on") from error
+
+
+def _explain_refusal(error: UnpicklingError, path: Path) -> NoReturn:
+    text = str(error)
+    for marker in ("GLOBAL ", "reduce for unrecognized function ", "create new object for "):
+        if marker in text:
+            name = text.split(marker, 1)[1].split(" ", 1)[0].rstrip(".,")
+            raise UnsafeCheckpointError(f"{path} wants to call {name}; nothing of it was run") from error
+    raise BrokenCheckpointError(f"{path} is no checkpoint that torch can read safely: {text[:300]}") from error
+
+
+@contextmanager
+def _allowed(stand_ins: list[Any]) -> Iterator[None]:
+    with _allow_lock, torch.serialization.safe_globals(stand_ins):
+        yield
+
+
+def _names_in(path: Path) -> tuple[frozenset[str], bool]:
+    """Return every name that the file's pickles would import, and whether it is a zip file."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise BrokenCheckpointError(f"{path} is no regular file")
+    if status.st_size == 0:
+        raise BrokenCheckpointError(f"{path} is empty")
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+        file.seek(0)
+        try:
+            if is_zip:
+                return _zip_names(file, path, status.st_size), True
+            return _legacy_names(file.read(min(status.st_size, MAX_PICKLE_BYTES)), path), False
+        except (ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise BrokenCheckpointError(f"{path} is truncated, damaged or no checkpoint ({error})") from error
+
+
+def _zip_names(file: Any, path: Path, size_bytes: int) -> frozenset[str]:
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if len(entries) > MAX_ENTRIES:
+            raise OversizedCheckpointError(f"{path} has {len(entries)} parts, more than any checkpoint has")
+        stored = 0
+        for entry in entries:
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                raise OversizedCheckpointError(
+                    f"{path} has compressed parts ({entry.filename}), torch never writes such"
+                )
+            stored += entry.file_size
+        if stored > size_bytes:
+            raise OversizedCheckpointError(f"{path} claims {stored} bytes in a file of {size_bytes}")
+        by_name = {entry.filename.partition("/")[2]: entry for entry in entries}
+        if "constants.pkl" in by_name:
+            raise ForeignCheckpointError(f"{path} is a TorchScript program, not a checkpoint")
+        pickle_entry = by_name.get("data.pkl")
+        if pickle_entry is None:
+            raise BrokenCheckpointError(f"{path} is a zip file, but torch did not write it")
+        if pickle_entry.file_size > MAX_PICKLE_BYTES:
+            raise OversizedCheckpointError(f"{path} has {pickle_entry.file_size} bytes beside its tensors")
+        return outline_pickle(archive.read(pickle_entry)).names
+
+
+def _legacy_names(data: bytes, path: Path) -> frozenset[str]:
+    """Names of a file from before torch 1.6: several pickles one after the other, then the storages."""
+    if data[257:262] == b"ustar":
+        raise BrokenCheckpointError(
+            f"{path} is in torch's old tar format, which cannot be read safely",
+            "Load it where it was trained and save it again with a current torch",
+        )
+    if os.fsencode(path.name).endswith(b".zip"):
+        raise BrokenCheckpointError(f"{path} is no checkpoint")
+    names: set[str] = set()
+    position = 0
+    for _ in range(_MAX_LEGACY_PICKLES):
+        outline = outline_pickle(data, position)
+        names |= outline.names
+        position = outline.end
+        if position >= len(data):
+            break
+    return frozenset(names)
+
+
+def _stand_ins(names: frozenset[str], path: Path) -> list[Any]:
+    """Return what torch is to build for each name that it does not know; refuse dangerous ones."""
+    allowed: list[Any] = []
+    for name in sorted(names):
+        module, _, attribute = name.rpartition(".")
+        root = module.partition(".")[0]
+        root = _PY2_MODULES.get(root, root)
+        if name in _SAFE_NAMES or (root == "torch" and name not in _VALUE_NAMES):
+            continue  # torch allows it, or refuses it with its name in the message
+        if root == "numpy":
+            allowed += _numpy_names(name, attribute, path)
+        elif name in _VALUE_NAMES or root in _VALUE_MODULES or not _is_standard(root):
+            allowed.append((stand_in_class(name), name))
+        else:
+            raise UnsafeCheckpointError(
+                f"{path} wants to call {name}; nothing of it was run",
+                "Do not trust where this file came from",
+            )
+    return allowed
+
+
+def _is_standard(root: str) -> bool:
+    return root in sys.stdlib_module_names or root in ("nt", "pip", "setuptools")
+
+
+def _numpy_names(name: str, attribute: str, path: Path) -> list[Any]:
+    if name.startswith("numpy.dtypes.") and attribute.endswith("DType"):
+        return []
+    if attribute not in _NUMPY_NAMES:
+        raise UnsafeCheckpointError(f"{path} wants to call {name}; nothing of it was run")
+    reconstruct, scalar = _numpy_functions()
+    thing = {"_reconstruct": reconstruct, "scalar": scalar, "ndarray": np.ndarray, "dtype": np.dtype}[attribute]
+    dtypes = [getattr(np.dtypes, kind) for kind in dir(np.dtypes) if kind.endswith("DType")]
+    return [(thing, name), *(d for d in dtypes if d is not np.dtypes.ObjectDType)]
+
+
+def _numpy_functions() -> tuple[Any, Any]:
+    """Numpy's two functions that pickles of arrays and of scalars name."""
+    reconstruct = np.zeros(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    return reconstruct, scalar
+
+
+def foreign_names(value: Any) -> set[str]:
+    """Return the names of all stand-ins inside a loaded value."""
+    found: set[str] = set()
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, StandIn):
+            found.add(item.foreign_name)
+        elif isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list | tuple):
+            waiting += item
+    return found

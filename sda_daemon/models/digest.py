@@ -1,0 +1,41 @@
+"""The identity of a model: a digest of its weights, and the id that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "sda-daemon:weights")
+_CHUNK_BYTES = 1 << 20
+
+
+def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
+    """Return `sha256:…` over names, dtypes, shapes and bytes of all weights, in order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        digest.update(f"{name}\0{dtype}\0{','.join(map(str, tensor.shape))}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def model_id_of(digest: str) -> str:
+    """Return the id of the model with these weights: a UUIDv5, the same on every machine and every time."""
+    return str(uuid.uuid5(_NAMESPACE, digest))
+
+
+def file_digest(path: Path) -> str:
+    """Return `sha256:…` over the bytes of a file.
+
+    Raises:
+        OSError: it cannot be read.
+
+    """
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -1,0 +1,75 @@
+"""What a person wants to know of a model: the 14 fields stored inside each `.sda` file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+SAVED_MODEL_VERSION = 1
+"""Version of the `.sda` layout that this program writes, and the newest that it reads."""
+MODEL_FORMAT_MARKER = "sda_model"
+"""Value of the `format` key of every `.sda` file."""
+MODEL_FILE_EXTENSION = ".sda"
+MAX_FILE_STEM = 100
+"""Longest sanitized file name, without the extension."""
+
+_KEPT = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+
+
+@dataclasses.dataclass
+class ModelMetadata:
+    """Description of one saved model; field order and defaults are part of the file format.
+
+    `training_date` and `save_date` are ISO 8601 (`save_date` in UTC), durations are in seconds,
+    `training_epochs` is the checkpoint's own epoch number, which counts from 0.
+    """
+
+    model_id: str = ""
+    name: str = "Untitled Model"
+    description: str = ""
+    dataset_name: str = ""
+    dataset_file_count: int = 0
+    dataset_total_duration_s: float = 0.0
+    training_date: str = ""
+    save_date: str = ""
+    training_epochs: int = 0
+    final_train_loss: float = 0.0
+    final_val_loss: float = 0.0
+    tags: list[str] = dataclasses.field(default_factory=list)
+    has_analysis: bool = False
+    n_active_components: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the 14 fields as plain values, in file order."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelMetadata:
+        """Build from a file's dict; unknown keys are ignored, missing ones take their default."""
+        known = {name: values[name] for name in METADATA_FIELDS if name in values}
+        if "tags" in known:
+            tags = known["tags"]
+            known["tags"] = [str(tag) for tag in tags] if isinstance(tags, list | tuple) else []
+        return cls(**known)
+
+
+METADATA_FIELDS = tuple(field.name for field in dataclasses.fields(ModelMetadata))
+
+
+def _sanitize_filename(name: str) -> str:
+    """Turn a model's name into a portable file stem (format: see docs/formats.md).
+
+    Everything but ASCII letters, digits, `-` and `_` becomes `_`, runs of `_` collapse, leading and
+    trailing `_` go, lower case, at most 100 characters; `untitled` if nothing is left.
+    """
+    mapped = "".join(char if char in _KEPT else "_" for char in name)
+    collapsed = "_".join(part for part in mapped.split("_") if part).lower()
+    return collapsed[:MAX_FILE_STEM].strip("_") or "untitled"
+
+
+def file_name_candidates(name: str) -> list[str]:
+    """Return file names to try for a model called `name`, the best first: `x.sda`, then `x_1.sda` and so on."""
+    stem = _sanitize_filename(name)
+    numbered = (f"{stem[: MAX_FILE_STEM - 1 - len(str(n))]}_{n}" for n in range(1, 10_000))
+    return [f"{candidate}{MODEL_FILE_EXTENSION}" for candidate in (stem, *numbered)]

@@ -1,0 +1,77 @@
+"""The `.sda` file: what goes into it, and writing it so that it survives a crash."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sda_daemon import __version__
+from sda_daemon.controls.analysis import AnalysisResult
+from sda_daemon.controls.serialization import analysis_to_dict
+from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
+from sda_daemon.models.vae import OutputActivation
+
+TOOL_NAME = "sda-daemon"
+
+
+def model_payload(
+    state_dict: Mapping[str, Tensor],
+    latent_dim: int,
+    spectrogram_config: Mapping[str, Any],
+    training_config: Mapping[str, Any],
+    metadata: ModelMetadata,
+    analysis: AnalysisResult | None,
+    decoder_activation: OutputActivation,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the dict that a `.sda` file holds: plain values, CPU tensors and numpy arrays only."""
+    return {
+        "format": MODEL_FORMAT_MARKER,
+        "version": SAVED_MODEL_VERSION,
+        "model_state_dict": {name: _compact(tensor) for name, tensor in state_dict.items()},
+        "latent_dim": latent_dim,
+        "spectrogram_config": dict(spectrogram_config),
+        "latent_analysis": None if analysis is None else analysis_to_dict(analysis),
+        "training_config": dict(training_config),
+        "metadata": metadata.to_dict(),
+        "provenance": {**provenance, "tool": f"{TOOL_NAME} {__version__}", "torch": str(torch.__version__)},
+        "decoder_activation": decoder_activation,
+    }
+
+
+def _compact(tensor: Tensor) -> Tensor:
+    """A CPU tensor without the rest of the storage that it may be a view of."""
+    tensor = tensor.detach().cpu()
+    is_whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if is_whole else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def write_model_file(path: Path, payload: Mapping[str, Any]) -> int:
+    """Write a new `.sda` file and make its content durable; return its size in bytes.
+
+    The name itself is not durable before the folder is fsynced.
+
+    Raises:
+        OSError: it cannot be written; nothing is left at `path`.
+
+    """
+    try:
+        with path.open("xb") as file:
+            torch.save(dict(payload), file)
+            file.flush()
+            os.fsync(file.fileno())
+            return file.tell()
+    except RuntimeError as error:  # torch reports a failed write of its zip file this way
+        path.unlink(missing_ok=True)
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, OSError):
+            raise cause from error
+        raise OSError(f"{path} could not be written: {str(error).splitlines()[0]}") from error
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise

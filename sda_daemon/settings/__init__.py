@@ -1,0 +1,11 @@
+"""The config file as typed values: the schema, its defaults, and reading YAML text into it. Pure."""
+
+from sda_daemon.settings.schema import (
+    ConversionSettings,
+    LoggingSettings,
+    MetadataSettings,
+    Settings,
+    WatchSettings,
+)
+
+__all__ = ["ConversionSettings", "LoggingSettings", "MetadataSettings", "Settings", "WatchSettings"]
