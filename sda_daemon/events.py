@@ -65,7 +65,7 @@ DAEMON_CRASHED = Event("daemon.crashed", ERROR, "An error that should not be pos
 
 # --- watching -------------------------------------------------------------------------------------
 WATCH_STARTED = Event("watch.started", INFO, "A folder is being watched.",
-                      ("path", "observer", "reason"))  # fmt: skip
+                      ("path", "observer"))  # fmt: skip
 WATCH_MISSING = Event("watch.missing", WARNING, "A folder to watch is not there; it is watched once it is.",
                       ("path",))  # fmt: skip
 WATCH_LOST = Event("watch.lost", WARNING, "A watched folder was removed, renamed or replaced, or its watcher died.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,8 @@ class RootWatch:
         return True
 
     def _begin(self, observer: BaseObserver) -> None:
+        # It warns of a harmless race when folders are made quickly, once for each, on stderr.
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
         handler = _LibraryHandler(self._enqueue) if self._is_library else _Handler(self.root, self._enqueue)
         observer.daemon = True
         try:

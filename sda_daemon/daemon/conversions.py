@@ -1,0 +1,253 @@
+"""From settled checkpoints to models in the library: the queue, the workers, the publishing, the retries."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sda_daemon import events
+from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
+from sda_daemon.conversion.ledger import Ledger
+from sda_daemon.conversion.policy import Convert, GiveUp, LedgerRow, RetryIn, Status, after_failure, decide
+from sda_daemon.conversion.pool import ConversionPool
+from sda_daemon.conversion.publish import Action, Published, publish
+from sda_daemon.daemon.messages import JobDone
+from sda_daemon.errors import SdaError
+from sda_daemon.intake.messages import FileSeen
+from sda_daemon.intake.probe import look
+from sda_daemon.intake.settling import Settled
+from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.settings.schema import Settings
+from sda_daemon.signature import FileSignature
+from sda_daemon.templates import template_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A checkpoint that is or will be converted."""
+
+    path: str
+    root: str
+    signature: FileSignature
+    attempt: int
+
+
+class Conversions:
+    """Everything between settling and the library.
+
+    Args:
+        settings: the config in force; replace `settings` for another one.
+        ledger: remembers what was tried.
+        library: where models go.
+        pool: runs conversions.
+        work_dir: folder for unfinished files, in the file system of the library.
+        enqueue: takes messages for the loop; called from other threads.
+        retries: whether failures that may pass are tried again.
+
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        library: ModelLibrary,
+        pool: ConversionPool,
+        work_dir: Path,
+        enqueue: Callable[[object], None],
+        *,
+        retries: bool,
+    ) -> None:
+        self.succeeded = 0
+        self.failed = 0
+        self.ready: deque[Task] = deque()
+        self.running: dict[str, Task] = {}
+        self.pool = pool
+        self._ledger = ledger
+        self._library = library
+        self._work_dir = work_dir
+        self._enqueue = enqueue
+        self._with_retries = retries
+        self._retries: dict[str, tuple[float, Task]] = {}
+        self._count = 0
+        self._busy_at = time.monotonic()
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Use other settings from now on; running conversions keep theirs."""
+        self._settings = settings
+        self.template_digest = template_digest(settings.metadata)
+
+    # --- the queue --------------------------------------------------------------------------------
+
+    def is_taken(self, path: str, signature: FileSignature) -> bool:
+        """Tell whether this content of a path is being converted, or waits for it, or for another try."""
+        running = self.running.get(path)
+        if running is not None and running.signature == signature:
+            return True
+        retry = self._retries.get(path)
+        if retry is not None and retry[1].signature == signature:
+            return True
+        return any(task.path == path and task.signature == signature for task in self.ready)
+
+    def take(self, settled: Settled) -> None:
+        """Put a settled checkpoint into the queue, if there is anything to do with it."""
+        self._retries.pop(settled.path, None)
+        self._consider(settled.path, settled.root, settled.signature)
+
+    def _consider(self, path: str, root: str, signature: FileSignature) -> None:
+        verdict = decide(signature, self._ledger.get(path), self.template_digest)
+        if isinstance(verdict, Convert):
+            self.ready.append(Task(path, root, signature, verdict.attempt))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is running or waiting for a worker."""
+        return not self.ready and not self.running
+
+    def next_moment(self) -> float | None:
+        """Return when `tick` has something to do, in monotonic seconds."""
+        moments = [at for at, _ in self._retries.values()]
+        if self.is_idle:
+            moments.append(self._busy_at + self._settings.conversion.idle_close_s)
+        return min(moments, default=None)
+
+    def tick(self, now: float, *, expecting: bool) -> None:
+        """Start what can be started; let the workers go after a while without work.
+
+        Args:
+            now: monotonic seconds.
+            expecting: whether checkpoints are about to settle.
+
+        """
+        for path, (at, task) in list(self._retries.items()):
+            if at <= now:
+                del self._retries[path]
+                self._try_again(task)
+        while self.ready and len(self.running) < self._settings.workers:
+            free = next((task for task in self.ready if task.path not in self.running), None)
+            if free is None:
+                break
+            self.ready.remove(free)
+            self._begin(free)
+        if not self.is_idle or expecting:
+            self._busy_at = now
+        elif now >= self._busy_at + self._settings.conversion.idle_close_s:
+            self.pool.rest()
+            self._busy_at = float("inf")
+
+    def _try_again(self, task: Task) -> None:
+        signature = look(task.path)
+        if signature is None:
+            self._ledger.forget([task.path])
+            events.CHECKPOINT_VANISHED(path=task.path)
+        elif signature == task.signature:
+            self._consider(task.path, task.root, signature)
+        else:
+            self._enqueue(FileSeen(task.root, task.path, False))
+
+    def _begin(self, task: Task) -> None:
+        self._count += 1
+        job = ConversionJob(
+            path=task.path,
+            signature=task.signature,
+            watch_root=task.root,
+            models_dir=str(self._library.models_dir),
+            work_dir=str(self._work_dir),
+            temporary_name=f"{self._count}.tmp",
+            metadata=self._settings.metadata,
+            attempt=task.attempt,
+        )
+        self._ledger.put([LedgerRow(task.path, task.root, task.signature, Status.CONVERTING, task.attempt)])
+        events.CONVERSION_STARTED(path=task.path, attempt=task.attempt)
+        self.running[task.path] = task
+        self._busy_at = time.monotonic()
+        self.pool.submit(job).add_done_callback(self._on_done)
+
+    def _on_done(self, future: Future[Outcome]) -> None:
+        self._enqueue(JobDone(future.result()))
+
+    # --- finishing --------------------------------------------------------------------------------
+
+    def finish(self, outcomes: list[Outcome]) -> None:
+        """Publish what was converted, with one write of the index, and remember the rest."""
+        converted = [outcome for outcome in outcomes if isinstance(outcome, Converted)]
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+        published: list[Published] = []
+        if converted:
+            try:
+                published = publish(self._library, converted)
+            except (OSError, SdaError) as error:
+                kind = error.kind if isinstance(error, SdaError) else "cannot_publish"
+                failed += [Failed(item.job, kind, False, str(error)) for item in converted]
+        rows = [row for item in published if (row := self._published(item)) is not None]
+        rows += [row for outcome in failed if (row := self._not_converted(outcome)) is not None]
+        self._ledger.put(rows)
+
+    def _published(self, item: Published) -> LedgerRow | None:
+        converted, entry = item.converted, item.entry
+        path = converted.job.path
+        task = self.running.pop(path)
+        if entry is None:
+            self.ready.append(task)
+            return None
+        names = {"model_id": entry.model_id, "name": entry.name, "file": entry.file_path}
+        status = Status.DONE
+        if item.action is Action.DUPLICATE:
+            events.CHECKPOINT_SKIPPED(path=path, reason="the library has this model already", **names)
+            status = Status.DUPLICATE
+        else:
+            for key, foreign_name in converted.dropped:
+                events.CONVERSION_DROPPED_VALUE(path=path, key=key, foreign_name=foreign_name)
+            if item.action is Action.ADDED:
+                events.LIBRARY_ENTRY_ADDED(**names)
+            events.CONVERSION_SUCCEEDED(
+                path=path, action=item.action.value, duration_s=round(converted.duration_s, 3), **names
+            )
+            self.succeeded += 1
+        row = LedgerRow(path, task.root, task.signature, status, task.attempt)
+        return replace(row, model_id=entry.model_id, weights_digest=converted.weights_digest)
+
+    def _not_converted(self, failed: Failed) -> LedgerRow | None:
+        path = failed.job.path
+        task = self.running.pop(path)
+        row = LedgerRow(path, task.root, task.signature, Status.FAILED, task.attempt, failed.kind, failed.message)
+        row = replace(row, template_digest=self.template_digest)
+        if failed.kind == "vanished":
+            events.CHECKPOINT_VANISHED(path=path)
+            self._ledger.forget([path])
+            return None
+        if failed.kind == "changed":
+            self._ledger.forget([path])
+            self._enqueue(FileSeen(task.root, path, False))
+            return None
+        if failed.kind == "stopped":
+            return replace(row, attempts=task.attempt - 1)
+        self.failed += 1
+        verdict = after_failure(
+            task.attempt,
+            permanent=failed.permanent,
+            is_crash=failed.is_crash,
+            max_attempts=self._settings.conversion.max_attempts,
+            spread=random.random(),  # noqa: S311 - jitter
+        )
+        facts = {"path": path, "kind": failed.kind, "reason": failed.message}
+        pause_s = verdict.pause_s if isinstance(verdict, RetryIn) and self._with_retries else None
+        events.CONVERSION_FAILED(
+            **facts,
+            permanent=failed.permanent,
+            attempt=task.attempt,
+            retry_in_s=None if pause_s is None else round(pause_s, 1),
+        )
+        if isinstance(verdict, GiveUp):
+            if verdict.status is Status.GIVEN_UP:
+                hint = "it is tried again when the file changes"
+                events.CONVERSION_GIVEN_UP(**facts, attempts=task.attempt, hint=hint)
+            return replace(row, status=verdict.status)
+        if pause_s is not None:
+            self._retries[path] = (time.monotonic() + pause_s, task)
+        return replace(row, next_try_at=time.time() + verdict.pause_s)

@@ -1,0 +1,271 @@
+"""From hints to settled checkpoints: the watched folders, their rescans, and the waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sda_daemon import events
+from sda_daemon.conversion.ledger import Ledger
+from sda_daemon.conversion.policy import Convert, decide
+from sda_daemon.intake.messages import FileSeen, FolderSeen, Hint, RescanNeeded
+from sda_daemon.intake.probe import look, why_unfinished
+from sda_daemon.intake.scan import CheckpointNames, scan_checkpoints
+from sda_daemon.intake.settling import Incomplete, Settled, Settling, Timing
+from sda_daemon.intake.watcher import OverflowListener, RootWatch
+from sda_daemon.settings.schema import WatchSettings
+from sda_daemon.signature import FileSignature
+
+FOLDER_RELOOK_S = (0.5, 2.0)
+"""A new folder is looked into again after these pauses: files can come before its watch is in place."""
+
+
+@dataclass(slots=True)
+class Root:
+    """A watched folder and what belongs to it."""
+
+    settings: WatchSettings
+    path: str
+    names: CheckpointNames
+    watch: RootWatch
+    timing: Timing
+    rescan_at: float = 0.0
+    was_missing: bool = False
+
+
+class Intake:
+    """All watched folders.
+
+    Args:
+        ledger: what was done before.
+        enqueue: takes hints for the loop; called from other threads.
+        is_taken: tells whether this content of a path is being converted or waits for it.
+        on_settled: called for each checkpoint that is complete and not known yet.
+        on_candidate: called when a checkpoint is first seen.
+
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        enqueue: Callable[[Hint], None],
+        is_taken: Callable[[str, FileSignature], bool],
+        on_settled: Callable[[Settled], None],
+        on_candidate: Callable[[], None],
+    ) -> None:
+        self.roots: dict[str, Root] = {}
+        self.settling = Settling()
+        self.template_digest = ""
+        self.rescan_interval_s = 300.0
+        self._ledger = ledger
+        self._enqueue = enqueue
+        self._is_taken = is_taken
+        self._on_settled = on_settled
+        self._on_candidate = on_candidate
+        self._relooks: list[tuple[float, FolderSeen]] = []
+        self._overflow = OverflowListener(self._overflowed)
+        self._live = False
+
+    # --- life -------------------------------------------------------------------------------------
+
+    def start(self, watches: Iterable[WatchSettings], *, live: bool) -> None:
+        """Begin to watch (only if `live`), and look at everything once."""
+        self._live = live
+        if live:
+            self._overflow.install()
+        for settings in watches:
+            self.add(settings)
+
+    def add(self, settings: WatchSettings) -> None:
+        """Begin to watch one folder."""
+        path = str(settings.path)
+        root = Root(
+            settings,
+            path,
+            CheckpointNames(settings.patterns, settings.ignore),
+            RootWatch(path, settings.observer, settings.poll_interval_s, self._enqueue),
+            Timing(settings.settle_s, settings.incomplete_after_s),
+        )
+        self.roots[path] = root
+        if self._live:
+            self._start_watch(root)
+        self.rescan(path, "start")
+
+    def remove(self, path: str) -> None:
+        """Stop watching one folder."""
+        root = self.roots.pop(path, None)
+        if root is not None:
+            root.watch.stop()
+            self.settling.forget_root(path)
+
+    def stop(self) -> None:
+        """Stop watching."""
+        for root in self.roots.values():
+            root.watch.stop()
+        self._overflow.uninstall()
+
+    @property
+    def waiting(self) -> int:
+        """How many checkpoints are waited for that may still settle soon."""
+        return len(self.settling) - len(self.settling.unfinished())
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is waited for but files that stay unfinished."""
+        return not self.waiting and not self._relooks
+
+    # --- the loop's side --------------------------------------------------------------------------
+
+    def handle(self, hint: Hint) -> None:
+        """Follow a hint."""
+        match hint:
+            case FileSeen(root, path, is_whole):
+                self._look_at(root, path, is_whole=is_whole)
+            case FolderSeen(root, path):
+                self._look_into(root, path)
+                now = time.monotonic()
+                self._relooks += [(now + pause_s, hint) for pause_s in FOLDER_RELOOK_S]
+            case RescanNeeded(root, reason):
+                self.rescan(root, reason)
+
+    def next_moment(self) -> float | None:
+        """Return when `tick` has something to do, in monotonic seconds."""
+        moments = [root.rescan_at for root in self.roots.values()]
+        moments += [at for at, _ in self._relooks]
+        if (look_at := self.settling.next_look()) is not None:
+            moments.append(look_at)
+        return min(moments, default=None)
+
+    def tick(self, now: float) -> None:
+        """Look at what is due."""
+        for path in self.settling.due(now):
+            self._examine(path)
+        relooks, self._relooks = self._relooks, []
+        for at, hint in relooks:
+            if at <= now:
+                self._look_into(hint.root, hint.path)
+            else:
+                self._relooks.append((at, hint))
+        for root in list(self.roots.values()):
+            if root.rescan_at <= now:
+                self.rescan(root.path, "interval")
+
+    def supervise(self) -> None:
+        """Watch again where a watch has been lost, and look at everything there."""
+        for root in self.roots.values():
+            lost = root.watch.why_lost()
+            if not lost:
+                continue
+            if root.watch.state.observer:
+                events.WATCH_LOST(path=root.path, reason=lost)
+                root.watch.stop()
+            if self._start_watch(root):
+                self.rescan(root.path, f"watch restarted: {lost}")
+
+    def report_unfinished(self) -> None:
+        """Tell of every file that is still half written."""
+        for path, reason in self.settling.unfinished().items():
+            signature = look(path)
+            size_bytes = signature.size_bytes if signature else 0
+            events.CHECKPOINT_INCOMPLETE(path=path, size_bytes=size_bytes, waited_s=None, reason=reason)
+
+    # --- watching ---------------------------------------------------------------------------------
+
+    def _overflowed(self) -> None:
+        for path in list(self.roots):
+            self._enqueue(RescanNeeded(path, "event queue overflow"))
+
+    def _start_watch(self, root: Root) -> bool:
+        if not root.watch.start():
+            if not root.was_missing:
+                events.WATCH_MISSING(path=root.path)
+            root.was_missing = True
+            return False
+        root.was_missing = False
+        state = root.watch.state
+        if state.problem:
+            hint = "raise fs.inotify.max_user_watches and max_user_instances with sysctl; then it recovers by itself"
+            events.WATCH_DEGRADED(path=root.path, reason=state.problem, hint=hint)
+        events.WATCH_STARTED(path=root.path, observer=state.observer)
+        return True
+
+    def rescan(self, path: str, reason: str) -> None:
+        """Compare all that lies in a watched folder with what is remembered of it."""
+        root = self.roots.get(path)
+        if root is None:
+            return
+        began = time.monotonic()
+        root.rescan_at = began + self.rescan_interval_s
+        events.RESCAN_STARTED(path=path, reason=reason)
+        remembered = self._ledger.of_root(path)
+        files = news = 0
+        for file, signature in scan_checkpoints(path, path, root.names):
+            files += 1
+            row = remembered.pop(file, None)
+            if isinstance(decide(signature, row, self.template_digest), Convert):
+                news += self._observe(root, file, signature, is_whole=False)
+        if remembered and Path(path).is_dir():
+            self._ledger.forget(remembered)
+        events.RESCAN_FINISHED(
+            path=path, reason=reason, files=files, news=news, duration_s=round(time.monotonic() - began, 3)
+        )
+
+    def _look_into(self, root_path: str, folder: str) -> None:
+        root = self.roots.get(root_path)
+        if root is not None:
+            for file, signature in scan_checkpoints(folder, root_path, root.names):
+                self._consider(root, file, signature, is_whole=False)
+
+    def _look_at(self, root_path: str, path: str, *, is_whole: bool) -> None:
+        root = self.roots.get(root_path)
+        if root is None or not root.names.matches(root_path, path):
+            return
+        signature = look(path)
+        if signature is not None:
+            self._consider(root, path, signature, is_whole=is_whole)
+        elif self.settling.forget(path):
+            events.CHECKPOINT_VANISHED(path=path)
+
+    def _consider(self, root: Root, path: str, signature: FileSignature, *, is_whole: bool) -> None:
+        """Wait for a file, unless this very content is done with already."""
+        known = path not in self.settling and not isinstance(
+            decide(signature, self._ledger.get(path), self.template_digest), Convert
+        )
+        if not known:
+            self._observe(root, path, signature, is_whole=is_whole)
+
+    def _observe(self, root: Root, path: str, signature: FileSignature, *, is_whole: bool) -> bool:
+        """Begin or go on waiting for a file; tell whether it is a new one."""
+        if self._is_taken(path, signature):
+            return False
+        is_new = path not in self.settling
+        self.settling.observe(path, root.path, signature, root.timing, time.monotonic(), is_whole=is_whole)
+        if is_new:
+            events.CHECKPOINT_SEEN(path=path, size_bytes=signature.size_bytes, watch=root.path)
+            self._on_candidate()
+        return is_new
+
+    # --- waiting ----------------------------------------------------------------------------------
+
+    def _examine(self, path: str) -> None:
+        signature = look(path)
+        if signature is None:
+            self.settling.forget(path)
+            events.CHECKPOINT_VANISHED(path=path)
+            return
+        try:
+            unfinished = why_unfinished(path)
+        except OSError:
+            unfinished = ""  # the conversion will say what is wrong with it, and try again
+        verdict = self.settling.examined(path, signature, unfinished, time.monotonic())
+        if verdict is None:
+            return
+        facts = {"path": path, "size_bytes": signature.size_bytes, "waited_s": round(verdict.waited_s, 3)}
+        match verdict:
+            case Settled():
+                events.CHECKPOINT_SETTLED(**facts)
+                self._on_settled(verdict)
+            case Incomplete(reason=reason):
+                events.CHECKPOINT_INCOMPLETE(**facts, reason=reason)

@@ -1,0 +1,103 @@
+"""Keeps the index true while others change the models folder, and knows when not to believe its eyes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sda_daemon import events
+from sda_daemon.errors import LibraryError
+from sda_daemon.files import sweep_work_folders
+from sda_daemon.intake.messages import Hint, LibraryTouched
+from sda_daemon.intake.watcher import RootWatch
+from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.repair import FindingKind, RepairPlan
+
+REPAIR_DELAY_S = 1.0
+"""Outside changes of the models folder are given this long to be finished before the index is repaired."""
+MASS_LOSS_COUNT = 3
+MASS_LOSS_SHARE = 0.5
+"""More than this share of the models gone at once, and at least so many, is rather an unmounted folder."""
+_POLL_INTERVAL_S = 5.0
+
+
+class Librarian:
+    """Looks after one models folder.
+
+    Args:
+        library: the library; the daemon's own changes go through it too.
+        enqueue: takes hints for the loop.
+        interval_s: how often the folder is looked at without any sign of a change, in seconds.
+
+    """
+
+    def __init__(self, library: ModelLibrary, enqueue: Callable[[Hint], None], interval_s: float) -> None:
+        self.library = library
+        self.interval_s = interval_s
+        self._watch = RootWatch(str(library.models_dir), "auto", _POLL_INTERVAL_S, enqueue, is_library=True)
+        self._enqueue = enqueue
+        self._repair_at = 0.0
+        self._refused = False
+
+    def start(self, *, live: bool) -> None:
+        """Sweep up, repair what has changed while no one looked, and (if `live`) begin to watch."""
+        removed = sweep_work_folders(self.library.models_dir)
+        if removed:
+            events.LIBRARY_SWEPT(removed=removed)
+        if live:
+            self._watch.start()
+        self.repair()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._watch.stop()
+
+    def touched(self, now: float) -> None:
+        """Take note that something has changed in the folder."""
+        self._repair_at = min(self._repair_at, now + REPAIR_DELAY_S)
+
+    def next_moment(self) -> float:
+        """Return when `tick` has something to do, in monotonic seconds."""
+        return self._repair_at
+
+    def tick(self, now: float) -> None:
+        """Repair if it is time."""
+        if self._repair_at <= now:
+            self.repair()
+
+    def supervise(self) -> None:
+        """Watch again if the watch has been lost."""
+        if self._watch.why_lost():
+            self._watch.stop()
+            if self._watch.start():
+                self._enqueue(LibraryTouched())
+
+    def repair(self) -> None:
+        """Make the index agree with the folder, unless so much is missing that something else is wrong."""
+        self._repair_at = time.monotonic() + self.interval_s
+        try:
+            plan = self.library.plan_repair()
+            if self._is_mass_loss(plan):
+                return
+            if plan.findings:
+                self.library.apply_repair(plan)
+        except (LibraryError, OSError) as error:
+            events.LIBRARY_REPAIR_FAILED(reason=str(error))
+
+    def _is_mass_loss(self, plan: RepairPlan) -> bool:
+        missing = len(plan.of(FindingKind.MISSING))
+        is_loss = missing >= MASS_LOSS_COUNT and missing > plan.entries * MASS_LOSS_SHARE
+        if is_loss and not self._refused:
+            events.LIBRARY_PRUNE_REFUSED(
+                missing=missing,
+                known=plan.entries,
+                hint="is the folder mounted? If the files are really gone, run: sda-daemon models repair",
+            )
+        self._refused = is_loss
+        return is_loss
+
+    @property
+    def models_dir(self) -> Path:
+        """The folder."""
+        return self.library.models_dir

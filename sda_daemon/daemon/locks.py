@@ -1,0 +1,52 @@
+"""One daemon per folder."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sda_daemon.errors import AlreadyRunningError, SdaError
+
+INSTANCE_LOCK_NAME = ".sda-daemon.lock"
+
+
+@contextlib.contextmanager
+def instance_lock(folder: Path) -> Iterator[None]:
+    """Hold a folder for this daemon alone.
+
+    Raises:
+        AlreadyRunningError: another daemon holds it.
+        SdaError: it cannot be locked.
+
+    """
+    lock = FileLock(folder / INSTANCE_LOCK_NAME, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise AlreadyRunningError(
+            f"another daemon is at work on {folder}", "Stop it first, or use another models_dir and state_dir"
+        ) from error
+    except OSError as error:
+        raise SdaError(f"{folder} cannot be locked: {error.strerror}", "Check its owner and permissions") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def make_folder(folder: Path, key: str) -> None:
+    """Make a configured folder if it is not there.
+
+    Raises:
+        SdaError: it cannot be made; the message names the key.
+
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SdaError(
+            f"{key} {folder} cannot be made: {error.strerror}", "Check the path and its permissions"
+        ) from error

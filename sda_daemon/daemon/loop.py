@@ -1,0 +1,204 @@
+"""The loop that owns all state.
+
+Watchers, worker processes and signal handlers only put messages into its queue. The loop compares what
+is on disk with what the ledger remembers, and acts; a rescan gives the same result as the events would have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from sda_daemon import __version__, events
+from sda_daemon.config import LoadedConfig, state_folder
+from sda_daemon.conversion.ledger import Ledger
+from sda_daemon.conversion.pool import WorkerPool
+from sda_daemon.daemon.conversions import Conversions
+from sda_daemon.daemon.intake import Intake
+from sda_daemon.daemon.librarian import Librarian
+from sda_daemon.daemon.locks import instance_lock, make_folder
+from sda_daemon.daemon.messages import JobDone, StopRequested
+from sda_daemon.errors import NothingToWatchError
+from sda_daemon.files import close_work_folder, open_work_folder
+from sda_daemon.intake.messages import FileSeen, FolderSeen, LibraryTouched, RescanNeeded
+from sda_daemon.library.catalog import ModelLibrary
+
+SUPERVISE_S = 2.0
+"""How often the watches are checked for life, in seconds."""
+
+
+class Daemon:
+    """Watches, converts and publishes until it is told to stop.
+
+    Args:
+        config: what to do.
+        once: look at everything once, convert what is new, and return.
+
+    """
+
+    def __init__(self, config: LoadedConfig, *, once: bool = False) -> None:
+        self._config = config
+        self._once = once
+        self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._stop: StopRequested | None = None
+        self._supervise_at = 0.0
+
+    def run(self) -> int:
+        """Run until stopped (or until all is done, with `once`); return the exit code.
+
+        Raises:
+            AlreadyRunningError: another daemon holds the models folder or the state folder.
+            NothingToWatchError: with `once`, none of the watched folders is there.
+            SdaError: a folder cannot be made, locked or read.
+
+        """
+        began = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            self._set_up(stack)
+            self._loop()
+            self._drain()
+        events.DAEMON_STOPPED(
+            reason=self._stop.reason if self._stop else "all done",
+            uptime_s=round(time.monotonic() - began, 3),
+            converted=self._conversions.succeeded,
+            failed=self._conversions.failed,
+        )
+        return 1 if self._once and self._conversions.failed else 0
+
+    def _set_up(self, stack: contextlib.ExitStack) -> None:
+        """Take the locks and build all parts; what was begun is undone by the stack."""
+        settings = self._config.settings
+        if self._once and not any(watch.path.is_dir() for watch in settings.watch):
+            folders = ", ".join(str(watch.path) for watch in settings.watch)
+            raise NothingToWatchError(f"none of the watched folders is there: {folders}", "Check the paths under watch")
+        state_dir = state_folder(settings)
+        make_folder(settings.models_dir, "models_dir")
+        make_folder(state_dir, "state_dir")
+        stack.enter_context(instance_lock(settings.models_dir))
+        if state_dir.resolve() != settings.models_dir.resolve():
+            stack.enter_context(instance_lock(state_dir))
+        stack.enter_context(self._signals())
+        ledger = Ledger(state_dir)
+        stack.callback(ledger.close)
+        library = ModelLibrary(settings.models_dir)
+        events.DAEMON_STARTED(
+            pid=os.getpid(),
+            version=__version__,
+            config=str(self._config.path),
+            models_dir=str(settings.models_dir),
+            state_dir=str(state_dir),
+            watches=len(settings.watch),
+        )
+        ledger.recover()
+        self._librarian = Librarian(library, self._inbox.put, settings.rescan_interval_s)
+        stack.callback(self._librarian.stop)
+        self._librarian.start(live=not self._once)
+        work_dir, descriptor = open_work_folder(settings.models_dir)
+        stack.callback(close_work_folder, work_dir, descriptor)
+        limits = settings.conversion
+        pool = WorkerPool(settings.workers, limits.time_limit_s, limits.memory_limit)
+        stack.callback(pool.close)
+        self._conversions = Conversions(
+            settings, ledger, library, pool, work_dir, self._inbox.put, retries=not self._once
+        )
+        self._intake = Intake(
+            ledger, self._inbox.put, self._conversions.is_taken, self._conversions.take, self._conversions.pool.warm
+        )
+        self._intake.template_digest = self._conversions.template_digest
+        self._intake.rescan_interval_s = settings.rescan_interval_s
+        stack.callback(self._intake.stop)
+        self._intake.start(settings.watch, live=not self._once)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn SIGTERM and SIGINT into messages; SIGIO is what the kernel sends about broken leases."""
+
+        def request(number: int, _frame: FrameType | None) -> None:
+            self._inbox.put(StopRequested(signal.Signals(number).name))
+
+        before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+        before[signal.SIGIO] = signal.signal(signal.SIGIO, signal.SIG_IGN)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # --- the loop ---------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while not self._is_stopping():
+            for message in self._receive(self._pause_s()):
+                self._handle(message)
+            if not self._is_stopping():
+                self._tick(time.monotonic())
+                if self._is_all_done():
+                    self._intake.report_unfinished()
+                    break
+
+    def _is_stopping(self) -> bool:
+        return self._stop is not None
+
+    def _is_all_done(self) -> bool:
+        return self._once and self._intake.is_quiet and self._conversions.is_idle and self._inbox.empty()
+
+    def _pause_s(self) -> float:
+        if self._is_all_done():
+            return 0.0
+        now = time.monotonic()
+        moments = [self._librarian.next_moment()]
+        if not self._once:
+            moments.append(self._supervise_at)
+        moments += [at for at in (self._intake.next_moment(), self._conversions.next_moment()) if at is not None]
+        return max(0.0, min(moments) - now)
+
+    def _receive(self, pause_s: float) -> list[object]:
+        """Wait for messages and return all that are there; finished conversions are dealt with together."""
+        messages: list[object] = []
+        with contextlib.suppress(queue.Empty):
+            messages.append(self._inbox.get(timeout=pause_s))
+            while True:
+                messages.append(self._inbox.get_nowait())
+        finished = [message.outcome for message in messages if isinstance(message, JobDone)]
+        if finished:
+            self._conversions.finish(finished)
+        return [message for message in messages if not isinstance(message, JobDone)]
+
+    def _handle(self, message: object) -> None:
+        match message:
+            case FileSeen() | FolderSeen() | RescanNeeded():
+                self._intake.handle(message)
+            case LibraryTouched():
+                self._librarian.touched(time.monotonic())
+            case StopRequested():
+                self._stop = message
+            case _:
+                raise TypeError(f"no such message: {message!r}")
+
+    def _tick(self, now: float) -> None:
+        self._intake.tick(now)
+        self._librarian.tick(now)
+        if not self._once and self._supervise_at <= now:
+            self._supervise_at = now + SUPERVISE_S
+            self._intake.supervise()
+            self._librarian.supervise()
+        self._conversions.tick(now, expecting=self._intake.waiting > 0)
+
+    def _drain(self) -> None:
+        """After a stop was asked for: let running conversions finish, within the grace time."""
+        running = self._conversions.running
+        if self._stop is not None:
+            waiting = len(self._conversions.ready) + self._intake.waiting
+            events.DAEMON_STOPPING(reason=self._stop.reason, running=len(running), waiting=waiting)
+        deadline = time.monotonic() + self._config.settings.stop_grace_s
+        while running and time.monotonic() < deadline:
+            messages = self._receive(max(0.0, min(0.5, deadline - time.monotonic())))
+            if any(isinstance(message, StopRequested) for message in messages):
+                break
+        self._conversions.pool.close()
+        self._receive(0.0)

@@ -1,0 +1,64 @@
+"""Fixtures: real checkpoints, real samples where they are there, and a real daemon process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["SDA_DAEMON_STRICT_EVENTS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from tests.daemon_process import DaemonProcess
+
+SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
+
+
+@pytest.fixture(scope="session")
+def small_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that returns the path of a small checkpoint with a seed's weights; each is made once."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    made: dict[tuple[int, bool], Path] = {}
+
+    def make(seed: int = 0, *, with_analysis: bool = False) -> Path:
+        from sda_daemon.demo.checkpoints import write_small_checkpoint
+
+        key = (seed, with_analysis)
+        if key not in made:
+            path = folder / f"seed{seed}{'a' if with_analysis else ''}" / "checkpoint_epoch0007.pt"
+            made[key] = write_small_checkpoint(path, seed, with_analysis=with_analysis, epoch=7)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def sample_runs() -> Path:
+    """The folder of the real sample runs; skips where they are not there."""
+    runs = SAMPLES / "runs"
+    if not runs.is_dir():
+        pytest.skip("the real sample checkpoints are not beside this repository")
+    return runs
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
+    """A daemon on folders of its own: not started yet, killed afterwards."""
+    process = DaemonProcess(tmp_path)
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def drop(small_checkpoints: Callable[..., Path]) -> Callable[..., Path]:
+    """A function that copies a small checkpoint to a path, the way `cp` does."""
+
+    def copy(target: Path, seed: int = 0, *, with_analysis: bool = False) -> Path:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(small_checkpoints(seed, with_analysis=with_analysis), target)
+        return target
+
+    return copy

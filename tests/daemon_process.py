@@ -1,0 +1,156 @@
+"""Drives a real daemon process: start, wait for events, signal, look at its library."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sda_daemon.library import ModelEntry, ModelLibrary
+
+DEADLINE_S = 90.0
+"""How long a condition may take; only ever used up by a test that fails."""
+Event = dict[str, Any]
+
+
+def eventually(condition: Callable[[], Any], what: str = "", deadline_s: float = DEADLINE_S) -> Any:
+    """Wait until the condition gives something true and return that."""
+    end = time.monotonic() + deadline_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"never happened: {what or condition}"
+        time.sleep(0.02)
+
+
+class DaemonProcess:
+    """One daemon on folders below `base`; may be started again after it has ended."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.drop = base / "drop"
+        self.models_dir = base / "models"
+        self.state_dir = base / "state"
+        self.config = base / "config.yaml"
+        self.log = base / "daemon.log"
+        self.drop.mkdir(exist_ok=True)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.settings: dict[str, Any] = {
+            "models_dir": "models",
+            "state_dir": "state",
+            "watch": [{"path": "drop", "settle_s": 0.5}],
+        }
+
+    def write_config(self, **changes: Any) -> Path:
+        """Write the config file, with changes of its top-level keys."""
+        self.settings.update(changes)
+        self.config.write_text(yaml.safe_dump(self.settings))
+        return self.config
+
+    def start(self, *arguments: str, wait: bool = True, env: dict[str, str] | None = None) -> DaemonProcess:
+        """Start it, with the config as it is; wait until its first rescans are done."""
+        if not self.config.exists():
+            self.write_config()
+        before = len(self.events())
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sda_daemon", "run", "--config", str(self.config), *arguments],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **(env or {})},
+            )
+        if wait:
+            roots = len(self.settings["watch"])
+            self.wait_for("rescan.finished", count=roots, after=before)
+        return self
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running daemon."""
+        assert self.process is not None
+        return self.process.pid
+
+    def events(self, name: str | None = None, after: int = 0, **fields: Any) -> list[Event]:
+        """Return the events logged so far, by name and field values; text that is no JSON is an event `text`."""
+        found = []
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        for line in lines[after:]:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = {"event": "text", "text": line}
+            if name in (None, event.get("event")) and all(event.get(k) == v for k, v in fields.items()):
+                found.append(event)
+        return found
+
+    def mark(self) -> int:
+        """Return a position in the log, for `after`."""
+        return len(self.events())
+
+    def wait_for(
+        self, name: str, count: int = 1, after: int = 0, deadline_s: float = DEADLINE_S, **fields: Any
+    ) -> list[Event]:
+        """Wait until an event has been logged so often; fail at once if the daemon has ended without it."""
+
+        def logged() -> list[Event]:
+            ended = self.process is not None and self.process.poll() is not None
+            found = self.events(name, after, **fields)
+            if len(found) >= count:
+                return found
+            assert not ended, f"the daemon ended before {name} {fields}:\n{self.tail()}"
+            return []
+
+        try:
+            result: list[Event] = eventually(logged, f"{count} x {name} {fields}", deadline_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.tail()}") from None
+        return result
+
+    def tail(self, lines: int = 40) -> str:
+        """Return the end of the log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def models(self) -> list[ModelEntry]:
+        """Return the library's entries, read anew."""
+        return ModelLibrary(self.models_dir).list_all()
+
+    def files(self) -> list[str]:
+        """Return the names of the model files."""
+        return sorted(path.name for path in self.models_dir.glob("*.sda"))
+
+    def wait_for_models(self, count: int, deadline_s: float = DEADLINE_S) -> list[ModelEntry]:
+        """Wait until the index has so many entries."""
+        eventually(lambda: len(self.models()) == count, f"{count} models, not {len(self.models())}", deadline_s)
+        return self.models()
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to stop and return its exit code."""
+        self.send(number)
+        return self.wait()
+
+    def wait(self, deadline_s: float = DEADLINE_S) -> int:
+        """Wait for its end and return its exit code."""
+        assert self.process is not None
+        return self.process.wait(deadline_s)
+
+    def kill(self) -> None:
+        """SIGKILL, if it is still there."""
+        if self.process is not None and self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+            self.process.wait()

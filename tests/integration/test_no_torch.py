@@ -1,0 +1,48 @@
+"""The supervising process and the commands for looking never import torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.daemon_process import DaemonProcess
+
+
+def run_and_list_modules(*arguments: str) -> set[str]:
+    """Run one command in a fresh process and return the modules that it imported."""
+    program = (
+        "import sys; from sda_daemon.cli.app import run_app; code = run_app(sys.argv[1:]);"
+        "print('MODULES', code, *sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    line = next(line for line in done.stderr.splitlines() if line.startswith("MODULES "))
+    assert line.split()[1] == "0", done.stderr
+    return set(line.split()[2:])
+
+
+@pytest.mark.parametrize("command", [["run", "--once"], ["models", "list"], ["models", "list", "--json"]])
+def test_command_never_imports_torch(command: list[str], daemon: DaemonProcess, drop: Callable[..., Path]) -> None:
+    """A fresh process that converts or lists has no torch in it."""
+    drop(daemon.drop / "a" / "x.pt", seed=1)
+    daemon.start("--once", wait=False).wait()
+    drop(daemon.drop / "b" / "x.pt", seed=2)
+    modules = run_and_list_modules(*command, "--config", str(daemon.config))
+    assert "sda_daemon.library.catalog" in modules
+    assert not {"torch", "numpy"} & modules
+
+
+def test_the_library_never_imports_torch() -> None:
+    """Importing and using `sda_daemon.library` works where there is no torch."""
+    program = """
+import sys, tempfile, pathlib
+sys.modules["torch"] = None
+from sda_daemon.library import ModelLibrary
+library = ModelLibrary(pathlib.Path(tempfile.mkdtemp()))
+library.repair_index(); library.search("x"); library.list_all()
+from sda_daemon.models import ModelMetadata
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
