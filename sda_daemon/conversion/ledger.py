@@ -6,10 +6,13 @@ the library already are recognised by their weights.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sda_daemon.conversion.policy import LedgerRow, Status
 from sda_daemon.errors import SdaError
@@ -38,16 +41,41 @@ CREATE TABLE IF NOT EXISTS checkpoints (
     next_try_at REAL NOT NULL DEFAULT 0,
     updated_at REAL NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS models (
+    model_id TEXT PRIMARY KEY,
+    weights_digest TEXT NOT NULL,
+    source_path TEXT NOT NULL,
+    root TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS report (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_digest ON models (weights_digest);
+CREATE INDEX IF NOT EXISTS by_source ON models (source_path);
 CREATE INDEX IF NOT EXISTS by_root ON checkpoints (root);
 CREATE INDEX IF NOT EXISTS by_status ON checkpoints (status);
 """
 
 
+@dataclass(frozen=True, slots=True)
+class MadeModel:
+    """A model that the daemon made: what of, and where that was."""
+
+    model_id: str
+    weights_digest: str
+    source_path: str
+    root: str
+
+
 class Ledger:
-    """The daemon's memory. Used by one thread of one process at a time.
+    """The daemon's memory. Each object is used by one thread; several processes may have one.
 
     Args:
         state_dir: folder of the database; made if it is not there.
+
+    Attributes:
+        is_new: whether there was none before, so that it should be rebuilt from the models' provenance.
 
     Raises:
         SdaError: it cannot be opened.
@@ -56,6 +84,7 @@ class Ledger:
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / LEDGER_FILE_NAME
+        self.is_new = False
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
             self._db = self._open()
@@ -78,9 +107,9 @@ class Ledger:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
             if database.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:
-                database.executescript(
-                    f"DROP TABLE IF EXISTS checkpoints; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION};"
-                )
+                drop = " ".join(f"DROP TABLE IF EXISTS {table};" for table in ("checkpoints", "models", "report"))
+                database.executescript(f"{drop} {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION};")
+                self.is_new = True
         except BaseException:
             database.close()
             raise
@@ -119,6 +148,71 @@ class Ledger:
                 f"INSERT OR REPLACE INTO checkpoints ({_COLUMNS}) VALUES ({marks})",  # noqa: S608
                 [_values(row, now) for row in rows],
             )
+
+    def remember_models(self, models: Iterable[MadeModel]) -> None:
+        """Remember models that the daemon made, replacing what was remembered of their ids."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)",
+                [(model.model_id, model.weights_digest, model.source_path, model.root) for model in models],
+            )
+
+    def forget_models(self, model_ids: Iterable[str]) -> None:
+        """Forget models that are no more."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("DELETE FROM models WHERE model_id = ?", [(model_id,) for model_id in model_ids])
+
+    def made_model(self, model_id: str) -> MadeModel | None:
+        """Return what is remembered of a model, None if the daemon did not make it."""
+        found = self._db.execute("SELECT * FROM models WHERE model_id = ?", (model_id,)).fetchone()
+        return None if found is None else MadeModel(*found)
+
+    def models_below(self, folder: str) -> list[MadeModel]:
+        """Return the models made of checkpoints directly in a folder."""
+        prefix = folder.rstrip("/") + "/"
+        found = self._db.execute(
+            "SELECT * FROM models WHERE substr(source_path, 1, ?) = ? AND instr(substr(source_path, ?), '/') = 0",
+            (len(prefix), prefix, len(prefix) + 1),
+        )
+        return [MadeModel(*values) for values in found]
+
+    def paths_of_model(self, model_id: str) -> list[str]:
+        """Return the checkpoints that are known to be this model."""
+        found = self._db.execute("SELECT path FROM checkpoints WHERE model_id = ?", (model_id,))
+        return [path for (path,) in found]
+
+    def report(self, values: Mapping[str, Any]) -> None:
+        """Publish facts about the running daemon, for `status`."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "INSERT OR REPLACE INTO report VALUES (?, ?)",
+                [(key, json.dumps(value)) for key, value in values.items()],
+            )
+
+    def reported(self) -> dict[str, Any]:
+        """Return what the daemon last published about itself."""
+        return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM report")}
+
+    def counts_since(self, moment: float) -> dict[Status, int]:
+        """Return how many checkpoints came to each status since a moment (UTC seconds)."""
+        found = self._db.execute(
+            "SELECT status, count(*) FROM checkpoints WHERE updated_at >= ? GROUP BY status", (moment,)
+        )
+        return {Status(status): count for status, count in found}
+
+    def reset_attempts(self, paths: Iterable[str] | None = None) -> list[str]:
+        """Forget failures, so that the checkpoints are tried again; all of them without `paths`.
+
+        Returns:
+            The checkpoints that had failed.
+        """
+        failed = {row.path for row in self.of_status(Status.FAILED, Status.REFUSED, Status.GIVEN_UP)}
+        chosen = sorted(failed if paths is None else failed & set(paths))
+        self.forget(chosen)
+        return chosen
 
     def forget(self, paths: Iterable[str]) -> None:
         """Forget paths."""

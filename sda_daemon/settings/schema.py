@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sda_daemon.settings.units import Duration, Size
 
@@ -59,6 +59,27 @@ class WatchSettings(_Section):
     poll_interval_s: Annotated[Duration, Field(gt=0)] = Field(
         5.0, description="How often a polled folder is looked at."
     )
+    on_overwrite: Literal["version", "replace"] = Field(
+        "version",
+        description="When other weights are saved under the same path: make a further model, or replace the old one.",
+    )
+    select: Literal["all", "best", "latest"] = Field(
+        "all",
+        description="Which checkpoints of a folder stay as models: all, the one with the lowest validation loss, "
+        "or the one with the highest epoch. Models saved by hand are never touched.",
+    )
+    after: Literal["keep", "delete", "move"] = Field(
+        "keep", description="What happens to a checkpoint once its model is safely in the library."
+    )
+    move_to: Path | None = Field(
+        None, description="Where `after: move` puts checkpoints; their path below the watched folder is kept."
+    )
+
+    @model_validator(mode="after")
+    def _check_move(self) -> WatchSettings:
+        if (self.after == "move") != (self.move_to is not None):
+            raise ValueError("`after: move` and `move_to` need each other")
+        return self
 
 
 class ConversionSettings(_Section):

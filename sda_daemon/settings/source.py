@@ -126,6 +126,7 @@ def _expand_paths(
         for index, watch in enumerate(watches):
             if isinstance(watch, dict):
                 expand(watch, "path", ("watch", index, "path"))
+                expand(watch, "move_to", ("watch", index, "move_to"))
 
 
 def expand_path(value: str, base_dir: Path, environment: Mapping[str, str]) -> Path:
