@@ -103,8 +103,19 @@ CONVERSION_GIVEN_UP = Event("conversion.given_up", ERROR, "A checkpoint failed t
 CONVERSION_DROPPED_VALUE = Event("conversion.dropped_value", INFO,
                                  "A value of a foreign class is left out of the model file.",
                                  ("path", "key", "foreign_name"))  # fmt: skip
+MODEL_SUPERSEDED = Event("model.superseded", INFO,
+                         "A model gave way to a better or later one of the same folder (`select`).",
+                         ("model_id", "name", "file", "by", "select"))  # fmt: skip
+SOURCE_DELETED = Event("source.deleted", INFO, "A checkpoint was deleted after its model was safe (`after: delete`).",
+                       ("path",))  # fmt: skip
+SOURCE_MOVED = Event("source.moved", INFO, "A checkpoint was moved after its model was safe (`after: move`).",
+                     ("path", "to"))  # fmt: skip
+SOURCE_KEPT = Event("source.kept", WARNING, "A checkpoint could not be deleted or moved after its conversion.",
+                    ("path", "reason"))  # fmt: skip
+LEDGER_REBUILT = Event("ledger.rebuilt", INFO, "A new ledger was filled from the provenance of the models.",
+                       ("models", "checkpoints"))  # fmt: skip
 WORKER_OUTPUT = Event("worker.output", WARNING, "Something a worker process or its libraries printed.",
-                      ("text", "pid"))  # fmt: skip
+                      ("text",))  # fmt: skip
 
 # --- the library ----------------------------------------------------------------------------------
 LIBRARY_ENTRY_ADDED = Event("library.entry_added", INFO, "A model is in the index.",

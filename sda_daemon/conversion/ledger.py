@@ -208,6 +208,7 @@ class Ledger:
 
         Returns:
             The checkpoints that had failed.
+
         """
         failed = {row.path for row in self.of_status(Status.FAILED, Status.REFUSED, Status.GIVEN_UP)}
         chosen = sorted(failed if paths is None else failed & set(paths))

@@ -9,14 +9,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from multiprocessing.connection import Connection
 from typing import Protocol
 
 from pebble import ProcessExpired, ProcessPool
 
 from sda_daemon.conversion import worker
 from sda_daemon.conversion.job import ConversionJob, Failed, Outcome
+
+_LONGEST_LINE = 2000
 
 
 class ConversionPool(Protocol):
@@ -42,14 +47,24 @@ class WorkerPool:
         workers: how many conversions may run at the same time.
         time_limit_s: longest a conversion may take, in seconds.
         memory_limit: address space of one worker in bytes, None for no limit.
+        on_output: called (from another thread) with each line that workers or their libraries print;
+            without it, they print where this process does.
 
     """
 
-    def __init__(self, workers: int, time_limit_s: float, memory_limit: int | None) -> None:
+    def __init__(
+        self,
+        workers: int,
+        time_limit_s: float,
+        memory_limit: int | None,
+        on_output: Callable[[str], None] | None = None,
+    ) -> None:
         self._workers = workers
         self._time_limit_s = time_limit_s
         self._memory_limit = memory_limit
+        self._on_output = on_output
         self._pool: ProcessPool | None = None
+        self._output: Connection | None = None
 
     @property
     def is_resting(self) -> bool:
@@ -64,9 +79,20 @@ class WorkerPool:
                 max_workers=self._workers,
                 context=multiprocessing.get_context("spawn"),
                 initializer=worker.initialize,
-                initargs=(self._memory_limit, os.getpid()),
+                initargs=(self._memory_limit, os.getpid(), self._capture()),
             )
         return self._pool
+
+    def _capture(self) -> Connection | None:
+        """Make the pipe that workers print into, and a thread that reads it to its end."""
+        if self._on_output is None:
+            return None
+        if self._output is None:
+            reader, self._output = multiprocessing.Pipe(duplex=False)
+            listener = threading.Thread(target=_listen, args=(reader, self._on_output), daemon=True)
+            listener.name = "worker-output"
+            listener.start()
+        return self._output
 
     def submit(self, job: ConversionJob) -> Future[Outcome]:
         """Run a conversion; see the protocol."""
@@ -87,6 +113,9 @@ class WorkerPool:
     def rest(self) -> None:
         """End the processes."""
         pool, self._pool = self._pool, None
+        output, self._output = self._output, None
+        if output is not None:
+            output.close()
         if pool is not None:
             pool.stop()  # type: ignore[no-untyped-call]
             pool.join()
@@ -94,6 +123,15 @@ class WorkerPool:
     def close(self) -> None:
         """Stop at once."""
         self.rest()
+
+
+def _listen(reader: Connection, on_output: Callable[[str], None]) -> None:
+    """Pass on what workers print, line by line, until the last of them is gone."""
+    with reader, open(reader.fileno(), "rb", closefd=False) as stream:
+        for line in stream:
+            text = line.decode(errors="replace").rstrip()
+            if text:
+                on_output(text[:_LONGEST_LINE])
 
 
 def _outcome(future: Future[Outcome], job: ConversionJob, time_limit_s: float) -> Outcome:

@@ -6,7 +6,7 @@ can make two models, and nothing that a killed daemon's worker leaves behind eve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +24,8 @@ class Action(StrEnum):
     ADDED = "added"
     UPDATED = "updated"
     """The same weights, now with analysis: file, id and name are kept."""
+    REPLACED = "replaced"
+    """Other weights under the same path: the model that was made of it before gave way to this one."""
     DUPLICATE = "duplicate"
     """The library has this model already."""
     AGAIN = "again"
@@ -39,8 +41,15 @@ class Published:
     entry: ModelEntry | None
 
 
-def publish(library: ModelLibrary, finished: Sequence[Converted]) -> list[Published]:
+def publish(
+    library: ModelLibrary, finished: Sequence[Converted], replacing: Mapping[str, str] | None = None
+) -> list[Published]:
     """Publish finished conversions: files first, then one write of the index.
+
+    Args:
+        library: where to.
+        finished: what the workers made.
+        replacing: checkpoint path to the id of the model that a new one of this path takes the place of.
 
     Raises:
         OSError: a file or the index cannot be written. New files are taken back, the index is as before;
@@ -51,8 +60,10 @@ def publish(library: ModelLibrary, finished: Sequence[Converted]) -> list[Publis
     new_files: list[Path] = []
     try:
         with library.transaction():
-            published = [_publish_one(library, item, new_files) for item in finished]
-            if any(item.action in (Action.ADDED, Action.UPDATED) for item in published):
+            published = [
+                _publish_one(library, item, new_files, (replacing or {}).get(item.job.path, "")) for item in finished
+            ]
+            if any(item.action in (Action.ADDED, Action.UPDATED, Action.REPLACED) for item in published):
                 fsync_folder(library.models_dir)
     except BaseException:
         for path in new_files:
@@ -61,7 +72,7 @@ def publish(library: ModelLibrary, finished: Sequence[Converted]) -> list[Publis
     return published
 
 
-def _publish_one(library: ModelLibrary, item: Converted, new_files: list[Path]) -> Published:
+def _publish_one(library: ModelLibrary, item: Converted, new_files: list[Path], replaced_id: str) -> Published:
     temporary = Path(item.job.work_dir) / item.job.temporary_name
     known = library.get(item.metadata.model_id)
     if known is not None and not (item.was_written and item.metadata.has_analysis and not known.has_analysis):
@@ -70,10 +81,13 @@ def _publish_one(library: ModelLibrary, item: Converted, new_files: list[Path]) 
         return Published(item, Action.DUPLICATE, known)
     if not item.was_written:
         return Published(item, Action.AGAIN, None)
-    if known is not None:
-        target = library.models_dir / known.file_path
+    old = known if known is not None else library.get(replaced_id)
+    if old is not None:
+        target = library.models_dir / old.file_path
         temporary.replace(target)
-        action = Action.UPDATED
+        action = Action.UPDATED if known is not None else Action.REPLACED
+        if known is None:
+            library.remove(old.model_id)
     else:
         target = publish_new(temporary, library.models_dir, file_name_candidates(item.metadata.name))
         new_files.append(target)

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
 from sda_daemon.errors import ChangedWhileReadError, CheckpointError, SdaError, TemplateError
+from sda_daemon.intake.sources import SIDECAR_ENDING
 from sda_daemon.signature import FileSignature
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from sda_daemon.library import ModelEntry, ModelLibrary
     from sda_daemon.models.checkpoint import Checkpoint
 
-SIDECAR_ENDING = ".meta.json"
 _MAX_SIDECAR_BYTES = 2**20
 _PR_SET_PDEATHSIG = 1
 _KINDS = {
@@ -46,8 +48,11 @@ _HINTS = {
 }
 
 
-def initialize(memory_limit: int | None, parent: int) -> None:
-    """Prepare a fresh worker process: it ends with its parent, and leaves Ctrl-C to it."""
+def initialize(memory_limit: int | None, parent: int, output: Connection | None) -> None:
+    """Prepare a fresh worker process: it ends with its parent, leaves Ctrl-C to it, and prints into `output`."""
+    if output is not None:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
@@ -112,6 +117,8 @@ def _convert(job: ConversionJob) -> Converted:
         provenance = {
             "source_file": path.name,
             "source_path": str(facts["relpath"]),
+            "source_mtime_ns": job.signature.mtime_ns,
+            "made_by_daemon": bool(job.watch_root),
             "source_size_bytes": job.signature.size_bytes,
             "source_digest": source_digest,
             "weights_digest": digest,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -12,16 +11,20 @@ from pathlib import Path
 
 from sda_daemon import events
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
-from sda_daemon.conversion.ledger import Ledger
+from sda_daemon.conversion.ledger import Ledger, MadeModel
 from sda_daemon.conversion.policy import Convert, GiveUp, LedgerRow, RetryIn, Status, after_failure, decide
 from sda_daemon.conversion.pool import ConversionPool
 from sda_daemon.conversion.publish import Action, Published, publish
+from sda_daemon.conversion.selection import superseded
 from sda_daemon.daemon.messages import JobDone
 from sda_daemon.errors import SdaError
 from sda_daemon.intake.messages import FileSeen
 from sda_daemon.intake.probe import look
 from sda_daemon.intake.settling import Settled
+from sda_daemon.intake.sources import delete_source, move_source
 from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.entry import ModelEntry
+from sda_daemon.library.removal import unlink_models
 from sda_daemon.settings.schema import Settings
 from sda_daemon.signature import FileSignature
 from sda_daemon.templates import template_digest
@@ -64,7 +67,7 @@ class Conversions:
     ) -> None:
         self.succeeded = 0
         self.failed = 0
-        self.ready: deque[Task] = deque()
+        self.ready: dict[str, Task] = {}
         self.running: dict[str, Task] = {}
         self.pool = pool
         self._ledger = ledger
@@ -81,6 +84,7 @@ class Conversions:
         """Use other settings from now on; running conversions keep theirs."""
         self._settings = settings
         self.template_digest = template_digest(settings.metadata)
+        self._watches = {str(watch.path): watch for watch in settings.watch}
 
     # --- the queue --------------------------------------------------------------------------------
 
@@ -92,7 +96,8 @@ class Conversions:
         retry = self._retries.get(path)
         if retry is not None and retry[1].signature == signature:
             return True
-        return any(task.path == path and task.signature == signature for task in self.ready)
+        ready = self.ready.get(path)
+        return ready is not None and ready.signature == signature
 
     def take(self, settled: Settled) -> None:
         """Put a settled checkpoint into the queue, if there is anything to do with it."""
@@ -102,7 +107,7 @@ class Conversions:
     def _consider(self, path: str, root: str, signature: FileSignature) -> None:
         verdict = decide(signature, self._ledger.get(path), self.template_digest)
         if isinstance(verdict, Convert):
-            self.ready.append(Task(path, root, signature, verdict.attempt))
+            self.ready[path] = Task(path, root, signature, verdict.attempt)
 
     @property
     def is_idle(self) -> bool:
@@ -115,6 +120,10 @@ class Conversions:
         if self.is_idle:
             moments.append(self._busy_at + self._settings.conversion.idle_close_s)
         return min(moments, default=None)
+
+    def retry_now(self) -> None:
+        """Forget the pauses: what waits for another try is looked at by the next rescan."""
+        self._retries.clear()
 
     def tick(self, now: float, *, expecting: bool) -> None:
         """Start what can be started; let the workers go after a while without work.
@@ -129,11 +138,10 @@ class Conversions:
                 del self._retries[path]
                 self._try_again(task)
         while self.ready and len(self.running) < self._settings.workers:
-            free = next((task for task in self.ready if task.path not in self.running), None)
+            free = next((path for path in self.ready if path not in self.running), None)
             if free is None:
                 break
-            self.ready.remove(free)
-            self._begin(free)
+            self._begin(self.ready.pop(free))
         if not self.is_idle or expecting:
             self._busy_at = now
         elif now >= self._busy_at + self._settings.conversion.idle_close_s:
@@ -162,7 +170,10 @@ class Conversions:
             metadata=self._settings.metadata,
             attempt=task.attempt,
         )
-        self._ledger.put([LedgerRow(task.path, task.root, task.signature, Status.CONVERTING, task.attempt)])
+        before = self._ledger.get(task.path)
+        row = LedgerRow(task.path, task.root, task.signature, Status.CONVERTING, task.attempt)
+        # The model that this path made before is remembered: it may have to give way.
+        self._ledger.put([replace(row, model_id=before.model_id if before else "")])
         events.CONVERSION_STARTED(path=task.path, attempt=task.attempt)
         self.running[task.path] = task
         self._busy_at = time.monotonic()
@@ -174,26 +185,101 @@ class Conversions:
     # --- finishing --------------------------------------------------------------------------------
 
     def finish(self, outcomes: list[Outcome]) -> None:
-        """Publish what was converted, with one write of the index, and remember the rest."""
+        """Publish what was converted, with one write of the index, and remember the rest.
+
+        The order of durable steps is file, index, ledger, and only then the checkpoints themselves.
+        """
         converted = [outcome for outcome in outcomes if isinstance(outcome, Converted)]
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
         published: list[Published] = []
         if converted:
             try:
-                published = publish(self._library, converted)
+                published = publish(self._library, converted, self._replacements(converted))
             except (OSError, SdaError) as error:
                 kind = error.kind if isinstance(error, SdaError) else "cannot_publish"
                 failed += [Failed(item.job, kind, False, str(error)) for item in converted]
+        tasks = [self.running[item.converted.job.path] for item in published]
         rows = [row for item in published if (row := self._published(item)) is not None]
         rows += [row for outcome in failed if (row := self._not_converted(outcome)) is not None]
+        self._remember(published, tasks)
         self._ledger.put(rows)
+        self._prune(tasks)
+        for item, task in zip(published, tasks, strict=True):
+            if item.action is not Action.AGAIN:
+                self._clear_source(task)
+
+    def _replacements(self, converted: list[Converted]) -> dict[str, str]:
+        """Checkpoints whose earlier model is to be replaced: made of this path, and of no other that is still there."""
+        found: dict[str, str] = {}
+        for item in converted:
+            path = item.job.path
+            watch = self._watches.get(self.running[path].root)
+            row = self._ledger.get(path)
+            if watch is None or watch.on_overwrite != "replace" or row is None or not row.model_id:
+                continue
+            others = [other for other in self._ledger.paths_of_model(row.model_id) if other != path]
+            made = self._ledger.made_model(row.model_id)
+            if made is not None and row.model_id != item.metadata.model_id and not others:
+                found[path] = row.model_id
+        return found
+
+    def _remember(self, published: list[Published], tasks: list[Task]) -> None:
+        made = [
+            MadeModel(item.entry.model_id, item.converted.weights_digest, task.path, task.root)
+            for item, task in zip(published, tasks, strict=True)
+            if item.entry is not None and item.action is not Action.DUPLICATE
+        ]
+        if made:
+            self._ledger.remember_models(made)
+
+    def _prune(self, tasks: list[Task]) -> None:
+        """Where only the best or the latest model of a folder is wanted, remove the others: index, then file."""
+        chosen = {str(Path(task.path).parent): task.root for task in tasks}
+        losers: dict[str, ModelEntry] = {}
+        for folder, root in chosen.items():
+            watch = self._watches.get(root)
+            if watch is None or watch.select == "all":
+                continue
+            made = [self._library.get(model.model_id) for model in self._ledger.models_below(folder)]
+            models = [entry for entry in made if entry is not None]
+            lost = superseded(watch.select, models)
+            winner = next((entry for entry in models if entry not in lost), None)
+            for entry in lost:
+                losers[entry.model_id] = entry
+                events.MODEL_SUPERSEDED(
+                    model_id=entry.model_id,
+                    name=entry.name,
+                    file=entry.file_path,
+                    by=winner.name if winner else "",
+                    select=watch.select,
+                )
+        if losers:
+            self._library.remove_many(losers)
+            unlink_models(self._library.models_dir, [entry.file_path for entry in losers.values()])
+            self._ledger.forget_models(losers)
+
+    def _clear_source(self, task: Task) -> None:
+        """Delete or move a converted checkpoint, if that is wanted and it is still what was converted."""
+        watch = self._watches.get(task.root)
+        path = Path(task.path)
+        if watch is None or watch.after == "keep" or look(task.path) != task.signature:
+            return
+        try:
+            if watch.after == "delete":
+                delete_source(path)
+                events.SOURCE_DELETED(path=task.path)
+            elif watch.move_to is not None:
+                target = move_source(path, Path(task.root), watch.move_to)
+                events.SOURCE_MOVED(path=task.path, to=str(target))
+        except OSError as error:
+            events.SOURCE_KEPT(path=task.path, reason=str(error))
 
     def _published(self, item: Published) -> LedgerRow | None:
         converted, entry = item.converted, item.entry
         path = converted.job.path
         task = self.running.pop(path)
         if entry is None:
-            self.ready.append(task)
+            self.ready[path] = task
             return None
         names = {"model_id": entry.model_id, "name": entry.name, "file": entry.file_path}
         status = Status.DONE
@@ -216,7 +302,8 @@ class Conversions:
         path = failed.job.path
         task = self.running.pop(path)
         row = LedgerRow(path, task.root, task.signature, Status.FAILED, task.attempt, failed.kind, failed.message)
-        row = replace(row, template_digest=self.template_digest)
+        before = self._ledger.get(path)
+        row = replace(row, template_digest=self.template_digest, model_id=before.model_id if before else "")
         if failed.kind == "vanished":
             events.CHECKPOINT_VANISHED(path=path)
             self._ledger.forget([path])

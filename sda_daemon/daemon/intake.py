@@ -12,14 +12,17 @@ from sda_daemon.conversion.ledger import Ledger
 from sda_daemon.conversion.policy import Convert, decide
 from sda_daemon.intake.messages import FileSeen, FolderSeen, Hint, RescanNeeded
 from sda_daemon.intake.probe import look, why_unfinished
-from sda_daemon.intake.scan import CheckpointNames, scan_checkpoints
+from sda_daemon.intake.scan import CheckpointNames, CheckpointScan
 from sda_daemon.intake.settling import Incomplete, Settled, Settling, Timing
-from sda_daemon.intake.watcher import OverflowListener, RootWatch
+from sda_daemon.intake.watcher import OverflowListener, RootWatch, inotify_watch_count
 from sda_daemon.settings.schema import WatchSettings
 from sda_daemon.signature import FileSignature
 
 FOLDER_RELOOK_S = (0.5, 2.0)
 """A new folder is looked into again after these pauses: files can come before its watch is in place."""
+RECOVER_S = 30.0
+"""How often native watching is tried again where only polling was possible."""
+LIMIT_HINT = "raise fs.inotify.max_user_watches and max_user_instances with sysctl; then it recovers by itself"
 
 
 @dataclass(slots=True)
@@ -32,7 +35,10 @@ class Root:
     watch: RootWatch
     timing: Timing
     rescan_at: float = 0.0
+    recover_at: float = 0.0
+    folders: int = 0
     was_missing: bool = False
+    shortage: str = ""
 
 
 class Intake:
@@ -84,7 +90,7 @@ class Intake:
         root = Root(
             settings,
             path,
-            CheckpointNames(settings.patterns, settings.ignore),
+            CheckpointNames(settings.patterns, settings.ignore, str(settings.move_to or "")),
             RootWatch(path, settings.observer, settings.poll_interval_s, self._enqueue),
             Timing(settings.settle_s, settings.incomplete_after_s),
         )
@@ -92,6 +98,11 @@ class Intake:
         if self._live:
             self._start_watch(root)
         self.rescan(path, "start")
+
+    def rescan_all(self, reason: str) -> None:
+        """Look at everything."""
+        for path in list(self.roots):
+            self.rescan(path, reason)
 
     def remove(self, path: str) -> None:
         """Stop watching one folder."""
@@ -109,7 +120,7 @@ class Intake:
     @property
     def waiting(self) -> int:
         """How many checkpoints are waited for that may still settle soon."""
-        return len(self.settling) - len(self.settling.unfinished())
+        return self.settling.waiting
 
     @property
     def is_quiet(self) -> bool:
@@ -154,15 +165,43 @@ class Intake:
 
     def supervise(self) -> None:
         """Watch again where a watch has been lost, and look at everything there."""
+        now = time.monotonic()
         for root in self.roots.values():
             lost = root.watch.why_lost()
-            if not lost:
-                continue
-            if root.watch.state.observer:
-                events.WATCH_LOST(path=root.path, reason=lost)
-                root.watch.stop()
-            if self._start_watch(root):
-                self.rescan(root.path, f"watch restarted: {lost}")
+            if lost:
+                if root.watch.state.observer:
+                    events.WATCH_LOST(path=root.path, reason=lost)
+                    root.watch.stop()
+                if self._start_watch(root):
+                    self.rescan(root.path, f"watch restarted: {lost}")
+            elif root.watch.state.can_recover and root.recover_at <= now:
+                root.recover_at = now + RECOVER_S
+                if root.watch.recover():
+                    events.WATCH_RECOVERED(path=root.path)
+                    self.rescan(root.path, "native watching works again")
+
+    def _check_watch_limit(self, root: Root) -> None:
+        """Notice folders that the kernel refused to watch: watchdog passes over them in silence."""
+        if root.watch.state.observer != "native":
+            return
+        native = [other for other in self.roots.values() if other.watch.state.observer == "native"]
+        outermost = [r for r in native if not any(r.path.startswith(o.path + "/") for o in native)]
+        lacking = sum(other.folders for other in outermost) - inotify_watch_count()
+        if lacking <= 0:
+            if root.shortage:
+                root.shortage = ""
+                events.WATCH_RECOVERED(path=root.path)
+            return
+        reason = f"inotify watch limit reached: {lacking} folders are not watched"
+        if not root.shortage:
+            events.WATCH_DEGRADED(path=root.path, reason=reason, hint=LIMIT_HINT)
+        now = time.monotonic()
+        if root.shortage and root.recover_at <= now:
+            root.recover_at = now + RECOVER_S
+            root.watch.stop()
+            root.watch.start()
+        root.shortage = reason
+        root.rescan_at = min(root.rescan_at, now + root.settings.poll_interval_s)
 
     def report_unfinished(self) -> None:
         """Tell of every file that is still half written."""
@@ -186,8 +225,9 @@ class Intake:
         root.was_missing = False
         state = root.watch.state
         if state.problem:
-            hint = "raise fs.inotify.max_user_watches and max_user_instances with sysctl; then it recovers by itself"
+            hint = LIMIT_HINT if state.can_recover else ""
             events.WATCH_DEGRADED(path=root.path, reason=state.problem, hint=hint)
+            root.recover_at = time.monotonic() + RECOVER_S
         events.WATCH_STARTED(path=root.path, observer=state.observer)
         return True
 
@@ -201,13 +241,16 @@ class Intake:
         events.RESCAN_STARTED(path=path, reason=reason)
         remembered = self._ledger.of_root(path)
         files = news = 0
-        for file, signature in scan_checkpoints(path, path, root.names):
+        scan = CheckpointScan(path, path, root.names)
+        for file, signature in scan:
             files += 1
             row = remembered.pop(file, None)
             if isinstance(decide(signature, row, self.template_digest), Convert):
                 news += self._observe(root, file, signature, is_whole=False)
         if remembered and Path(path).is_dir():
             self._ledger.forget(remembered)
+        root.folders = scan.folders
+        self._check_watch_limit(root)
         events.RESCAN_FINISHED(
             path=path, reason=reason, files=files, news=news, duration_s=round(time.monotonic() - began, 3)
         )
@@ -215,7 +258,7 @@ class Intake:
     def _look_into(self, root_path: str, folder: str) -> None:
         root = self.roots.get(root_path)
         if root is not None:
-            for file, signature in scan_checkpoints(folder, root_path, root.names):
+            for file, signature in CheckpointScan(folder, root_path, root.names):
                 self._consider(root, file, signature, is_whole=False)
 
     def _look_at(self, root_path: str, path: str, *, is_whole: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from sda_daemon import events
@@ -19,6 +20,8 @@ REPAIR_DELAY_S = 1.0
 MASS_LOSS_COUNT = 3
 MASS_LOSS_SHARE = 0.5
 """More than this share of the models gone at once, and at least so many, is rather an unmounted folder."""
+GRACE_S = 3.0
+"""A missing file is given this long to come back before its entry goes: it may just be being replaced."""
 _POLL_INTERVAL_S = 5.0
 
 
@@ -39,6 +42,7 @@ class Librarian:
         self._enqueue = enqueue
         self._repair_at = 0.0
         self._refused = False
+        self._missing_since: dict[str, float] = {}
 
     def start(self, *, live: bool) -> None:
         """Sweep up, repair what has changed while no one looked, and (if `live`) begin to watch."""
@@ -80,10 +84,22 @@ class Librarian:
             plan = self.library.plan_repair()
             if self._is_mass_loss(plan):
                 return
+            plan = self._without_recent(plan)
             if plan.findings:
                 self.library.apply_repair(plan)
         except (LibraryError, OSError) as error:
             events.LIBRARY_REPAIR_FAILED(reason=str(error))
+
+    def _without_recent(self, plan: RepairPlan) -> RepairPlan:
+        """Leave out entries whose file has only just gone missing, and look again when their grace is over."""
+        now = time.monotonic()
+        gone = {finding.file for finding in plan.of(FindingKind.MISSING)}
+        self._missing_since = {file: self._missing_since.get(file, now) for file in gone}
+        recent = {file for file, since in self._missing_since.items() if now < since + GRACE_S}
+        if recent:
+            self._repair_at = min(self._missing_since[file] for file in recent) + GRACE_S
+        kept = tuple(f for f in plan.findings if f.kind is not FindingKind.MISSING or f.file not in recent)
+        return replace(plan, findings=kept)
 
     def _is_mass_loss(self, plan: RepairPlan) -> bool:
         missing = len(plan.of(FindingKind.MISSING))

@@ -11,6 +11,8 @@ from filelock import FileLock, Timeout
 from sda_daemon.errors import AlreadyRunningError, SdaError
 
 INSTANCE_LOCK_NAME = ".sda-daemon.lock"
+LOOK_S = 0.5
+"""How long a starting daemon waits for the lock: `status` holds it for a moment when it looks."""
 
 
 @contextlib.contextmanager
@@ -22,7 +24,7 @@ def instance_lock(folder: Path) -> Iterator[None]:
         SdaError: it cannot be locked.
 
     """
-    lock = FileLock(folder / INSTANCE_LOCK_NAME, timeout=0)
+    lock = FileLock(folder / INSTANCE_LOCK_NAME, timeout=LOOK_S)
     try:
         lock.acquire()
     except Timeout as error:
@@ -35,6 +37,20 @@ def instance_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Tell whether a daemon holds a folder."""
+    path = folder / INSTANCE_LOCK_NAME
+    if not path.exists():
+        return False
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False
 
 
 def make_folder(folder: Path, key: str) -> None:

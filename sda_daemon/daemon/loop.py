@@ -12,6 +12,7 @@ import queue
 import signal
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from types import FrameType
 
 from sda_daemon import __version__, events
@@ -22,7 +23,9 @@ from sda_daemon.daemon.conversions import Conversions
 from sda_daemon.daemon.intake import Intake
 from sda_daemon.daemon.librarian import Librarian
 from sda_daemon.daemon.locks import instance_lock, make_folder
-from sda_daemon.daemon.messages import JobDone, StopRequested
+from sda_daemon.daemon.messages import JobDone, RetryRequested, StopRequested, WorkerSaid
+from sda_daemon.daemon.rebuild import rebuild_ledger
+from sda_daemon.daemon.report import Reporter
 from sda_daemon.errors import NothingToWatchError
 from sda_daemon.files import close_work_folder, open_work_folder
 from sda_daemon.intake.messages import FileSeen, FolderSeen, LibraryTouched, RescanNeeded
@@ -30,6 +33,8 @@ from sda_daemon.library.catalog import ModelLibrary
 
 SUPERVISE_S = 2.0
 """How often the watches are checked for life, in seconds."""
+RETRY_SIGNAL = signal.SIGUSR1
+"""Sent by `sda-daemon retry` after it has taken failures out of the ledger."""
 
 
 class Daemon:
@@ -98,10 +103,14 @@ class Daemon:
         self._librarian = Librarian(library, self._inbox.put, settings.rescan_interval_s)
         stack.callback(self._librarian.stop)
         self._librarian.start(live=not self._once)
+        if ledger.is_new:
+            rebuild_ledger(ledger, library, [str(watch.path) for watch in settings.watch])
         work_dir, descriptor = open_work_folder(settings.models_dir)
         stack.callback(close_work_folder, work_dir, descriptor)
         limits = settings.conversion
-        pool = WorkerPool(settings.workers, limits.time_limit_s, limits.memory_limit)
+        pool = WorkerPool(
+            settings.workers, limits.time_limit_s, limits.memory_limit, lambda text: self._inbox.put(WorkerSaid(text))
+        )
         stack.callback(pool.close)
         self._conversions = Conversions(
             settings, ledger, library, pool, work_dir, self._inbox.put, retries=not self._once
@@ -113,6 +122,14 @@ class Daemon:
         self._intake.rescan_interval_s = settings.rescan_interval_s
         stack.callback(self._intake.stop)
         self._intake.start(settings.watch, live=not self._once)
+        identity = {
+            "pid": os.getpid(),
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "version": __version__,
+            "config": str(self._config.path),
+            "models_dir": str(settings.models_dir),
+        }
+        self._reporter = Reporter(ledger, self._intake, self._conversions, identity)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -121,7 +138,11 @@ class Daemon:
         def request(number: int, _frame: FrameType | None) -> None:
             self._inbox.put(StopRequested(signal.Signals(number).name))
 
+        def retry(_number: int, _frame: FrameType | None) -> None:
+            self._inbox.put(RetryRequested())
+
         before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+        before[RETRY_SIGNAL] = signal.signal(RETRY_SIGNAL, retry)
         before[signal.SIGIO] = signal.signal(signal.SIGIO, signal.SIG_IGN)
         try:
             yield
@@ -175,6 +196,11 @@ class Daemon:
                 self._intake.handle(message)
             case LibraryTouched():
                 self._librarian.touched(time.monotonic())
+            case WorkerSaid(text):
+                events.WORKER_OUTPUT(text=text)
+            case RetryRequested():
+                self._conversions.retry_now()
+                self._intake.rescan_all("retry")
             case StopRequested():
                 self._stop = message
             case _:
@@ -188,6 +214,7 @@ class Daemon:
             self._intake.supervise()
             self._librarian.supervise()
         self._conversions.tick(now, expecting=self._intake.waiting > 0)
+        self._reporter.tick(now)
 
     def _drain(self) -> None:
         """After a stop was asked for: let running conversions finish, within the grace time."""

@@ -15,6 +15,18 @@ class JobDone:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerSaid:
+    """A worker process, or a library in it, has printed something."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRequested:
+    """Failures have been taken out of the ledger, to be tried again now."""
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """Someone wants the daemon to stop; asked a second time, at once."""
 

@@ -20,10 +20,11 @@ class CheckpointNames:
     Args:
         patterns: globs on the file name.
         ignore: globs on the path below the watched folder.
-
+        excluded: a folder that is never looked into, such as the one that done checkpoints are moved to.
     """
 
-    def __init__(self, patterns: tuple[str, ...], ignore: tuple[str, ...]) -> None:
+    def __init__(self, patterns: tuple[str, ...], ignore: tuple[str, ...] = (), excluded: str = "") -> None:
+        self._excluded = excluded.rstrip("/") + "/" if excluded else ""
         self._wanted = re.compile("|".join(translate(pattern) for pattern in patterns) or r"(?!)")
         self._ignored = re.compile("|".join(translate(pattern) for pattern in ignore)) if ignore else None
 
@@ -35,31 +36,49 @@ class CheckpointNames:
         relative = path[len(root) :].lstrip("/")
         if any(part.startswith(".") for part in relative.split("/")[:-1]):
             return False
+        if self._excluded and path.startswith(self._excluded):
+            return False
         return self._ignored is None or not self._ignored.match(relative)
 
 
-def scan_checkpoints(folder: str, root: str, names: CheckpointNames) -> Iterator[tuple[str, FileSignature]]:
-    """Yield path and signature of every checkpoint below `folder`, which lies in the watched `root`.
+class CheckpointScan:
+    """Walks over every checkpoint below a folder: iterating yields path and signature.
 
     Links to files are followed, links to folders are not. What cannot be read or vanishes is passed over.
+
+    Args:
+        folder: where to begin.
+        root: the watched folder that it lies in.
+        names: what counts as a checkpoint.
+
+    Attributes:
+        folders: how many folders there were; known when the walk is over.
+
     """
-    waiting = [folder]
-    while waiting:
-        here = waiting.pop()
-        try:
-            entries = os.scandir(here)
-        except OSError:
-            continue
-        with entries:
-            for entry in entries:
-                name = entry.name
-                try:
-                    if entry.is_dir(follow_symlinks=False):
-                        if not name.startswith("."):
+
+    def __init__(self, folder: str, root: str, names: CheckpointNames) -> None:
+        self.folders = 0
+        self._folder = folder
+        self._root = root
+        self._names = names
+
+    def __iter__(self) -> Iterator[tuple[str, FileSignature]]:
+        waiting = [self._folder]
+        while waiting:
+            here = waiting.pop()
+            try:
+                entries = os.scandir(here)
+            except OSError:
+                continue
+            self.folders += 1
+            with entries:
+                for entry in entries:
+                    try:
+                        if entry.is_dir(follow_symlinks=False):
                             waiting.append(entry.path)
-                    elif names.matches(root, entry.path):
-                        status = entry.stat()
-                        if stat.S_ISREG(status.st_mode):
-                            yield entry.path, FileSignature.of(status)
-                except OSError:
-                    continue
+                        elif self._names.matches(self._root, entry.path):
+                            status = entry.stat()
+                            if stat.S_ISREG(status.st_mode):
+                                yield entry.path, FileSignature.of(status)
+                    except OSError:
+                        continue

@@ -6,6 +6,7 @@ A state machine per file; time is an argument (monotonic seconds). The caller re
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 
 from sda_daemon.signature import FileSignature
@@ -55,7 +56,6 @@ class _Candidate:
     is_whole: bool
     look_at: float
     was_reported: bool = False
-    reason: str = ""
 
 
 class Settling:
@@ -63,6 +63,8 @@ class Settling:
 
     def __init__(self) -> None:
         self._candidates: dict[str, _Candidate] = {}
+        self._agenda: list[tuple[float, str]] = []  # a heap; entries that no longer fit are passed over
+        self._unfinished: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -85,26 +87,46 @@ class Settling:
             candidate.was_reported = False
         elif is_whole and not candidate.is_whole:
             candidate.is_whole = True
-            candidate.look_at = min(candidate.look_at, now + WHOLE_SETTLE_S)
+            self._look(path, candidate, min(candidate.look_at, now + WHOLE_SETTLE_S))
             return False
         else:
             return False
         quiet_s = min(WHOLE_SETTLE_S, timing.settle_s) if is_whole else timing.settle_s
-        candidate.look_at = candidate.last_change + quiet_s
+        self._unfinished.pop(path, None)
+        self._look(path, candidate, candidate.last_change + quiet_s)
         return True
+
+    def _look(self, path: str, candidate: _Candidate, at: float) -> None:
+        candidate.look_at = at
+        heapq.heappush(self._agenda, (at, path))
+
+    def _next(self) -> tuple[float, str] | None:
+        """Return the first entry of the agenda that still holds."""
+        while self._agenda:
+            at, path = self._agenda[0]
+            candidate = self._candidates.get(path)
+            if candidate is not None and candidate.look_at == at:
+                return at, path
+            heapq.heappop(self._agenda)
+        return None
 
     def forget(self, path: str) -> bool:
         """Stop waiting for a file; tell whether it was waited for."""
+        self._unfinished.pop(path, None)
         return self._candidates.pop(path, None) is not None
 
-    def due(self, now: float) -> list[str]:
-        """Return the files to look at now, those that were quiet first coming first."""
-        ready = [(item.look_at, path) for path, item in self._candidates.items() if item.look_at <= now]
-        return [path for _, path in sorted(ready)]
+    def due(self, now: float, limit: int = 100) -> list[str]:
+        """Return up to `limit` files to look at now; each is returned once, until `examined` or `observe`."""
+        ready: list[str] = []
+        while len(ready) < limit and (first := self._next()) is not None and first[0] <= now:
+            heapq.heappop(self._agenda)
+            ready.append(first[1])
+        return ready
 
     def next_look(self) -> float | None:
         """Return when `due` will have something, in monotonic seconds; None if never."""
-        return min((item.look_at for item in self._candidates.values()), default=None)
+        first = self._next()
+        return None if first is None else first[0]
 
     def examined(self, path: str, signature: FileSignature, unfinished: str, now: float) -> Settled | Incomplete | None:
         """Take in what a look at a due file showed.
@@ -125,12 +147,12 @@ class Settling:
             return None
         waited_s = now - item.first_seen
         if not unfinished:
-            del self._candidates[path]
+            self.forget(path)
             return Settled(path, item.root, signature, waited_s)
         quiet_s = now - item.last_change
-        item.reason = unfinished
+        self._unfinished[path] = unfinished
         item.is_whole = False
-        item.look_at = now + min(max(item.timing.settle_s, quiet_s / 2, WHOLE_SETTLE_S), _LONGEST_PAUSE_S)
+        self._look(path, item, now + min(max(item.timing.settle_s, quiet_s / 2, WHOLE_SETTLE_S), _LONGEST_PAUSE_S))
         if quiet_s >= item.timing.incomplete_after_s and not item.was_reported:
             item.was_reported = True
             return Incomplete(path, item.root, signature, waited_s, unfinished)
@@ -138,8 +160,18 @@ class Settling:
 
     def unfinished(self) -> dict[str, str]:
         """Return the files that were found incomplete at the last look, with the reason."""
-        return {path: item.reason for path, item in self._candidates.items() if item.reason}
+        return dict(self._unfinished)
+
+    def paths(self) -> list[str]:
+        """Return all files that are waited for."""
+        return list(self._candidates)
+
+    @property
+    def waiting(self) -> int:
+        """How many files may still settle soon: those that were not found incomplete."""
+        return len(self._candidates) - len(self._unfinished)
 
     def forget_root(self, root: str) -> None:
         """Stop waiting for all files of a watched folder."""
-        self._candidates = {path: item for path, item in self._candidates.items() if item.root != root}
+        for path in [path for path, item in self._candidates.items() if item.root == root]:
+            self.forget(path)

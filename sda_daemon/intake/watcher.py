@@ -28,6 +28,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify_c import InotifyFD
 from watchdog.observers.polling import PollingObserver
 
 from sda_daemon.intake.messages import FileSeen, FolderSeen, Hint, LibraryTouched, RescanNeeded
@@ -96,11 +97,13 @@ class _LibraryHandler(FileSystemEventHandler):
 class WatchState:
     """How a root is being watched now.
 
-    `observer` is "native", "polling" or "" for not at all; `problem` says why it is not native, if it should be.
+    `observer` is "native", "polling" or "" for not at all; `problem` says why it is not native, if it should be,
+    and `can_recover` whether that may pass.
     """
 
     observer: str
     problem: str = ""
+    can_recover: bool = False
 
 
 class RootWatch:
@@ -136,17 +139,32 @@ class RootWatch:
         network = self._wanted == "auto" and file_system_type(self.root).startswith(_NETWORK_FILE_SYSTEMS)
         self._identity = identity
         if self._wanted != "polling" and not network:
-            try:
-                self._begin(Observer())
-                self.state = WatchState("native")
-            except OSError as error:
-                problem = os.strerror(error.errno) if error.errno else str(error)
-            else:
+            problem = self._begin_native()
+            if not problem:
                 return True
         else:
             problem = "network file system" if network else ""
         self._begin(PollingObserver(timeout=self._poll_interval_s))
-        self.state = WatchState("polling", problem)
+        self.state = WatchState("polling", problem, can_recover=bool(problem) and not network)
+        return True
+
+    def _begin_native(self) -> str:
+        """Watch natively; return why not, or nothing."""
+        revive_inotify()
+        try:
+            self._begin(Observer())
+        except OSError as error:
+            return error.args[1] if len(error.args) > 1 else str(error)
+        self.state = WatchState("native")
+        return ""
+
+    def recover(self) -> bool:
+        """Try to watch natively again where only polling was possible; tell whether it works now."""
+        polling = self._observer
+        if not self.state.can_recover or self._begin_native():
+            return False
+        if polling is not None:
+            _end(polling)
         return True
 
     def _begin(self, observer: BaseObserver) -> None:
@@ -175,6 +193,8 @@ class RootWatch:
             return "its dispatcher died"
         if not self._observer.emitters or not all(emitter.is_alive() for emitter in self._observer.emitters):
             return "its watcher thread died"
+        if self.state.observer == "native" and not inotify_is_alive():
+            return "the inotify reader died"
         return ""
 
     def stop(self) -> None:
@@ -183,6 +203,35 @@ class RootWatch:
         if observer is not None:
             _end(observer)
         self.state = WatchState("")
+
+
+def inotify_is_alive() -> bool:
+    """Tell whether watchdog's one inotify reader, which all native observers share, is still reading."""
+    reader = InotifyFD._instance
+    if reader is None or not reader.is_alive():
+        return False
+    try:
+        os.fstat(reader._inotify_fd)
+    except OSError:
+        return False
+    return True
+
+
+def revive_inotify() -> None:
+    """Make watchdog begin with a new inotify reader if the old one has died: it would hand out the dead one."""
+    with InotifyFD._global_lock:
+        if InotifyFD._instance is not None and not inotify_is_alive():
+            InotifyFD._instance.stop()
+            InotifyFD._instance = None
+
+
+def inotify_watch_count() -> int:
+    """Return how many folders this process watches natively, as the kernel counts them (proc(5), fdinfo)."""
+    count = 0
+    for name in os.listdir("/proc/self/fdinfo"):
+        with contextlib.suppress(OSError):
+            count += Path(f"/proc/self/fdinfo/{name}").read_bytes().count(b"inotify wd:")
+    return count
 
 
 def _end(observer: BaseObserver) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import stat
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -27,8 +25,9 @@ from sda_daemon.errors import (
 )
 from sda_daemon.files import fsync_folder, publish_new, work_folder
 from sda_daemon.library.catalog import ModelLibrary
-from sda_daemon.library.entry import ModelEntry, is_bare_model_name
+from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.header import checked_metadata
+from sda_daemon.library.removal import unlink_models
 from sda_daemon.models.checkpoint import Checkpoint, activation_of, checked_weights, read_checkpoint, read_torch_file
 from sda_daemon.models.digest import file_digest, weights_digest
 from sda_daemon.models.metadata import (
@@ -334,25 +333,6 @@ def delete_model(model_id: str, models_dir: Path) -> bool:
         library.remove(model_id)
     unlink_models(models_dir, [entry.file_path])
     return True
-
-
-def unlink_models(models_dir: Path, names: Iterable[str]) -> int:
-    """Delete model files by bare name; whatever is not a regular file directly in the folder is let be."""
-    folder = os.open(models_dir, os.O_RDONLY | os.O_DIRECTORY)
-    removed = 0
-    try:
-        for name in names:
-            if not is_bare_model_name(name):
-                continue
-            try:
-                if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-                    os.unlink(name, dir_fd=folder)
-                    removed += 1
-            except FileNotFoundError:
-                continue
-    finally:
-        os.close(folder)
-    return removed
 
 
 def utc_now() -> str:

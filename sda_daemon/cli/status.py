@@ -1,0 +1,172 @@
+"""`sda-daemon status` and `sda-daemon retry`: what the daemon is doing, and another try for what failed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sda_daemon.cli.models import AsJson, ConfigFile, to_json
+from sda_daemon.errors import ExitCode, SdaError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sda_daemon.conversion.ledger import Ledger
+    from sda_daemon.conversion.policy import LedgerRow
+
+
+def status(config: ConfigFile = None, as_json: AsJson = False) -> int:
+    """Show whether the daemon runs, what it watches, what waits, what failed. Exit 0 if it runs, 1 if not."""
+    from sda_daemon.config import find_config, load_config, state_folder
+    from sda_daemon.daemon.locks import is_locked
+
+    settings = load_config(find_config(config)).settings
+    state_dir = state_folder(settings)
+    running = is_locked(settings.models_dir)
+    with _open_ledger(state_dir) as ledger:
+        facts = collect_status(ledger, running=running)
+    if as_json:
+        typer.echo(to_json(facts))
+    else:
+        _print_status(facts)
+    return ExitCode.OK if running else ExitCode.FAILED
+
+
+@contextlib.contextmanager
+def _open_ledger(state_dir: Path) -> Any:
+    from sda_daemon.conversion.ledger import LEDGER_FILE_NAME, Ledger
+
+    if not (state_dir / LEDGER_FILE_NAME).exists():
+        raise SdaError(f"no daemon has run with this config yet: there is no ledger in {state_dir}", "Start it: run")
+    ledger = Ledger(state_dir)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+def collect_status(ledger: Ledger, *, running: bool) -> dict[str, Any]:
+    """Return everything that `status` shows, as plain values."""
+    from sda_daemon.conversion.policy import Status
+
+    reported = ledger.reported()
+    midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+    today = ledger.counts_since(midnight)
+    nothing = {"count": 0, "paths": []}
+    failures = list(ledger.of_status(Status.FAILED, Status.REFUSED, Status.GIVEN_UP))
+    return {
+        "running": running,
+        "daemon": reported.get("daemon") if running else None,
+        "config_state": reported.get("config_state"),
+        "watches": reported.get("watches", []) if running else [],
+        "settling": reported.get("settling", nothing) if running else nothing,
+        "waiting": reported.get("waiting", nothing) if running else nothing,
+        "converting": reported.get("converting", []) if running else [],
+        "incomplete": reported.get("incomplete", []),
+        "failed": [_failure(row, running=running) for row in failures],
+        "today": {
+            "converted": today.get(Status.DONE, 0),
+            "duplicates": today.get(Status.DUPLICATE, 0),
+            "failed": sum(today.get(kind, 0) for kind in (Status.FAILED, Status.REFUSED, Status.GIVEN_UP)),
+        },
+    }
+
+
+def _failure(row: LedgerRow, *, running: bool) -> dict[str, Any]:
+    pause_s = max(0.0, row.next_try_at - time.time()) if running and row.next_try_at else None
+    return {
+        "path": row.path,
+        "status": row.status.value,
+        "kind": row.kind,
+        "reason": row.reason,
+        "attempts": row.attempts,
+        "failed_at": datetime.fromtimestamp(row.updated_at, UTC).isoformat(timespec="seconds"),
+        "next_try_in_s": None if pause_s is None else round(pause_s, 1),
+    }
+
+
+def _print_status(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    daemon = facts["daemon"]
+    if daemon:
+        console.print(
+            f"[bold green]running[/] since {_local(daemon['started_at'])} (pid {daemon['pid']}, {daemon['version']})"
+        )
+        console.print(f"config   {daemon['config']}", markup=False)
+        console.print(f"models   {daemon['models_dir']}", markup=False)
+    else:
+        console.print("[bold yellow]not running[/]")
+    state = facts["config_state"]
+    if state and state.get("error"):
+        console.print(f"[bold red]the config file is newer and was refused[/]\n{state['error']}")
+    for watch in facts["watches"]:
+        how = watch["observer"] or "missing"
+        problem = f"  [yellow]{watch['problem']}[/]" if watch["problem"] else ""
+        console.print(f"watching {watch['path']} ({how}){problem}")
+    _print_paths(console, "settling", facts["settling"]["count"], facts["settling"]["paths"])
+    _print_paths(console, "waiting", facts["waiting"]["count"], facts["waiting"]["paths"])
+    _print_paths(console, "converting", len(facts["converting"]), facts["converting"])
+    for item in facts["incomplete"]:
+        console.print(f"[yellow]incomplete[/] {item['path']}: {item['reason']}")
+    for item in facts["failed"]:
+        console.print(f"[red]{item['status'].replace('_', ' ')}[/] {item['path']}")
+        console.print(f"  {item['reason']}", markup=False)
+        again = item["next_try_in_s"]
+        attempts = f"{item['attempts']} attempt{'s' if item['attempts'] != 1 else ''}"
+        console.print(f"  {attempts}" + (f", next in {again:.0f} s" if again is not None else ""))
+    if facts["failed"]:
+        console.print("try again with: sda-daemon retry PATH... | --all")
+    today = facts["today"]
+    console.print(
+        f"today    {today['converted']} converted, {today['duplicates']} duplicates, {today['failed']} failed"
+    )
+
+
+def _print_paths(console: Console, title: str, count: int, paths: list[str]) -> None:
+    if count:
+        console.print(f"{title} {count}")
+        for path in paths[:5]:
+            console.print(f"  {path}", markup=False)
+        if count > 5:
+            console.print(f"  and {count - 5} more")
+
+
+def _local(moment: str) -> str:
+    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def retry(
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...", help="Checkpoints that failed.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that failed.")] = False,
+    config: ConfigFile = None,
+) -> int:
+    """Try failed checkpoints again: at once if the daemon runs, else when it starts."""
+    from sda_daemon.config import find_config, load_config, state_folder
+    from sda_daemon.daemon.locks import is_locked
+    from sda_daemon.daemon.loop import RETRY_SIGNAL
+
+    if bool(paths) == everything:
+        raise typer.BadParameter("name checkpoints, or use --all")
+    settings = load_config(find_config(config)).settings
+    with _open_ledger(state_folder(settings)) as ledger:
+        wanted = [str(path.absolute()) for path in paths or []]
+        chosen = ledger.reset_attempts(None if everything else wanted)
+        daemon = ledger.reported().get("daemon") or {}
+    for path in wanted:
+        if path not in chosen:
+            typer.echo(f"sda-daemon: {path} has not failed", err=True)
+    if chosen and is_locked(settings.models_dir) and daemon.get("pid"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(daemon["pid"]), RETRY_SIGNAL)
+        typer.echo(f"trying {len(chosen)} again now")
+    else:
+        typer.echo(f"{len(chosen)} will be tried again" + (" when the daemon starts" if chosen else ""))
+    return ExitCode.OK if len(chosen) >= len(wanted) else ExitCode.FAILED

@@ -1,0 +1,55 @@
+"""Fills a new ledger from what the models say of their origin, so that nothing has to be read again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sda_daemon import events
+from sda_daemon.conversion.ledger import Ledger, MadeModel
+from sda_daemon.conversion.policy import LedgerRow, Status
+from sda_daemon.errors import ModelFileError
+from sda_daemon.intake.probe import look
+from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.entry import ModelEntry
+from sda_daemon.library.header import read_model_header
+
+
+def rebuild_ledger(ledger: Ledger, library: ModelLibrary, roots: Iterable[str]) -> None:
+    """Remember the daemon's own models, and those checkpoints that are still what they were made of.
+
+    Args:
+        ledger: a new one.
+        library: the models, each with its provenance.
+        roots: the watched folders, in which the checkpoints are looked for.
+    """
+    folders = list(roots)
+    models: list[MadeModel] = []
+    rows: list[LedgerRow] = []
+    for entry in library.list_all():
+        try:
+            header = read_model_header(library.models_dir / entry.file_path)
+        except (ModelFileError, OSError):
+            continue
+        if header.metadata.model_id != entry.model_id or not header.provenance.get("made_by_daemon"):
+            continue  # a copy, or made by hand
+        model, row = _recall(entry, header.provenance, folders)
+        models.append(model)
+        rows += [row] if row is not None else []
+    ledger.remember_models(models)
+    ledger.put(rows)
+    if models:
+        events.LEDGER_REBUILT(models=len(models), checkpoints=len(rows))
+
+
+def _recall(entry: ModelEntry, provenance: dict[str, Any], roots: list[str]) -> tuple[MadeModel, LedgerRow | None]:
+    relative, digest = str(provenance.get("source_path", "")), str(provenance.get("weights_digest", ""))
+    for root in roots:
+        path = f"{root}/{relative}"
+        signature = look(path)
+        same = (provenance.get("source_size_bytes"), provenance.get("source_mtime_ns"))
+        if signature is not None and (signature.size_bytes, signature.mtime_ns) == same:
+            row = LedgerRow(path, root, signature, Status.DONE, 1, model_id=entry.model_id, weights_digest=digest)
+            return MadeModel(entry.model_id, digest, path, root), row
+    root = roots[0] if roots else ""
+    return MadeModel(entry.model_id, digest, f"{root}/{relative}", root), None
