@@ -150,7 +150,6 @@ class RootWatch:
 
     def _begin_native(self) -> str:
         """Watch natively; return why not, or nothing."""
-        revive_inotify()
         try:
             self._begin(Observer())
         except OSError as error:
@@ -193,7 +192,7 @@ class RootWatch:
             return "its dispatcher died"
         if not self._observer.emitters or not all(emitter.is_alive() for emitter in self._observer.emitters):
             return "its watcher thread died"
-        if self.state.observer == "native" and not inotify_is_alive():
+        if not _reader_is_alive(self._observer):
             return "the inotify reader died"
         return ""
 
@@ -205,24 +204,19 @@ class RootWatch:
         self.state = WatchState("")
 
 
-def inotify_is_alive() -> bool:
-    """Tell whether watchdog's one inotify reader, which all native observers share, is still reading."""
-    reader = InotifyFD._instance
-    if reader is None or not reader.is_alive():
-        return False
+def _reader_is_alive(observer: BaseObserver) -> bool:
+    """Tell whether the thread that reads the kernel's events for a native observer is still reading.
+
+    watchdog says nothing of it: emitters and dispatcher live on without it, and wait for ever.
+    """
+    reader = getattr(observer, "_inotify_fd", None)
+    if not isinstance(reader, InotifyFD):
+        return True  # not inotify
     try:
         os.fstat(reader._inotify_fd)
     except OSError:
         return False
-    return True
-
-
-def revive_inotify() -> None:
-    """Make watchdog begin with a new inotify reader if the old one has died: it would hand out the dead one."""
-    with InotifyFD._global_lock:
-        if InotifyFD._instance is not None and not inotify_is_alive():
-            InotifyFD._instance.stop()
-            InotifyFD._instance = None
+    return reader.is_alive()
 
 
 def inotify_watch_count() -> int:
