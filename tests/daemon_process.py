@@ -17,7 +17,7 @@ import yaml
 
 from sda_daemon.library import ModelEntry, ModelLibrary
 
-DEADLINE_S = 90.0
+DEADLINE_S = float(os.environ.get("SDA_TEST_DEADLINE_S", "90"))
 """How long a condition may take; only ever used up by a test that fails."""
 Event = dict[str, Any]
 
@@ -131,8 +131,37 @@ class DaemonProcess:
 
     def wait_for_models(self, count: int, deadline_s: float = DEADLINE_S) -> list[ModelEntry]:
         """Wait until the index has so many entries."""
-        eventually(lambda: len(self.models()) == count, f"{count} models, not {len(self.models())}", deadline_s)
+
+        def there() -> bool:
+            if len(self.models()) == count:
+                return True
+            assert self.process is None or self.process.poll() is None, f"the daemon ended\n{self.tail()}"
+            return False
+
+        try:
+            eventually(there, f"{count} models", deadline_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}, there are {len(self.models())}\n{self.tail()}") from None
         return self.models()
+
+    def cli(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run another command with this daemon's config."""
+        return subprocess.run(
+            [sys.executable, "-m", "sda_daemon", *arguments, "--config", str(self.config)],
+            capture_output=True,
+            text=True,
+            check=check,
+        )
+
+    def status(self, until: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """Return what `status --json` shows, as soon as `until` is true of it."""
+
+        def shown() -> dict[str, Any]:
+            facts = json.loads(self.cli("status", "--json").stdout)
+            return facts if until(facts) else {}
+
+        found: dict[str, Any] = eventually(shown, "status shows what is expected")
+        return found
 
     def send(self, number: int) -> None:
         """Send it a signal."""

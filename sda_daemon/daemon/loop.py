@@ -65,8 +65,12 @@ class Daemon:
         began = time.monotonic()
         with contextlib.ExitStack() as stack:
             self._set_up(stack)
-            self._loop()
-            self._drain()
+            try:
+                self._loop()
+                self._drain()
+            except Exception as error:
+                events.DAEMON_CRASHED(error=f"{type(error).__name__}: {error}")
+                raise
         events.DAEMON_STOPPED(
             reason=self._stop.reason if self._stop else "all done",
             uptime_s=round(time.monotonic() - began, 3),

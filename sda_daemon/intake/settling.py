@@ -7,6 +7,7 @@ A state machine per file; time is an argument (monotonic seconds). The caller re
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass
 
 from sda_daemon.signature import FileSignature
@@ -120,6 +121,7 @@ class Settling:
         ready: list[str] = []
         while len(ready) < limit and (first := self._next()) is not None and first[0] <= now:
             heapq.heappop(self._agenda)
+            self._candidates[first[1]].look_at = math.inf  # being looked at
             ready.append(first[1])
         return ready
 

@@ -1,0 +1,133 @@
+"""b09 to b11: only what is complete is converted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.daemon_process import DaemonProcess
+
+Drop = Callable[..., Path]
+
+STALLING = """
+import sys
+data = open(sys.argv[1], "rb").read()
+file = open(sys.argv[2], "wb", buffering=0)
+if sys.argv[3] == "preallocated":
+    import os
+    os.posix_fallocate(file.fileno(), 0, len(data))
+half = len(data) // 2
+file.write(data[:half])
+print("half", flush=True)
+sys.stdin.readline()
+file.write(data[half:])
+file.close()
+"""
+
+
+def stalling_writer(source: Path, target: Path, kind: str) -> subprocess.Popen[str]:
+    """Start a process that writes half of a file and goes on when it is told to."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", STALLING, str(source), str(target), kind],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "half\n"
+    return writer
+
+
+def go_on(writer: subprocess.Popen[str]) -> None:
+    """Let a stalled writer finish."""
+    writer.communicate("go\n")
+    assert writer.returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["plain", "preallocated"])
+def test_b09_a_stalled_writer_is_waited_for(daemon: DaemonProcess, drop: Drop, tmp_path: Path, kind: str) -> None:
+    """A writer that stalls for many settle times costs no failed conversion, and ends as one model."""
+    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.1, "incomplete_after_s": 1.0}])
+    daemon.start()
+    writer = stalling_writer(drop(tmp_path / "x.pt", 1), daemon.drop / "x.pt", kind)
+    daemon.wait_for("checkpoint.incomplete")  # logged after ten settle times
+    assert not daemon.events("conversion.started")
+    go_on(writer)
+    daemon.wait_for_models(1)
+    assert not daemon.events("conversion.failed")
+
+
+def test_b09_restart_in_mid_write(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
+    """A daemon that starts while a file is half written waits for its other half."""
+    writer = stalling_writer(drop(tmp_path / "x.pt", 1), daemon.drop / "x.pt", "plain")
+    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.1, "incomplete_after_s": 0.5}])
+    daemon.start()
+    daemon.wait_for("checkpoint.incomplete")
+    assert daemon.stop() == 0
+    mark = daemon.mark()
+    daemon.start()
+    daemon.wait_for("checkpoint.incomplete", after=mark)
+    go_on(writer)
+    daemon.wait_for_models(1)
+    assert not daemon.events("conversion.failed")
+
+
+def test_b09_complete_but_still_open(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
+    """All bytes are there, but the writer has not closed the file: it is waited for."""
+    script = (
+        'import sys; f=open(sys.argv[2],"wb"); f.write(open(sys.argv[1],"rb").read()); f.flush();'
+        'print("there", flush=True); sys.stdin.readline()'
+    )
+    source = drop(tmp_path / "x.pt", 1)
+    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.1, "incomplete_after_s": 0.5}])
+    daemon.start()
+    writer = subprocess.Popen(
+        [sys.executable, "-c", script, str(source), str(daemon.drop / "x.pt")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    (incomplete,) = daemon.wait_for("checkpoint.incomplete")
+    assert "open for writing" in incomplete["reason"]
+    go_on(writer)
+    daemon.wait_for_models(1)
+
+
+def test_b10_never_complete(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
+    """Half a file is one event and one line in `status`, blocks nothing, and converts once it is whole."""
+    data = drop(tmp_path / "x.pt", 1).read_bytes()
+    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.1, "incomplete_after_s": 0.5}])
+    daemon.start()
+    half = daemon.drop / "half.pt"
+    half.write_bytes(data[: len(data) // 2])
+    daemon.wait_for("checkpoint.incomplete")
+    drop(daemon.drop / "other.pt", 2)
+    daemon.wait_for_models(1)
+    shown = daemon.status(lambda facts: facts["incomplete"])
+    assert [item["path"] for item in shown["incomplete"]] == [str(half)]
+    assert "zip directory" in shown["incomplete"][0]["reason"]
+    assert len(daemon.events("checkpoint.incomplete")) == 1
+    with half.open("ab") as file:
+        file.write(data[len(data) // 2 :])
+    daemon.wait_for_models(2)
+    assert not daemon.events("conversion.failed")
+
+
+NAMES = [".x.pt.Ab12Cd", "x.pt.part", "x.pt.tmp", "x.pt.filepart", "x.pt~", "x.pt.crdownload", ".hidden.pt"]
+
+
+def test_b11_temporary_names(daemon: DaemonProcess, drop: Drop) -> None:
+    """Files under temporary names are not even looked at, until they get their own name."""
+    daemon.start()
+    for seed, name in enumerate(NAMES, start=1):
+        drop(daemon.drop / f"run{seed}" / name, seed)
+    drop(daemon.drop / "sign.pt", 0)
+    daemon.wait_for_models(1)
+    assert len(daemon.events("checkpoint.seen")) == 1
+    for seed, name in enumerate(NAMES, start=1):
+        (daemon.drop / f"run{seed}" / name).rename(daemon.drop / f"run{seed}" / "x.pt")
+    daemon.wait_for_models(1 + len(NAMES))
