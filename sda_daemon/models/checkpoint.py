@@ -7,6 +7,7 @@ torch and numpy that torch itself does not allow are refused before anything is 
 
 from __future__ import annotations
 
+import _compat_pickle
 import os
 import stat
 import sys
@@ -52,7 +53,6 @@ _MAX_LEGACY_PICKLES = 5
 _SAFE_NAMES = frozenset(
     {"collections.OrderedDict", "collections.Counter", "_codecs.encode", "builtins.set", "builtins.complex"}
 )
-_PY2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 # Classes of the standard library that only hold values; they become stand-ins.
 _VALUE_MODULES = ("pathlib", "datetime", "decimal", "fractions", "uuid", "enum", "ipaddress", "zoneinfo")
 _VALUE_NAMES = frozenset(
@@ -384,10 +384,9 @@ def _legacy_names(data: bytes, path: Path) -> frozenset[str]:
 def _stand_ins(names: frozenset[str], path: Path) -> list[Any]:
     """Return what torch is to build for each name that it does not know; refuse dangerous ones."""
     allowed: list[Any] = []
-    for name in sorted(names):
+    for name in sorted(names | {_modern_name(name) for name in names}):
         module, _, attribute = name.rpartition(".")
         root = module.partition(".")[0]
-        root = _PY2_MODULES.get(root, root)
         if name in _SAFE_NAMES or (root == "torch" and name not in _VALUE_NAMES):
             continue  # torch allows it, or refuses it with its name in the message
         if root == "numpy":
@@ -402,8 +401,16 @@ def _stand_ins(names: frozenset[str], path: Path) -> list[Any]:
     return allowed
 
 
+def _modern_name(name: str) -> str:
+    """The name that a pickle of protocol 2 means: it may be written as in Python 2 (`commands` for `subprocess`)."""
+    module, _, attribute = name.rpartition(".")
+    if (module, attribute) in _compat_pickle.NAME_MAPPING:
+        module, attribute = _compat_pickle.NAME_MAPPING[module, attribute]
+    return f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{attribute}"
+
+
 def _is_standard(root: str) -> bool:
-    return root in sys.stdlib_module_names or root in ("nt", "pip", "setuptools")
+    return root in sys.stdlib_module_names or root in ("nt", "pip", "setuptools", "__builtin__")
 
 
 def _numpy_names(name: str, attribute: str, path: Path) -> list[Any]:
