@@ -140,6 +140,11 @@ LIBRARY_PRUNE_REFUSED = Event("library.prune_refused", ERROR,
                               ("missing", "known", "hint"))  # fmt: skip
 LIBRARY_REPAIR_FAILED = Event("library.repair_failed", ERROR, "The index could not be made to agree with the folder.",
                               ("reason",))  # fmt: skip
+LIBRARY_FOLDER_LOST = Event("library.folder_lost", ERROR,
+                            "The models folder is gone or another one has its name; conversions wait.",
+                            ("path", "reason", "hint"))  # fmt: skip
+LIBRARY_FOLDER_BACK = Event("library.folder_back", INFO, "The models folder is there again; conversions go on.",
+                            ("path",))  # fmt: skip
 LIBRARY_SWEPT = Event("library.swept", INFO, "Leftovers of interrupted writes were removed.",
                       ("removed",))  # fmt: skip
 

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from concurrent.futures.process import BrokenProcessPool
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from multiprocessing.connection import Connection
 from typing import Protocol
@@ -141,6 +142,8 @@ def _outcome(future: Future[Outcome], job: ConversionJob, time_limit_s: float) -
         return Failed(job, "timeout", False, f"it took longer than {time_limit_s:g} s and was cut off", is_crash=True)
     except ProcessExpired as error:
         return Failed(job, "crashed", False, describe_exit(error.exitcode), is_crash=True)
+    except BrokenProcessPool:
+        return Failed(job, "crashed", False, "all workers died at once: perhaps out of memory", is_crash=True)
     except CancelledError:
         return Failed(job, "stopped", False, "the daemon was stopped")
     except Exception as error:  # noqa: BLE001 - whatever the engine raises is a failed attempt

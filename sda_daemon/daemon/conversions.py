@@ -77,6 +77,7 @@ class Conversions:
         self._with_retries = retries
         self._retries: dict[str, tuple[float, Task]] = {}
         self._count = 0
+        self._is_cut = False
         self._busy_at = time.monotonic()
         self.configure(settings)
 
@@ -125,19 +126,20 @@ class Conversions:
         """Forget the pauses: what waits for another try is looked at by the next rescan."""
         self._retries.clear()
 
-    def tick(self, now: float, *, expecting: bool) -> None:
+    def tick(self, now: float, *, expecting: bool, hold: bool = False) -> None:
         """Start what can be started; let the workers go after a while without work.
 
         Args:
             now: monotonic seconds.
             expecting: whether checkpoints are about to settle.
+            hold: whether nothing must be started, because there is no place for the result.
 
         """
         for path, (at, task) in list(self._retries.items()):
             if at <= now:
                 del self._retries[path]
                 self._try_again(task)
-        while self.ready and len(self.running) < self._settings.workers:
+        while self.ready and not hold and len(self.running) < self._settings.workers:
             free = next((path for path in self.ready if path not in self.running), None)
             if free is None:
                 break
@@ -182,6 +184,11 @@ class Conversions:
     def _on_done(self, future: Future[Outcome]) -> None:
         self._enqueue(JobDone(future.result()))
 
+    def cut_off(self) -> None:
+        """End the workers; what they were at costs no attempt and is done at the next start."""
+        self._is_cut = True
+        self.pool.close()
+
     # --- finishing --------------------------------------------------------------------------------
 
     def finish(self, outcomes: list[Outcome]) -> None:
@@ -190,7 +197,7 @@ class Conversions:
         The order of durable steps is file, index, ledger, and only then the checkpoints themselves.
         """
         converted = [outcome for outcome in outcomes if isinstance(outcome, Converted)]
-        failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Failed) and not self._is_cut]
         published: list[Published] = []
         if converted:
             try:
@@ -312,8 +319,6 @@ class Conversions:
             self._ledger.forget([path])
             self._enqueue(FileSeen(task.root, path, False))
             return None
-        if failed.kind == "stopped":
-            return replace(row, attempts=task.attempt - 1)
         self.failed += 1
         verdict = after_failure(
             task.attempt,

@@ -10,8 +10,8 @@ from pathlib import Path
 from sda_daemon import events
 from sda_daemon.errors import LibraryError
 from sda_daemon.files import sweep_work_folders
-from sda_daemon.intake.messages import Hint, LibraryTouched
-from sda_daemon.intake.watcher import RootWatch
+from sda_daemon.intake.messages import Hint, LibraryReplaced, LibraryTouched
+from sda_daemon.intake.watcher import RootWatch, folder_identity
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.repair import FindingKind, RepairPlan
 
@@ -33,6 +33,9 @@ class Librarian:
         enqueue: takes hints for the loop.
         interval_s: how often the folder is looked at without any sign of a change, in seconds.
 
+    Attributes:
+        is_lost: whether the folder is gone at the moment; nothing must be published then.
+
     """
 
     def __init__(self, library: ModelLibrary, enqueue: Callable[[Hint], None], interval_s: float) -> None:
@@ -41,7 +44,10 @@ class Librarian:
         self._watch = RootWatch(str(library.models_dir), "auto", _POLL_INTERVAL_S, enqueue, is_library=True)
         self._enqueue = enqueue
         self._repair_at = 0.0
+        self.is_lost = False
         self._refused = False
+        self._identity = folder_identity(str(library.models_dir))
+        self._entries = library.count()
         self._missing_since: dict[str, float] = {}
 
     def start(self, *, live: bool) -> None:
@@ -71,15 +77,34 @@ class Librarian:
             self.repair()
 
     def supervise(self) -> None:
-        """Watch again if the watch has been lost."""
+        """Notice that the folder is gone, back or another one; watch again if the watch has been lost."""
+        identity = folder_identity(str(self.models_dir))
+        if identity != self._identity:
+            if identity is None or (self._entries and not self.library.index_path.exists()):
+                self._lose("it is gone" if identity is None else "an empty folder has its name")
+            else:
+                self._enqueue(LibraryReplaced())
+            return
+        if self.is_lost:
+            self.is_lost = False
+            events.LIBRARY_FOLDER_BACK(path=str(self.models_dir))
+            self._enqueue(LibraryTouched())
         if self._watch.why_lost():
             self._watch.stop()
             if self._watch.start():
                 self._enqueue(LibraryTouched())
 
+    def _lose(self, reason: str) -> None:
+        if not self.is_lost:
+            self.is_lost = True
+            hint = "mount it or put it back; nothing of the library is forgotten meanwhile"
+            events.LIBRARY_FOLDER_LOST(path=str(self.models_dir), reason=reason, hint=hint)
+
     def repair(self) -> None:
         """Make the index agree with the folder, unless so much is missing that something else is wrong."""
         self._repair_at = time.monotonic() + self.interval_s
+        if folder_identity(str(self.models_dir)) != self._identity:
+            return  # `supervise` will see to it
         try:
             plan = self.library.plan_repair()
             if self._is_mass_loss(plan):
@@ -87,6 +112,7 @@ class Librarian:
             plan = self._without_recent(plan)
             if plan.findings:
                 self.library.apply_repair(plan)
+            self._entries = self.library.count()
         except (LibraryError, OSError) as error:
             events.LIBRARY_REPAIR_FAILED(reason=str(error))
 

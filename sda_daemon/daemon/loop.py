@@ -28,7 +28,7 @@ from sda_daemon.daemon.rebuild import rebuild_ledger
 from sda_daemon.daemon.report import Reporter
 from sda_daemon.errors import NothingToWatchError
 from sda_daemon.files import close_work_folder, open_work_folder
-from sda_daemon.intake.messages import FileSeen, FolderSeen, LibraryTouched, RescanNeeded
+from sda_daemon.intake.messages import FileSeen, FolderSeen, LibraryReplaced, LibraryTouched, RescanNeeded
 from sda_daemon.library.catalog import ModelLibrary
 
 SUPERVISE_S = 2.0
@@ -63,14 +63,17 @@ class Daemon:
 
         """
         began = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            self._set_up(stack)
-            try:
-                self._loop()
-                self._drain()
-            except Exception as error:
-                events.DAEMON_CRASHED(error=f"{type(error).__name__}: {error}")
-                raise
+        self._again = True
+        while self._again:
+            self._again = False
+            with contextlib.ExitStack() as stack:
+                self._set_up(stack)
+                try:
+                    self._loop()
+                    self._drain()
+                except Exception as error:
+                    events.DAEMON_CRASHED(error=f"{type(error).__name__}: {error}")
+                    raise
         events.DAEMON_STOPPED(
             reason=self._stop.reason if self._stop else "all done",
             uptime_s=round(time.monotonic() - began, 3),
@@ -167,7 +170,7 @@ class Daemon:
                     break
 
     def _is_stopping(self) -> bool:
-        return self._stop is not None
+        return self._stop is not None or self._again
 
     def _is_all_done(self) -> bool:
         return self._once and self._intake.is_quiet and self._conversions.is_idle and self._inbox.empty()
@@ -200,6 +203,8 @@ class Daemon:
                 self._intake.handle(message)
             case LibraryTouched():
                 self._librarian.touched(time.monotonic())
+            case LibraryReplaced():
+                self._again = True  # locks, work folder and index are those of the old folder: begin anew
             case WorkerSaid(text):
                 events.WORKER_OUTPUT(text=text)
             case RetryRequested():
@@ -217,7 +222,7 @@ class Daemon:
             self._supervise_at = now + SUPERVISE_S
             self._intake.supervise()
             self._librarian.supervise()
-        self._conversions.tick(now, expecting=self._intake.waiting > 0)
+        self._conversions.tick(now, expecting=self._intake.waiting > 0, hold=self._librarian.is_lost)
         self._reporter.tick(now)
 
     def _drain(self) -> None:
@@ -231,5 +236,5 @@ class Daemon:
             messages = self._receive(max(0.0, min(0.5, deadline - time.monotonic())))
             if any(isinstance(message, StopRequested) for message in messages):
                 break
-        self._conversions.pool.close()
+        self._conversions.cut_off()
         self._receive(0.0)

@@ -38,4 +38,9 @@ class LibraryTouched:
     """Something happened in the models folder."""
 
 
-Hint = FileSeen | FolderSeen | RescanNeeded | LibraryTouched
+@dataclass(frozen=True, slots=True)
+class LibraryReplaced:
+    """Another folder with a library in it has taken the place of the models folder."""
+
+
+Hint = FileSeen | FolderSeen | RescanNeeded | LibraryTouched | LibraryReplaced

@@ -16,6 +16,7 @@ from sda_daemon.errors import ModelFileError
 from sda_daemon.library.entry import ModelEntry, differs, is_bare_model_name
 from sda_daemon.library.header import ModelHeader, read_model_header
 from sda_daemon.library.scan import Known
+from sda_daemon.models.metadata import _sanitize_filename
 from sda_daemon.signature import FileSignature
 
 
@@ -140,7 +141,7 @@ class _Planner:
         for name, entry in owner_of.items():
             self._check_owned(name, entry)
         taken = {entry.model_id for entry in owner_of.values()}
-        for name in sorted(self.files.keys() - owner_of.keys(), key=lambda name: (len(name), name)):
+        for name in sorted(self.files.keys() - owner_of.keys(), key=self._originality):
             self._adopt(name, taken, missing)
         for entry in missing.values():
             link = (self.folder / entry.file_path).is_symlink()
@@ -179,6 +180,12 @@ class _Planner:
         fresh.model_id = entry.model_id
         if differs(entry, fresh.to_dict()):
             self._add(FindingKind.CHANGED, name, "the file has changed", old=entry, new=fresh)
+
+    def _originality(self, name: str) -> tuple[bool, int, int, str]:
+        """Sort key that puts an original before its copies: named after its model, then older, then shorter."""
+        header = self._header(name)
+        stem = "" if header is None else _sanitize_filename(header.metadata.name)
+        return not (stem and name.startswith(stem)), self.files[name].mtime_ns, len(name), name
 
     def _adopt(self, name: str, taken: set[str], missing: dict[str, ModelEntry]) -> None:
         header = self._header(name)

@@ -1,0 +1,100 @@
+"""The ledger on a real SQLite file: it remembers, survives, and is only a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sda_daemon.conversion.ledger import LEDGER_FILE_NAME, Ledger, MadeModel
+from sda_daemon.conversion.policy import LedgerRow, Status
+from sda_daemon.errors import SdaError
+from sda_daemon.signature import FileSignature
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """A new ledger."""
+    made = Ledger(tmp_path)
+    yield made
+    made.close()
+
+
+def row(path: str, status: Status = Status.DONE, **facts: object) -> LedgerRow:
+    return LedgerRow(path, "/drop", FileSignature(1, 2**62, 3), status, **facts)  # type: ignore[arg-type]
+
+
+def test_rows_come_back_as_they_were(ledger: Ledger, tmp_path: Path) -> None:
+    """Also in another process's view, and after a new opening."""
+    written = row(
+        "/drop/ä\udcff.pt".encode("utf-8", "replace").decode(), Status.FAILED, attempts=3, kind="io", reason="r"
+    )
+    ledger.put([written])
+    other = Ledger(tmp_path)
+    assert not other.is_new
+    found = other.get(written.path)
+    assert found is not None
+    assert replace(found, updated_at=0.0) == written
+    assert other.of_root("/drop").keys() == {written.path}
+    assert [item.path for item in other.of_status(Status.FAILED)] == [written.path]
+    ledger.forget([written.path])
+    assert other.get(written.path) is None
+    other.close()
+
+
+def test_attempts_of_a_killed_daemon_are_taken_back(ledger: Ledger) -> None:
+    """An attempt that was begun and never ended counts for nothing."""
+    ledger.put([row("a", Status.CONVERTING, attempts=2), row("b", Status.DONE, attempts=1)])
+    assert ledger.recover() == 1
+    found = ledger.get("a")
+    assert found is not None
+    assert (found.status, found.attempts) == (Status.FAILED, 1)
+
+
+def test_failures_can_be_forgotten(ledger: Ledger) -> None:
+    """Some of them, or all; what is done stays."""
+    ledger.put([row("a", Status.REFUSED), row("b", Status.GIVEN_UP), row("c", Status.DONE)])
+    assert ledger.reset_attempts(["a", "c", "nothing"]) == ["a"]
+    assert ledger.reset_attempts() == ["b"]
+    assert ledger.get("c") is not None
+
+
+def test_models_of_a_folder(ledger: Ledger) -> None:
+    """Only those directly in it, also where names contain wildcards."""
+    made = [
+        MadeModel("1", "d", "/drop/a_b/x.pt", "/drop"),
+        MadeModel("2", "d", "/drop/a_b/c/x.pt", "/drop"),
+        MadeModel("3", "d", "/drop/axb/x.pt", "/drop"),
+        MadeModel("4", "d", "/drop/a_b%/x.pt", "/drop"),
+    ]
+    ledger.remember_models(made)
+    assert ledger.models_below("/drop/a_b") == [made[0]]
+    assert ledger.made_model("3") == made[2]
+    ledger.forget_models(["3"])
+    assert ledger.made_model("3") is None
+
+
+def test_a_broken_ledger_is_set_aside(tmp_path: Path) -> None:
+    """It is only a memory: a new one is begun and the old one kept for a look."""
+    (tmp_path / LEDGER_FILE_NAME).write_bytes(b"this is no database, it only has the name of one" * 100)
+    ledger = Ledger(tmp_path)
+    assert ledger.is_new
+    ledger.put([row("a")])
+    assert len(list(tmp_path.glob(f"{LEDGER_FILE_NAME}.broken-*"))) == 1
+    ledger.close()
+
+
+def test_a_ledger_that_cannot_be_made_says_where(tmp_path: Path) -> None:
+    """A file where the state folder should be."""
+    (tmp_path / "state").write_text("")
+    with pytest.raises(SdaError, match="state_dir"):
+        Ledger(tmp_path / "state")
+
+
+def test_reports(ledger: Ledger) -> None:
+    """What the daemon publishes about itself is read back as it was."""
+    ledger.report({"daemon": {"pid": 1}, "watches": []})
+    ledger.report({"watches": [1]})
+    assert ledger.reported() == {"daemon": {"pid": 1}, "watches": [1]}

@@ -1,0 +1,243 @@
+"""b22 to b26: the library is whole and true, whatever is done to it."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sda_daemon.library.header import read_model_header
+from tests.daemon_process import DaemonProcess, eventually
+
+Drop = Callable[..., Path]
+INDEX = "model_library.json"
+
+
+def index_of(daemon: DaemonProcess) -> dict[str, str]:
+    """What the index on disk says: id to file name."""
+    data = json.loads((daemon.models_dir / INDEX).read_bytes())
+    return {model_id: values["file_path"] for model_id, values in data["models"].items()}
+
+
+def is_true(daemon: DaemonProcess) -> bool:
+    """Whether the index names exactly the model files, each with its right size."""
+    try:
+        data = json.loads((daemon.models_dir / INDEX).read_bytes())
+    except (OSError, ValueError):
+        return False
+    sizes = {values["file_path"]: values["file_size_bytes"] for values in data["models"].values()}
+    return sizes == {path.name: path.stat().st_size for path in daemon.models_dir.glob("*.sda")}
+
+
+def filled(daemon: DaemonProcess, drop: Drop, count: int) -> None:
+    """Start the daemon and let it make so many models."""
+    daemon.start()
+    for seed in range(count):
+        drop(daemon.drop / f"run{seed}" / "x.pt", seed)
+    daemon.wait_for_models(count)
+
+
+KILLS = 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_b22_kill_9_anywhere(daemon: DaemonProcess, drop: Drop) -> None:
+    """200 kills at random moments of converting: nothing half, nothing lost, nothing twice."""
+    chance = random.Random(22)
+    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.1}], workers=1)
+    sources = [drop(daemon.base / f"{seed}.pt", seed) for seed in range(12)]
+    converted_once: set[str] = set()
+    for kill in range(KILLS):
+        (daemon.drop / f"run{kill % 12}").mkdir(exist_ok=True)
+        target = daemon.drop / f"run{kill % 12}" / "x.pt"
+        if not target.exists():
+            shutil.copyfile(sources[kill % 12], target)
+        daemon.start(wait=False)
+        assert daemon.process is not None
+        # A process that has not yet come to its work shows nothing: most kills come after the first second.
+        time.sleep(chance.uniform(0.3, 0.9) if kill % 4 else chance.uniform(1.5, 3.0))
+        daemon.kill()
+        for path in daemon.models_dir.glob("*.sda"):
+            converted_once.add(read_model_header(path).metadata.model_id)  # raises on a partial file
+        index = daemon.models_dir / INDEX
+        if index.exists():
+            json.loads(index.read_bytes())
+    daemon.start()
+    daemon.wait_for_models(12)
+    eventually(lambda: is_true(daemon), "index and folder agree")
+    assert daemon.stop() == 0
+    assert converted_once <= set(index_of(daemon))
+    strays = [
+        path.name for path in daemon.models_dir.iterdir() if path.name.startswith(".sda-work") or ".tmp" in path.name
+    ]
+    assert strays == []
+
+
+def test_b23_the_index_never_lies(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
+    """After each thing that people and programs do to the folder, index and folder agree within seconds."""
+    filled(daemon, drop, 5)
+    names = daemon.files()
+    folder = daemon.models_dir
+
+    def agrees(count: int) -> None:
+        eventually(lambda: is_true(daemon) and len(index_of(daemon)) == count, f"{count} entries, all of them true")
+
+    (folder / names[0]).unlink()
+    agrees(4)
+    (folder / names[1]).rename(folder / "renamed.sda")
+    agrees(4)
+    shutil.copyfile(folder / names[2], folder / "copy.sda")
+    agrees(5)
+    from sda_daemon.demo.checkpoints import write_small_checkpoint
+    from sda_daemon.models import ModelMetadata, save_model_from_checkpoint
+
+    elsewhere = tmp_path / "elsewhere"
+    made = save_model_from_checkpoint(
+        write_small_checkpoint(tmp_path / "y.pt", 50), ModelMetadata(name="from elsewhere"), elsewhere
+    )
+    shutil.copyfile(made, folder / "added.sda")
+    agrees(6)
+    shutil.copyfile(made, folder / "temporary")
+    (folder / "temporary").rename(folder / names[3])
+    eventually(lambda: "from elsewhere" in {e.name for e in daemon.models() if e.file_path == names[3]}, "replaced")
+    agrees(6)
+    (folder / INDEX).unlink()
+    agrees(6)
+    (folder / INDEX).write_bytes((folder / INDEX).read_bytes()[:100])
+    agrees(6)
+    eventually(lambda: list(folder.glob(f"{INDEX}.broken-*")), "the broken index is kept")
+    data = json.loads((folder / INDEX).read_bytes())
+    lost = next(iter(data["models"]))
+    del data["models"][lost]
+    (folder / INDEX).write_text(json.dumps(data, indent=2))
+    agrees(6)
+    drop(daemon.drop / "later" / "x.pt", 60)
+    agrees(7)
+
+
+def test_b23_the_backup_is_used(daemon: DaemonProcess, drop: Drop) -> None:
+    """A broken index is set aside and its backup taken, with what only an index knows."""
+    filled(daemon, drop, 2)
+    daemon.stop()
+    index = daemon.models_dir / INDEX
+    data = json.loads(index.read_bytes())
+    first = next(iter(data["models"]))
+    data["models"][first]["description"] = "only the index knows"
+    index.with_name(INDEX + ".bak").write_text(json.dumps(data))
+    index.write_bytes(b'{"version": 1, "mod')
+    mark = daemon.mark()
+    daemon.start()
+    (broken,) = daemon.wait_for("library.index_broken", after=mark)
+    assert broken["recovered_from"] == INDEX + ".bak"
+    assert (daemon.models_dir / broken["kept_as"]).read_bytes() == b'{"version": 1, "mod'
+    eventually(lambda: is_true(daemon), "index and folder agree")
+    assert "only the index knows" in {entry.description for entry in daemon.models()}
+
+
+def test_b24_duplicates_of_an_id(daemon: DaemonProcess, drop: Drop) -> None:
+    """A copied file gets an id of its own, the original keeps its; a rebuilt index says the same."""
+    filled(daemon, drop, 1)
+    (original,) = daemon.models()
+    shutil.copyfile(daemon.models_dir / original.file_path, daemon.models_dir / "a_copy_of_it.sda")
+    daemon.wait_for_models(2)
+    first = index_of(daemon)
+    assert first[original.model_id] == original.file_path
+    daemon.stop()
+    (daemon.models_dir / INDEX).unlink()
+    daemon.start()
+    eventually(lambda: index_of(daemon) == first, "the same ids again")
+    from sda_daemon.library import ModelLibrary
+
+    library = ModelLibrary(daemon.models_dir)
+    assert library.repair_index() == (0, 0)
+
+
+@pytest.mark.parametrize("way", ["emptied", "renamed"])
+def test_b25_mass_loss(daemon: DaemonProcess, drop: Drop, way: str) -> None:
+    """All models gone at once is no reason to forget them; when they are back, nothing has changed."""
+    filled(daemon, drop, 4)
+    before = index_of(daemon)
+    away = daemon.base / "away"
+    if way == "emptied":
+        away.mkdir()
+        for name in daemon.files():
+            (daemon.models_dir / name).rename(away / name)
+        daemon.wait_for("library.prune_refused")
+        assert index_of(daemon) == before
+        for path in away.iterdir():
+            path.rename(daemon.models_dir / path.name)
+    else:
+        daemon.models_dir.rename(away)
+        daemon.wait_for("library.folder_lost")
+        daemon.models_dir.mkdir()  # as an unmounted file system looks
+        drop(daemon.drop / "meanwhile" / "x.pt", 40)
+        daemon.wait_for("checkpoint.settled", count=5)
+        daemon.models_dir.rmdir() if not list(daemon.models_dir.iterdir()) else shutil.rmtree(daemon.models_dir)
+        away.rename(daemon.models_dir)
+        daemon.wait_for("library.folder_back")
+        daemon.wait_for_models(5)
+        (daemon.models_dir / daemon.events("conversion.succeeded")[-1]["file"]).unlink()
+        eventually(lambda: len(index_of(daemon)) == 4, "the one that was deleted by hand is gone")
+    eventually(lambda: is_true(daemon), "index and folder agree")
+    assert index_of(daemon) == before
+    drop(daemon.drop / "later" / "x.pt", 30)
+    daemon.wait_for_models(5)
+    assert index_of(daemon).items() >= before.items()
+    assert len(daemon.events("library.entry_removed")) == (way == "renamed")
+
+
+def test_b25_another_library_takes_its_place(daemon: DaemonProcess, drop: Drop) -> None:
+    """A folder that was replaced by another library is taken up as it is, without a restart by hand."""
+    filled(daemon, drop, 3)
+    before = index_of(daemon)
+    copy = daemon.base / "restored"
+    shutil.copytree(daemon.models_dir, copy)
+    daemon.models_dir.rename(daemon.base / "old")
+    copy.rename(daemon.models_dir)
+    daemon.wait_for("daemon.started", count=2)
+    drop(daemon.drop / "later" / "x.pt", 30)
+    daemon.wait_for_models(4)
+    assert index_of(daemon).items() >= before.items()
+    assert daemon.stop() == 0
+
+
+def test_b26_no_way_out(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
+    """Entries of a doctored index that point elsewhere are dropped; what they point to is neither read nor deleted."""
+    filled(daemon, drop, 2)
+    daemon.stop()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    victim = outside / "victim.sda"
+    real = daemon.models_dir / daemon.files()[0]
+    shutil.copyfile(real, victim)
+    (daemon.models_dir / "link.sda").symlink_to(victim)
+    index = daemon.models_dir / INDEX
+    data = json.loads(index.read_bytes())
+    example = next(iter(data["models"].values()))
+    evil = ["../outside/victim.sda", str(victim), "link.sda", "..", "a/../../outside/victim.sda", "../../etc/passwd"]
+    for number, path in enumerate(evil):
+        data["models"][f"evil{number}"] = {**example, "model_id": f"evil{number}", "file_path": path}
+    index.write_text(json.dumps(data))
+    access = victim.stat().st_atime_ns
+    mark = daemon.mark()
+    daemon.start()
+    removed = daemon.wait_for("library.entry_removed", count=len(evil), after=mark)
+    assert {event["file"] for event in removed} == set(evil)
+    assert len(index_of(daemon)) == 2
+    from sda_daemon.models import delete_model
+
+    for number in range(len(evil)):
+        data["models"][f"evil{number}"]["file_path"] = evil[number]
+    daemon.stop()
+    index.write_text(json.dumps(data))
+    for number in range(len(evil)):
+        assert delete_model(f"evil{number}", daemon.models_dir)
+    assert victim.exists()
+    assert (daemon.models_dir / "link.sda").is_symlink()
+    assert victim.stat().st_atime_ns == access
