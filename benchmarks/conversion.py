@@ -249,15 +249,15 @@ def measure_rescan(base: Path) -> None:
     count = sum(1 for _ in CheckpointScan(str(folder), str(folder), CheckpointNames(("*.pt",))))
     listed = time.perf_counter() - began
     from sda_daemon.conversion.ledger import Ledger
-    from sda_daemon.conversion.policy import Convert, LedgerRow, Status, decide
+    from sda_daemon.conversion.policy import LedgerRow, Status
 
     ledger = Ledger(base / "ledger")
     scan = CheckpointScan(str(folder), str(folder), CheckpointNames(("*.pt",)))
     ledger.put(LedgerRow(path, str(folder), signature, Status.DONE, 1) for path, signature in scan)
     began = time.perf_counter()
-    known = ledger.of_root(str(folder))
+    known = ledger.contents_of_root(str(folder))
     scan = CheckpointScan(str(folder), str(folder), CheckpointNames(("*.pt",)))
-    news = sum(isinstance(decide(signature, known.get(path), ""), Convert) for path, signature in scan)
+    news = sum(known.pop(path) != (s.size_bytes, s.mtime_ns, s.inode) for path, s in scan)
     whole = time.perf_counter() - began
     ledger.close()
     assert news == 0

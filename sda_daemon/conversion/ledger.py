@@ -124,10 +124,17 @@ class Ledger:
         found = self._db.execute(f"SELECT {_COLUMNS} FROM checkpoints WHERE path = ?", (path,)).fetchone()  # noqa: S608
         return None if found is None else _row(found)
 
-    def of_root(self, root: str) -> dict[str, LedgerRow]:
-        """Return all that is remembered of a watched folder, by path."""
-        found = self._db.execute(f"SELECT {_COLUMNS} FROM checkpoints WHERE root = ?", (root,))  # noqa: S608
-        return {values[0]: _row(values) for values in found}
+    def contents_of_root(self, root: str) -> dict[str, tuple[int, int, int] | None]:
+        """Return every path that is remembered of a watched folder.
+
+        The value is size, modification time and inode of what was converted there, None where it was not.
+        Plain tuples, because a rescan asks for a hundred thousand of them.
+        """
+        found = self._db.execute(
+            "SELECT path, size_bytes, mtime_ns, inode, status IN (?, ?) FROM checkpoints WHERE root = ?",
+            (Status.DONE, Status.DUPLICATE, root),
+        )
+        return {path: (size, mtime, inode) if done else None for path, size, mtime, inode, done in found}
 
     def of_status(self, *statuses: Status) -> Iterator[LedgerRow]:
         """Yield all rows with one of these statuses, the newest first."""

@@ -22,6 +22,8 @@ FOLDER_RELOOK_S = (0.5, 2.0)
 """A new folder is looked into again after these pauses: files can come before its watch is in place."""
 RECOVER_S = 30.0
 """How often native watching is tried again where only polling was possible."""
+_UNKNOWN = (-1, -1, -1)
+"""Stands for a path that the ledger does not know; no file has such a size."""
 LIMIT_HINT = "raise fs.inotify.max_user_watches and max_user_instances with sysctl; then it recovers by itself"
 
 
@@ -239,14 +241,18 @@ class Intake:
         began = time.monotonic()
         root.rescan_at = began + self.rescan_interval_s
         events.RESCAN_STARTED(path=path, reason=reason)
-        remembered = self._ledger.of_root(path)
+        remembered = self._ledger.contents_of_root(path)
         files = news = 0
         scan = CheckpointScan(path, path, root.names)
         for file, signature in scan:
             files += 1
-            row = remembered.pop(file, None)
-            if isinstance(decide(signature, row, self.template_digest), Convert):
+            content = remembered.pop(file, _UNKNOWN)
+            if content == (signature.size_bytes, signature.mtime_ns, signature.inode):
+                continue
+            if content is _UNKNOWN:
                 news += self._observe(root, file, signature, is_whole=False)
+            else:
+                news += self._consider(root, file, signature, is_whole=False)
         if remembered and Path(path).is_dir():
             self._ledger.forget(remembered)
         root.folders = scan.folders
@@ -271,13 +277,12 @@ class Intake:
         elif self.settling.forget(path):
             events.CHECKPOINT_VANISHED(path=path)
 
-    def _consider(self, root: Root, path: str, signature: FileSignature, *, is_whole: bool) -> None:
-        """Wait for a file, unless this very content is done with already."""
+    def _consider(self, root: Root, path: str, signature: FileSignature, *, is_whole: bool) -> bool:
+        """Wait for a file, unless this very content is done with already; tell whether it is a new one."""
         known = path not in self.settling and not isinstance(
             decide(signature, self._ledger.get(path), self.template_digest), Convert
         )
-        if not known:
-            self._observe(root, path, signature, is_whole=is_whole)
+        return not known and self._observe(root, path, signature, is_whole=is_whole)
 
     def _observe(self, root: Root, path: str, signature: FileSignature, *, is_whole: bool) -> bool:
         """Begin or go on waiting for a file; tell whether it is a new one."""

@@ -37,7 +37,10 @@ def test_rows_come_back_as_they_were(ledger: Ledger, tmp_path: Path) -> None:
     found = other.get(written.path)
     assert found is not None
     assert replace(found, updated_at=0.0) == written
-    assert other.of_root("/drop").keys() == {written.path}
+    assert other.contents_of_root("/drop") == {written.path: None}
+    ledger.put([row("/drop/done.pt")])
+    assert other.contents_of_root("/drop") == {written.path: None, "/drop/done.pt": (1, 2**62, 3)}
+    ledger.forget(["/drop/done.pt"])
     assert [item.path for item in other.of_status(Status.FAILED)] == [written.path]
     ledger.forget([written.path])
     assert other.get(written.path) is None
