@@ -198,3 +198,33 @@ class UnknownModelError(LibraryError):
     """No model has this id, name or file."""
 
     kind = "unknown_model"
+
+
+class AmbiguousModelError(LibraryError):
+    """Several models fit a name or the beginning of an id."""
+
+    kind = "ambiguous_model"
+
+
+class NoLibraryError(LibraryError):
+    """The models folder does not exist."""
+
+    kind = "no_library"
+
+
+class ModelExistsError(LibraryError):
+    """The library has this model already."""
+
+    kind = "model_exists"
+
+
+class UneditableModelError(ModelFileError):
+    """The file's metadata cannot be rewritten without touching something else."""
+
+    kind = "uneditable_model"
+
+
+class UnknownEventError(SdaError):
+    """No event has this name."""
+
+    kind = "unknown_event"

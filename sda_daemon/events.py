@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-
-import structlog
 
 STRICT_VARIABLE = "SDA_DAEMON_STRICT_EVENTS"
 """Set in the tests: an event logged with fields other than its catalogue entry's is then an error."""
 
 _fallback = logging.getLogger("sda_daemon")
-_log = structlog.get_logger("sda_daemon")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +43,10 @@ class Event:
             unknown = set(values) - set(self.fields)
             if unknown:
                 raise TypeError(f"event {self.name} does not have the fields {sorted(unknown)}")
-        if structlog.is_configured():
-            _log.log(self.level, self.name, **values)
+        # Whoever configures structlog has imported it; commands that only look need not wait for its import.
+        structlog = sys.modules.get("structlog")
+        if structlog is not None and structlog.is_configured():
+            structlog.get_logger("sda_daemon").log(self.level, self.name, **values)
         elif _fallback.isEnabledFor(self.level):
             _fallback.log(self.level, "%s %s", self.name, values)
 

@@ -1,35 +1,59 @@
-"""All commands in one place, and how errors become messages and exit codes."""
+"""All commands in one place, and how errors become messages and exit codes.
+
+The modules of the commands import at their top only what parsing needs, so that every command starts at once.
+"""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 
-import click
 import typer
 
 from sda_daemon import __version__
-from sda_daemon.cli import convert, models, run, status
+from sda_daemon.cli import completion, convert, event_list, inspection, models, run, status
+from sda_daemon.cli.options import examples
+from sda_daemon.cli.output import clean
 from sda_daemon.errors import ExitCode, SdaError
 
+PROGRAM = "sda-daemon"
+HELP = "Turns the checkpoints of small audio models into a library of finished models, in the background."
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
 app = typer.Typer(
-    name="sda-daemon",
-    help="Turns the checkpoints of small audio models into a library of finished models, in the background.",
+    name=PROGRAM,
+    help=HELP,
+    epilog=examples(
+        "sda-daemon run --config sda-daemon.yaml",
+        "sda-daemon convert runs/ --models-dir models",
+        "sda-daemon models list",
+        "sda-daemon inspect checkpoint_epoch0190.pt",
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
+    add_completion=False,
+    context_settings=SETTINGS,
 )
-app.command("run")(run.run)
-app.command("convert")(convert.convert)
+# One line per command, in the order in which a person meets them.
+app.command("run", epilog=run.EXAMPLES)(run.run)
+app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
+app.command("inspect", epilog=inspection.EXAMPLES)(inspection.inspect_file)
 app.command("status")(status.status)
 app.command("retry")(status.retry)
 app.add_typer(models.app, name="models")
+app.command("events", epilog=event_list.EXAMPLES)(event_list.list_events)
+app.command("completion", epilog=completion.EXAMPLES)(completion.print_script)
+
+# Typer has its own copy of click in some versions and uses the installed one in others.
+_UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"sda-daemon {__version__}")
+        typer.echo(f"{PROGRAM} {__version__}")
         raise typer.Exit
 
 
@@ -39,28 +63,73 @@ def _root(
         False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
-    """Turns the checkpoints of small audio models into a library of finished models, in the background."""
+    pass
+
+
+_root.__doc__ = HELP
+
+
+class _NoticeFormatter(logging.Formatter):
+    """Shows the events that a command causes as sentences; only the daemon itself logs in a structured way."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from sda_daemon import events
+
+        name, values = record.args if isinstance(record.args, tuple) and len(record.args) == 2 else ("", {})
+        known = next((event for event in events.catalogue() if event.name == name), None)
+        if known is None or not isinstance(values, dict):
+            return f"{PROGRAM}: {record.getMessage()}"
+        details = ", ".join(f"{key}: {clean(value)}" for key, value in values.items() if value not in ("", None))
+        return f"{PROGRAM}: {known.when} ({details})"
+
+
+def _show_notices() -> None:
+    logger = logging.getLogger("sda_daemon")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_NoticeFormatter())
+    logger.handlers = [handler]
+    logger.propagate = False
 
 
 def run_app(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
+    completion.enable()
+    _show_notices()
     try:
-        result = app(args=arguments, standalone_mode=False)
-    except click.exceptions.Abort:
-        return ExitCode.INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except KeyboardInterrupt:
+        result = app(args=arguments, standalone_mode=False, prog_name=PROGRAM)
+        sys.stdout.flush()
+    except (typer.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except SdaError as error:
-        print(f"sda-daemon: {error}", file=sys.stderr)
+        _complain(str(error))
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except OSError as error:
-        print(f"sda-daemon: {error}", file=sys.stderr)
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-        return ExitCode.CANNOT_WRITE if is_full else ExitCode.FAILED
+        return _os_error(error)
+    except Exception as error:
+        if not isinstance(error, _UsageError):
+            raise
+        error.show()  # type: ignore[attr-defined]
+        return ExitCode.USAGE
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _os_error(error: OSError) -> int:
+    hints = {
+        errno.ENOSPC: "Make room and try again",
+        errno.EDQUOT: "Make room and try again",
+        errno.EROFS: "The file system is mounted read-only",
+        errno.EACCES: "Check owner and permissions",
+        errno.EPERM: "Check owner and permissions",
+    }
+    where = f" ({error.filename})" if error.filename else ""
+    hint = hints.get(error.errno or 0, "")
+    _complain(f"{error.strerror or error}{where}" + (f". {hint}" if hint else ""))
+    return ExitCode.CANNOT_WRITE if error.errno in hints else ExitCode.FAILED
+
+
+def _complain(text: str) -> None:
+    """Print an error; its lines stay lines, but no control character of a file reaches the terminal."""
+    print(f"{PROGRAM}: " + "\n".join(clean(line) for line in text.split("\n")), file=sys.stderr)

@@ -2,53 +2,249 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sda_daemon.cli.options import AsJson, ConfigFile, ModelsDir, examples
+from sda_daemon.cli.output import clean, human_duration, note, print_json
+from sda_daemon.cli.progress import progress
 from sda_daemon.errors import ExitCode
+
+if TYPE_CHECKING:
+    from sda_daemon.conversion.batch import BatchResult, Source
+    from sda_daemon.conversion.job import ConversionJob
+    from sda_daemon.library import ModelLibrary
+    from sda_daemon.settings.schema import MetadataSettings, Settings
+    from sda_daemon.signature import FileSignature
+
+EXAMPLES = examples(
+    "sda-daemon convert checkpoint_epoch0190.pt --models-dir models",
+    "sda-daemon convert runs/ 'old/**/*.pt' --jobs 4      with the config's library and templates",
+    "sda-daemon convert runs/ --dry-run                   what would become of each",
+    "sda-daemon convert x.pt --name '{{ run }} take {{ epoch }}' --tag rain",
+)
+DEFAULT_PATTERNS = ("*.pt", "*.pth", "*.ckpt")
+_UNSET = {"show_default": False}
 
 
 def convert(
-    checkpoints: Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help="Checkpoints to convert.")],
-    models_dir: Annotated[Path, typer.Option("--models-dir", metavar="DIR", help="The library's folder.")],
+    checkpoints: Annotated[
+        list[str], typer.Argument(metavar="CHECKPOINT...", help="Files, folders or globs.", show_default=False)
+    ],
+    models_dir: ModelsDir = None,
+    config: ConfigFile = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", "-j", min=1, max=64, metavar="N", help="How many at the same time [default: 2].", **_UNSET
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and name everything, write nothing.")] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="TEMPLATE", help="What a model is called.", **_UNSET)
+    ] = None,
+    description: Annotated[
+        str | None, typer.Option("--description", metavar="TEMPLATE", help="A sentence or two.", **_UNSET)
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="TEMPLATE", help="What it was trained on.", **_UNSET)
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="TEMPLATE", help="A tag, beside the config's; may be given often.", **_UNSET),
+    ] = None,
+    as_json: AsJson = False,
 ) -> int:
-    """Convert checkpoints into models of a library, now and without a daemon."""
-    from sda_daemon.conversion.job import ConversionJob, Failed
-    from sda_daemon.conversion.pool import WorkerPool
-    from sda_daemon.conversion.publish import Action, publish
-    from sda_daemon.files import work_folder
-    from sda_daemon.intake.probe import look
-    from sda_daemon.library import ModelLibrary
-    from sda_daemon.settings.schema import MetadataSettings
+    """Convert checkpoints into models of a library, now and without a daemon.
 
-    library = ModelLibrary(models_dir)
-    failures = 0
-    pool = WorkerPool(workers=1, time_limit_s=300.0, memory_limit=None)
+    Names and descriptions come from the config's templates, or from the options, which are templates too.
+    With --models-dir and without --config no config file is read.
+    """
+    from sda_daemon.conversion.batch import BatchAction, convert_batch, find_sources
+    from sda_daemon.conversion.pool import WorkerPool
+    from sda_daemon.intake.scan import CheckpointNames
+
+    began = time.monotonic()
+    plan = _plan(models_dir, config, name, description, dataset, tag)
+    workers = jobs or (plan.settings.workers if plan.settings else 2)
+    roots = [str(watch.path) for watch in plan.settings.watch] if plan.settings else []
+    patterns = plan.settings.watch[0].patterns if plan.settings else DEFAULT_PATTERNS
+    sources, results = find_sources(checkpoints, CheckpointNames(patterns, ()), roots)
+    printer = _Printer(quiet=as_json, dry_run=dry_run)
+    for result in results:
+        printer.tell(result, typer.echo)
+    pool = WorkerPool(min(workers, max(1, len(sources))), _time_limit_s(plan.settings), _memory_limit(plan.settings))
     try:
-        with work_folder(models_dir) as workspace:
-            for number, checkpoint in enumerate(checkpoints):
-                path = checkpoint.absolute()
-                signature = look(str(path))
-                if signature is None:
-                    print(f"sda-daemon: there is no file {checkpoint}", file=sys.stderr)
-                    failures += 1
-                    continue
-                job = ConversionJob(
-                    str(path), signature, "", str(models_dir), str(workspace), f"{number}.tmp", MetadataSettings()
-                )
-                outcome = pool.submit(job).result()
-                if isinstance(outcome, Failed):
-                    print(f"sda-daemon: {outcome.message}", file=sys.stderr)
-                    failures += 1
-                    continue
-                (published,) = publish(library, [outcome])
-                entry = published.entry
-                if entry is not None:
-                    verb = "is already" if published.action is Action.DUPLICATE else published.action.value
-                    typer.echo(f"{checkpoint}: {verb} {entry.name!r} ({entry.file_path}, {entry.model_id[:8]})")
+        with (
+            _destination(plan.models_dir, dry_run=dry_run) as (library, work_dir),
+            progress("Converting", len(sources), quiet=as_json) as bar,
+        ):
+
+            def make_job(source: Source, signature: FileSignature, temporary_name: str) -> ConversionJob:
+                return _job(plan.metadata, library, work_dir, source, signature, "" if dry_run else temporary_name)
+
+            for result in convert_batch(sources, library, pool, make_job, in_flight=2 * workers):
+                results.append(result)
+                printer.tell(result, bar.say)
+                bar()
+    except KeyboardInterrupt:
+        note(f"interrupted: {_summary(results, dry_run=dry_run)}; {len(sources) - len(results)} left")
+        raise
     finally:
         pool.close()
-    return ExitCode.FAILED if failures else ExitCode.OK
+    if as_json:
+        print_json(_document(results, time.monotonic() - began, dry_run=dry_run))
+    elif len(results) != 1:
+        note(
+            f"{_summary(results, dry_run=dry_run) or 'nothing to convert'} in {human_duration(time.monotonic() - began)}"
+        )
+    return ExitCode.FAILED if any(result.action is BatchAction.FAILED for result in results) else ExitCode.OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Where models go and what they are called; `settings` is None where no config is used."""
+
+    models_dir: Path
+    metadata: MetadataSettings
+    settings: Settings | None
+
+
+def _plan(
+    models_dir: Path | None,
+    config: Path | None,
+    name: str | None,
+    description: str | None,
+    dataset: str | None,
+    tags: list[str] | None,
+) -> _Plan:
+    from sda_daemon.settings.schema import MetadataSettings
+    from sda_daemon.templates import EXAMPLE_FACTS, render_metadata
+
+    settings = None
+    if config is not None or models_dir is None:
+        from sda_daemon.config import find_config, load_config
+
+        settings = load_config(find_config(config)).settings
+    metadata = settings.metadata if settings else MetadataSettings()
+    wanted: dict[str, Any] = {"name": name, "description": description, "dataset_name": dataset}
+    wanted = {key: value for key, value in wanted.items() if value is not None}
+    if tags:
+        wanted["tags"] = (*metadata.tags, *tags)
+    if wanted:
+        metadata = metadata.model_copy(update=wanted)
+        render_metadata(metadata, EXAMPLE_FACTS)
+    if models_dir is None:
+        assert settings is not None
+        models_dir = settings.models_dir
+    return _Plan(models_dir, metadata, settings)
+
+
+def _time_limit_s(settings: Settings | None) -> float:
+    return settings.conversion.time_limit_s if settings else 300.0
+
+
+def _memory_limit(settings: Settings | None) -> int | None:
+    return settings.conversion.memory_limit if settings else None
+
+
+@contextlib.contextmanager
+def _destination(models_dir: Path, *, dry_run: bool) -> Iterator[tuple[ModelLibrary, str]]:
+    """Open the library and a folder for unfinished files; a dry run makes neither."""
+    from sda_daemon.files import work_folder
+    from sda_daemon.library import ModelLibrary
+
+    if not dry_run:
+        library = ModelLibrary(models_dir)
+        with work_folder(models_dir) as workspace:
+            yield library, str(workspace)
+    elif models_dir.is_dir():
+        yield ModelLibrary(models_dir), ""
+    else:
+        with tempfile.TemporaryDirectory(prefix="sda-daemon-dry-run-") as nothing:
+            yield ModelLibrary(Path(nothing)), ""
+
+
+def _job(
+    metadata: MetadataSettings,
+    library: ModelLibrary,
+    work_dir: str,
+    source: Source,
+    signature: FileSignature,
+    temporary_name: str,
+) -> ConversionJob:
+    from sda_daemon.conversion.job import ConversionJob
+
+    return ConversionJob(
+        source.path, signature, source.root, str(library.models_dir), work_dir, temporary_name, metadata
+    )
+
+
+class _Printer:
+    """Says what became of each checkpoint: results on stdout, failures on stderr."""
+
+    def __init__(self, *, quiet: bool, dry_run: bool) -> None:
+        self._quiet = quiet
+        self._verbs = (
+            {"added": "would become", "updated": "would give sliders to", "duplicate": "is already"}
+            if dry_run
+            else {"added": "is now", "updated": "gave sliders to", "duplicate": "is already"}
+        )
+
+    def tell(self, result: BatchResult, say: Any) -> None:
+        """Print one result."""
+        if self._quiet:
+            return
+        if result.entry is None:
+            note(f"sda-daemon: {clean(result.reason)}")
+            return
+        entry = result.entry
+        path = _short_path(result.path)
+        verb = self._verbs[result.action.value]
+        say(clean(f"{path} {verb} {entry.name!r} ({entry.file_path}, {entry.model_id[:8]})"))
+
+
+def _short_path(path: str) -> str:
+    """Return a path relative to the working folder where it lies below it."""
+    here = f"{Path.cwd()}/"
+    return path.removeprefix(here)
+
+
+def _summary(results: list[BatchResult], *, dry_run: bool) -> str:
+    words = {
+        "added": "to convert" if dry_run else "converted",
+        "updated": "to give sliders to" if dry_run else "given sliders",
+        "duplicate": "in the library already",
+        "failed": "would fail" if dry_run else "failed",
+    }
+    counts = {action: sum(result.action.value == action for result in results) for action in words}
+    return ", ".join(f"{count} {words[action]}" for action, count in counts.items() if count)
+
+
+def _document(results: list[BatchResult], duration_s: float, *, dry_run: bool) -> dict[str, Any]:
+    actions = ("added", "updated", "duplicate", "failed")
+    return {
+        "dry_run": dry_run,
+        "duration_s": round(duration_s, 3),
+        "summary": {action: sum(result.action.value == action for result in results) for action in actions},
+        "results": [
+            {
+                "path": result.path,
+                "action": result.action.value,
+                "model_id": result.entry.model_id if result.entry else None,
+                "name": result.entry.name if result.entry else None,
+                "file_path": result.entry.file_path if result.entry else None,
+                "cause": result.cause or None,
+                "reason": result.reason or None,
+                "duration_s": round(result.duration_s, 3),
+            }
+            for result in results
+        ],
+    }

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sda_daemon.cli.options import ConfigFile, examples
+
+EXAMPLES = examples(
+    "sda-daemon run                             the config of this user, or of the system",
+    "sda-daemon run --config sda-daemon.yaml    this one",
+    "sda-daemon run --once                      convert what is there, then exit",
+)
+
 
 def run(
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", metavar="FILE", help="Config file (YAML).", show_default=False)
-    ] = None,
+    config: ConfigFile = None,
     once: Annotated[
         bool, typer.Option("--once", help="Convert what is there, then exit: 0, or 1 if any conversion failed.")
     ] = False,

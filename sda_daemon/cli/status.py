@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sda_daemon.cli.models import AsJson, ConfigFile, to_json
+from sda_daemon.cli.options import AsJson, ConfigFile
+from sda_daemon.cli.output import print_json
 from sda_daemon.errors import ExitCode, SdaError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> int:
     with _open_ledger(state_dir) as ledger:
         facts = collect_status(ledger, running=running)
     if as_json:
-        typer.echo(to_json(facts))
+        print_json(facts)
     else:
         _print_status(facts)
     return ExitCode.OK if running else ExitCode.FAILED

@@ -19,7 +19,7 @@ class ConversionJob:
         watch_root: the watched folder that it lies in, empty for none.
         models_dir: the library, for a look at what is there already.
         work_dir: folder in the same file system for the finished file.
-        temporary_name: what to call the finished file there.
+        temporary_name: what to call the finished file there; empty to only look at the checkpoint (a dry run).
         metadata: templates.
         attempt: 1 for the first try.
 

@@ -112,7 +112,8 @@ def _convert(job: ConversionJob) -> Converted:
     if known is not None:
         metadata = _keep_words(metadata, known)
     source_digest, size_bytes = "", 0
-    if known is None or (checkpoint.analysis is not None and not known.has_analysis):
+    is_wanted = known is None or (checkpoint.analysis is not None and not known.has_analysis)
+    if is_wanted and job.temporary_name:
         source_digest = file_digest(path)
         provenance = {
             "source_file": path.name,

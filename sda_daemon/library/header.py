@@ -10,16 +10,16 @@ from __future__ import annotations
 import io
 import math
 import os
-import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sda_daemon.errors import BrokenModelError, ModelFileError, NewerModelError, NotAModelError
+from sda_daemon.models.inert import InertUnpickler, TensorOutline, plain_analysis, tensor_outline
 from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
 from sda_daemon.models.pickles import outline_pickle
-from sda_daemon.models.plain import StandIn, plain_value, stand_in_class
+from sda_daemon.models.plain import plain_value
 
 MAX_PICKLE_BYTES = 64 * 2**20
 """Largest `data.pkl` that is read; real ones have 20 kB."""
@@ -42,6 +42,18 @@ class ModelHeader:
     inode: int
 
 
+@dataclass(frozen=True, slots=True)
+class ModelDetails:
+    """A model's header and the rest that its file says, as plain values; of the weights only their outlines."""
+
+    header: ModelHeader
+    spectrogram_config: dict[str, Any]
+    training_config: dict[str, Any]
+    analysis: dict[str, Any] | None
+    decoder_activation: str
+    weights: dict[str, TensorOutline]
+
+
 def read_model_header(path: Path) -> ModelHeader:
     """Read the metadata of a `.sda` file.
 
@@ -54,7 +66,31 @@ def read_model_header(path: Path) -> ModelHeader:
         OSError: the file cannot be opened.
 
     """
+    return _header(*read_pickled_dict(path), path)
+
+
+def read_model_details(path: Path) -> ModelDetails:
+    """Read all of a `.sda` file but its tensors; see `read_model_header`, also for what is raised."""
     payload, status = read_pickled_dict(path)
+    header = _header(payload, status, path)
+    raw_weights = payload.get("model_state_dict")
+    outlines = {str(name): tensor_outline(value) for name, value in dict_items(raw_weights)}
+    return ModelDetails(
+        header=header,
+        spectrogram_config=_plain_dict(payload.get("spectrogram_config")),
+        training_config=_plain_dict(payload.get("training_config")),
+        analysis=plain_analysis(payload.get("latent_analysis")),
+        decoder_activation=str(payload.get("decoder_activation") or ""),
+        weights={name: outline for name, outline in outlines.items() if outline is not None},
+    )
+
+
+def dict_items(value: Any) -> list[tuple[Any, Any]]:
+    """Return the items of a dict, none of anything else."""
+    return list(value.items()) if isinstance(value, dict) else []
+
+
+def _header(payload: dict[str, Any], status: os.stat_result, path: Path) -> ModelHeader:
     if payload.get("format") != MODEL_FORMAT_MARKER:
         raise NotAModelError(f"{path} is not a saved model: it has no {MODEL_FORMAT_MARKER!r} marker")
     version = payload.get("version")
@@ -139,7 +175,7 @@ def read_pickled_dict(path: Path) -> tuple[dict[str, Any], os.stat_result]:
         try:
             data = _read_pickle_bytes(file, path)
             outline_pickle(data)
-            content = _HeaderUnpickler(io.BytesIO(data)).load()
+            content = InertUnpickler(io.BytesIO(data)).load()
         except ModelFileError:
             raise
         except zipfile.BadZipFile as error:
@@ -173,22 +209,3 @@ def _read_pickle_bytes(file: io.RawIOBase, path: Path) -> bytes:
         if entry.file_size > MAX_PICKLE_BYTES:
             raise BrokenModelError(f"{path} has {entry.file_size} bytes of metadata, too much to be true")
         return archive.read(entry)
-
-
-class _ItemsOnlyDict(dict[str, Any]):
-    """An OrderedDict of which only the items are kept: attributes from a pickle could shadow methods."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _HeaderUnpickler(pickle.Unpickler):
-    """Builds plain containers; every class becomes an inert stand-in, every storage a placeholder."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return _ItemsOnlyDict
-        return stand_in_class(f"{module}.{name}")
-
-    def persistent_load(self, pid: Any) -> Any:
-        return StandIn(pid)

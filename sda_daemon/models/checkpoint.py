@@ -7,10 +7,8 @@ torch and numpy that torch itself does not allow are refused before anything is 
 
 from __future__ import annotations
 
-import _compat_pickle
 import os
 import stat
-import sys
 import threading
 import warnings
 import zipfile
@@ -38,6 +36,7 @@ from sda_daemon.errors import (
     OversizedCheckpointError,
     UnsafeCheckpointError,
 )
+from sda_daemon.models.names import Judgement, judge_name, modern_name
 from sda_daemon.models.pickles import outline_pickle
 from sda_daemon.models.plain import StandIn, describe_foreign, plain_value, stand_in_class
 from sda_daemon.models.vae import OutputActivation, WeightsLayout, weights_layout
@@ -49,22 +48,6 @@ MAX_PICKLE_BYTES = 512 * 2**20
 MAX_ENTRIES = 100_000
 _MAX_LEGACY_PICKLES = 5
 
-# Allowed by torch itself, or known to do nothing but build values.
-_SAFE_NAMES = frozenset(
-    {"collections.OrderedDict", "collections.Counter", "_codecs.encode", "builtins.set", "builtins.complex"}
-)
-# Classes of the standard library that only hold values; they become stand-ins.
-_VALUE_MODULES = ("pathlib", "datetime", "decimal", "fractions", "uuid", "enum", "ipaddress", "zoneinfo")
-_VALUE_NAMES = frozenset(
-    {
-        "collections.defaultdict",
-        "collections.deque",
-        "argparse.Namespace",
-        "types.SimpleNamespace",
-        "torch.torch_version.TorchVersion",
-    }
-)
-_NUMPY_NAMES = ("_reconstruct", "scalar", "ndarray", "dtype")
 _PREFIXES = ("module.", "_orig_mod.")
 """Put before every weight's name by DataParallel and torch.compile."""
 
@@ -384,40 +367,26 @@ def _legacy_names(data: bytes, path: Path) -> frozenset[str]:
 def _stand_ins(names: frozenset[str], path: Path) -> list[Any]:
     """Return what torch is to build for each name that it does not know; refuse dangerous ones."""
     allowed: list[Any] = []
-    for name in sorted(names | {_modern_name(name) for name in names}):
-        module, _, attribute = name.rpartition(".")
-        root = module.partition(".")[0]
-        if name in _SAFE_NAMES or (root == "torch" and name not in _VALUE_NAMES):
-            continue  # torch allows it, or refuses it with its name in the message
-        if root == "numpy":
-            allowed += _numpy_names(name, attribute, path)
-        elif name in _VALUE_NAMES or root in _VALUE_MODULES or not _is_standard(root):
-            allowed.append((stand_in_class(name), name))
-        else:
-            raise UnsafeCheckpointError(
-                f"{path} wants to call {name}; nothing of it was run",
-                "Do not trust where this file came from",
-            )
+    for name in sorted(names | {modern_name(name) for name in names}):
+        attribute = name.rpartition(".")[2]
+        match judge_name(name):
+            case Judgement.NUMPY:
+                allowed += _numpy_names(name, attribute)
+            case Judgement.FOREIGN:
+                allowed.append((stand_in_class(name), name))
+            case Judgement.REFUSED:
+                raise UnsafeCheckpointError(
+                    f"{path} wants to call {name}; nothing of it was run",
+                    "Do not trust where this file came from",
+                )
+            case _:
+                continue  # torch allows it, or refuses it with its name in the message
     return allowed
 
 
-def _modern_name(name: str) -> str:
-    """The name that a pickle of protocol 2 means: it may be written as in Python 2 (`commands` for `subprocess`)."""
-    module, _, attribute = name.rpartition(".")
-    if (module, attribute) in _compat_pickle.NAME_MAPPING:
-        module, attribute = _compat_pickle.NAME_MAPPING[module, attribute]
-    return f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{attribute}"
-
-
-def _is_standard(root: str) -> bool:
-    return root in sys.stdlib_module_names or root in ("nt", "pip", "setuptools", "__builtin__")
-
-
-def _numpy_names(name: str, attribute: str, path: Path) -> list[Any]:
-    if name.startswith("numpy.dtypes.") and attribute.endswith("DType"):
+def _numpy_names(name: str, attribute: str) -> list[Any]:
+    if name.startswith("numpy.dtypes."):
         return []
-    if attribute not in _NUMPY_NAMES:
-        raise UnsafeCheckpointError(f"{path} wants to call {name}; nothing of it was run")
     reconstruct, scalar = _numpy_functions()
     thing = {"_reconstruct": reconstruct, "scalar": scalar, "ndarray": np.ndarray, "dtype": np.dtype}[attribute]
     dtypes = [getattr(np.dtypes, kind) for kind in dir(np.dtypes) if kind.endswith("DType")]

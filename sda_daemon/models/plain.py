@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 MAX_DEPTH = 32
 """Deepest nesting kept; real configs have two or three levels."""
+MAX_VALUES = 100_000
+"""Most values kept: a few bytes of pickle, in which lists hold other lists many times, can mean billions."""
 
 
 class StandIn:
@@ -52,17 +54,25 @@ def stand_in_class(full_name: str) -> type[StandIn]:
     return type(full_name.rpartition(".")[2], (StandIn,), {"foreign_name": full_name})
 
 
-def plain_value(value: Any, dropped: Callable[[str, str], None], where: str = "", depth: int = 0) -> Any:
+def plain_value(
+    value: Any,
+    dropped: Callable[[str, str], None],
+    where: str = "",
+    depth: int = 0,
+    budget: list[int] | None = None,
+) -> Any:
     """Return `value` made of None, bool, int, float, str, list and dict only.
 
     An enum stand-in (one plain constructor argument, no state) becomes its value; path stand-ins become
     strings; whatever else is foreign is dropped and `dropped(where, description)` is called for it.
-    Tuples and sets become lists. Nesting beyond `MAX_DEPTH` is dropped.
+    Tuples and sets become lists. Nesting beyond `MAX_DEPTH` and values beyond `MAX_VALUES` are dropped.
     """
+    left = [MAX_VALUES] if budget is None else budget
+    left[0] -= 1
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if depth >= MAX_DEPTH:
-        dropped(where, "nested too deeply")
+    if depth >= MAX_DEPTH or left[0] <= 0:
+        dropped(where, "nested too deeply" if depth >= MAX_DEPTH else "too many values")
         return None
     if isinstance(value, dict):
         kept: dict[str, Any] = {}
@@ -71,7 +81,7 @@ def plain_value(value: Any, dropped: Callable[[str, str], None], where: str = ""
             if not isinstance(key, str | int | float | bool):
                 dropped(path, f"key of type {type(key).__name__}")
             elif is_plain(item):
-                kept[str(key)] = plain_value(item, dropped, path, depth + 1)
+                kept[str(key)] = plain_value(item, dropped, path, depth + 1, left)
             else:
                 dropped(path, describe_foreign(item))
         return kept
@@ -79,7 +89,7 @@ def plain_value(value: Any, dropped: Callable[[str, str], None], where: str = ""
         items: list[Any] = []
         for index, item in enumerate(value):
             if is_plain(item):
-                items.append(plain_value(item, dropped, f"{where}[{index}]", depth + 1))
+                items.append(plain_value(item, dropped, f"{where}[{index}]", depth + 1, left))
             else:
                 dropped(f"{where}[{index}]", describe_foreign(item))
         return items

@@ -1,0 +1,184 @@
+"""Converts a list of checkpoints at once, without a daemon: workers side by side, the index written in batches."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
+from sda_daemon.conversion.pool import ConversionPool
+from sda_daemon.conversion.publish import Action, publish
+from sda_daemon.errors import LibraryError
+from sda_daemon.intake.probe import look
+from sda_daemon.intake.scan import CheckpointNames, scan_checkpoints
+from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.entry import ModelEntry
+from sda_daemon.models.metadata import file_name_candidates
+from sda_daemon.signature import FileSignature
+
+_MAX_TURNS = 3
+"""How often a checkpoint is converted again because its model vanished from the library meanwhile."""
+
+
+class BatchAction(StrEnum):
+    """What became of a checkpoint, or would become of it in a dry run."""
+
+    ADDED = "added"
+    UPDATED = "updated"
+    DUPLICATE = "duplicate"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A checkpoint to convert, and the folder that its place is relative to (empty for none)."""
+
+    path: str
+    root: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of one checkpoint.
+
+    Attributes:
+        path: the checkpoint.
+        action: what became of it.
+        entry: the model's entry; in a dry run, as it would be.
+        cause: static name of why it failed.
+        reason: what happened and what to do.
+        duration_s: time that the worker took.
+
+    """
+
+    path: str
+    action: BatchAction
+    entry: ModelEntry | None = None
+    cause: str = ""
+    reason: str = ""
+    duration_s: float = 0.0
+
+
+def find_sources(
+    arguments: Iterable[str], names: CheckpointNames, roots: Sequence[str] = ()
+) -> tuple[list[Source], list[BatchResult]]:
+    """Turn files, folders and globs into checkpoints, each once; what does not exist is a failure.
+
+    Args:
+        arguments: as typed. A file is taken whatever its name, of a folder only what is called like a checkpoint.
+        names: what checkpoints are called.
+        roots: watched folders; the place of a checkpoint in one of them is relative to it.
+
+    """
+    found: dict[str, Source] = {}
+    missing: list[BatchResult] = []
+
+    def add(path: str, folder: str = "") -> None:
+        watched = next((root for root in roots if Path(path).is_relative_to(root)), folder)
+        found.setdefault(path, Source(path, watched))
+
+    for argument in arguments:
+        matches = [argument] if Path(argument).exists() else sorted(glob.glob(argument, recursive=True))
+        if not matches:
+            is_glob = glob.has_magic(argument)
+            reason = f"nothing fits {argument}" if is_glob else f"there is no file {argument}"
+            missing.append(BatchResult(argument, BatchAction.FAILED, None, "missing", reason))
+        for match in matches:
+            path = os.path.abspath(match)  # noqa: PTH100 - links stay as they are
+            if Path(path).is_dir():
+                for inner in sorted(inner for inner, _ in scan_checkpoints(path, path, names)):
+                    add(inner, path)
+            elif len(matches) == 1 or names.matches(str(Path(path).parent), path):
+                add(path)
+    return list(found.values()), missing
+
+
+def convert_batch(
+    sources: Sequence[Source],
+    library: ModelLibrary,
+    pool: ConversionPool,
+    make_job: Callable[[Source, FileSignature, str], ConversionJob],
+    in_flight: int,
+) -> Iterator[BatchResult]:
+    """Convert checkpoints and yield what became of each as soon as it is known.
+
+    Args:
+        sources: what to convert.
+        library: where to.
+        pool: what converts.
+        make_job: makes the job of a source, of its signature, and of a name for its unfinished file. Jobs without
+            such a name are only looked at, and nothing is published.
+        in_flight: how many jobs are handed to the pool at the same time.
+
+    """
+    waiting = [(source, 1) for source in reversed(sources)]
+    running: dict[Future[Outcome], tuple[Source, int]] = {}
+    number = 0
+    while waiting or running:
+        while waiting and len(running) < in_flight:
+            source, turn = waiting.pop()
+            signature = look(source.path)
+            if signature is None:
+                yield BatchResult(source.path, BatchAction.FAILED, None, "missing", f"there is no file {source.path}")
+                continue
+            number += 1
+            running[pool.submit(make_job(source, signature, f"{number}.tmp"))] = (source, turn)
+        if not running:
+            continue
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        finished: list[Converted] = []
+        turns: dict[str, tuple[Source, int]] = {}
+        for future in done:
+            source, turn = running.pop(future)
+            outcome = future.result()
+            if isinstance(outcome, Failed):
+                yield BatchResult(source.path, BatchAction.FAILED, None, outcome.kind, outcome.message)
+            else:
+                finished.append(outcome)
+                turns[source.path] = (source, turn)
+        for result in _publish(library, finished):
+            if result is not None and (result.cause != "again" or turns[result.path][1] >= _MAX_TURNS):
+                yield result
+            elif result is not None:
+                source, turn = turns[result.path]
+                waiting.append((source, turn + 1))
+
+
+def _publish(library: ModelLibrary, finished: Sequence[Converted]) -> Iterator[BatchResult]:
+    looked_at = [item for item in finished if not item.job.temporary_name]
+    yield from (_would_become(library, item) for item in looked_at)
+    made = [item for item in finished if item.job.temporary_name]
+    if not made:
+        return
+    try:
+        published = publish(library, made)
+    except (OSError, LibraryError) as error:
+        reason = str(error) if isinstance(error, LibraryError) else f"{error.strerror} ({library.models_dir})"
+        cause = error.kind if isinstance(error, LibraryError) else "cannot_write"
+        yield from (BatchResult(item.job.path, BatchAction.FAILED, None, cause, reason) for item in made)
+        return
+    for done in published:
+        item = done.converted
+        if done.action is Action.AGAIN or done.entry is None:
+            reason = "its model keeps vanishing from the library"
+            yield BatchResult(item.job.path, BatchAction.FAILED, None, "again", reason)
+        else:
+            action = BatchAction(done.action.value)
+            yield BatchResult(item.job.path, action, done.entry, duration_s=item.duration_s)
+
+
+def _would_become(library: ModelLibrary, item: Converted) -> BatchResult:
+    known = library.get(item.metadata.model_id)
+    if known is None:
+        taken = {entry.file_path for entry in library.list_all()}
+        name = next(name for name in file_name_candidates(item.metadata.name) if name not in taken)
+        entry = ModelEntry.from_metadata(item.metadata, name, 0)
+        return BatchResult(item.job.path, BatchAction.ADDED, entry, duration_s=item.duration_s)
+    gains = item.metadata.has_analysis and not known.has_analysis
+    action = BatchAction.UPDATED if gains else BatchAction.DUPLICATE
+    return BatchResult(item.job.path, action, replace(known), duration_s=item.duration_s)

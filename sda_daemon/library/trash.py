@@ -1,0 +1,188 @@
+"""The trash of a library: a hidden folder beside the models, from which they can be restored.
+
+Deleting goes index first, then file: a crash between the two leaves a file that the next repair adopts.
+Restoring goes file first, then index. Each file in the trash has a note beside it that tells what its
+entry was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sda_daemon.errors import LibraryError, ModelExistsError, ModelFileError
+from sda_daemon.files import fsync_folder, publish_new, write_atomic
+from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.entry import ModelEntry, entry_from_dict, is_bare_model_name
+from sda_daemon.library.header import read_model_header
+from sda_daemon.library.removal import unlink_models
+from sda_daemon.models.metadata import MODEL_FILE_EXTENSION, file_name_candidates
+
+TRASH_FOLDER = ".trash"
+"""Hidden, and not in the models folder itself: neither the daemon nor the training application looks there."""
+_NOTE_ENDING = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class TrashedModel:
+    """A model in the trash: its entry as it was, its file there, and when it was deleted (ISO 8601)."""
+
+    entry: ModelEntry
+    path: Path
+    deleted_at: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of its file."""
+        return self.entry.file_size_bytes
+
+
+def discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[TrashedModel]:
+    """Move models into the trash; those whose file is gone already only leave the index.
+
+    Raises:
+        LibraryError, OSError: the library is busy, or something cannot be written.
+
+    """
+    folder = _trash_of(library.models_dir)
+    stamp = datetime.now(UTC)
+    wanted = [entry for entry in entries if _is_ours(library.models_dir, entry.file_path)]
+    folder.mkdir(exist_ok=True)
+    trashed = [_note_down(folder, entry, stamp) for entry in wanted]
+    try:
+        library.remove_many(entry.model_id for entry in entries)
+    except BaseException:
+        for item in trashed:
+            _note_of(item.path).unlink(missing_ok=True)
+        raise
+    for entry, item in zip(wanted, trashed, strict=True):
+        with contextlib.suppress(FileNotFoundError):
+            (library.models_dir / entry.file_path).rename(item.path)
+    fsync_folder(folder)
+    fsync_folder(library.models_dir)
+    return trashed
+
+
+def purge(library: ModelLibrary, entries: Sequence[ModelEntry]) -> int:
+    """Delete models for good; return how many files there were.
+
+    Raises:
+        LibraryError, OSError: see `discard`.
+
+    """
+    library.remove_many(entry.model_id for entry in entries)
+    return unlink_models(library.models_dir, [entry.file_path for entry in entries])
+
+
+def list_trash(models_dir: Path) -> list[TrashedModel]:
+    """Return the models in the trash, the last deleted first; unreadable files are passed over."""
+    folder = models_dir / TRASH_FOLDER
+    found: list[TrashedModel] = []
+    if folder.is_symlink() or not folder.is_dir():
+        return found
+    for path in folder.glob(f"*{MODEL_FILE_EXTENSION}"):
+        item = None if path.is_symlink() or not path.is_file() else _read_note(path)
+        if item is not None:
+            found.append(item)
+    return sorted(found, key=lambda item: (item.deleted_at, item.path.name), reverse=True)
+
+
+def restore(library: ModelLibrary, items: Sequence[TrashedModel]) -> list[ModelEntry]:
+    """Put models back, under their old file names where these are still free.
+
+    Raises:
+        ModelExistsError: the library has one of these models again; nothing is restored.
+        LibraryError, OSError: the library is busy, or something cannot be written.
+
+    """
+    restored: list[ModelEntry] = []
+    with library.transaction():
+        for item in items:
+            known = library.get(item.entry.model_id)
+            if known is not None:
+                raise ModelExistsError(
+                    f"the library has the model {item.entry.name!r} again ({known.file_path})",
+                    "Delete one of the two for good: sda-daemon models trash --empty, or models delete --purge",
+                )
+        for item in items:
+            names = [item.entry.file_path, *file_name_candidates(item.entry.name)]
+            target = publish_new(item.path, library.models_dir, names)
+            item.entry.file_path = target.name
+            restored.append(item.entry)
+        fsync_folder(library.models_dir)
+        library.add_entries(restored)
+    for item in items:
+        _note_of(item.path).unlink(missing_ok=True)
+    return restored
+
+
+def empty(models_dir: Path, items: Iterable[TrashedModel]) -> int:
+    """Delete models in the trash for good; return how many.
+
+    Raises:
+        OSError: one cannot be deleted.
+
+    """
+    removed = 0
+    for item in items:
+        _note_of(item.path).unlink(missing_ok=True)
+        item.path.unlink(missing_ok=True)
+        removed += 1
+    with contextlib.suppress(OSError):  # not empty: someone keeps something else in it
+        (models_dir / TRASH_FOLDER).rmdir()
+    return removed
+
+
+def _trash_of(models_dir: Path) -> Path:
+    folder = models_dir / TRASH_FOLDER
+    if folder.is_symlink():
+        raise LibraryError(f"{folder} is a symbolic link, which is never followed", "Put a real folder there")
+    return folder
+
+
+def _is_ours(models_dir: Path, name: str) -> bool:
+    """Tell whether a name is that of a regular model file directly inside the folder."""
+    try:
+        return is_bare_model_name(name) and stat.S_ISREG((models_dir / name).lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _note_down(folder: Path, entry: ModelEntry, moment: datetime) -> TrashedModel:
+    """Write the note of a model that is about to come, under a name that is free."""
+    stem = f"{entry.file_path.removesuffix(MODEL_FILE_EXTENSION)}~{moment.strftime('%Y%m%dT%H%M%S')}"
+    path = folder / f"{stem}{MODEL_FILE_EXTENSION}"
+    number = 0
+    while path.exists() or _note_of(path).exists():
+        number += 1
+        path = folder / f"{stem}-{number}{MODEL_FILE_EXTENSION}"
+    item = TrashedModel(entry, path, moment.isoformat(timespec="seconds"))
+    note = {"version": 1, "deleted_at": item.deleted_at, "entry": entry.to_dict()}
+    write_atomic(_note_of(path), [json.dumps(note).encode()])
+    return item
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(path.name + _NOTE_ENDING)
+
+
+def _read_note(path: Path) -> TrashedModel | None:
+    """Return what the note says; without one, what the file itself says."""
+    try:
+        note = json.loads(_note_of(path).read_bytes())
+        entry, _ = entry_from_dict(note["entry"]["model_id"], note["entry"])
+        if is_bare_model_name(entry.file_path):
+            return TrashedModel(entry, path, str(note["deleted_at"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    try:
+        header = read_model_header(path)
+    except (ModelFileError, OSError):
+        return None
+    moment = datetime.fromtimestamp(header.mtime_ns / 1e9, UTC).isoformat(timespec="seconds")
+    return TrashedModel(ModelEntry.from_metadata(header.metadata, path.name, header.size_bytes), path, moment)

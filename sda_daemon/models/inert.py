@@ -1,0 +1,184 @@
+"""Reads the pickles inside torch files without torch or numpy, into values and descriptions only. Pure.
+
+Every class and function that a pickle names becomes an inert stand-in; tensors and arrays are recognised
+by what their stand-ins recorded. Nothing is imported, nothing is called.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sda_daemon.models.plain import StandIn, stand_in_class
+
+_STORAGE_TYPES = {
+    "DoubleStorage": ("float64", 8),
+    "FloatStorage": ("float32", 4),
+    "HalfStorage": ("float16", 2),
+    "BFloat16Storage": ("bfloat16", 2),
+    "LongStorage": ("int64", 8),
+    "IntStorage": ("int32", 4),
+    "ShortStorage": ("int16", 2),
+    "CharStorage": ("int8", 1),
+    "ByteStorage": ("uint8", 1),
+    "BoolStorage": ("bool", 1),
+    "ComplexFloatStorage": ("complex64", 8),
+    "ComplexDoubleStorage": ("complex128", 16),
+}
+_TENSOR_FUNCTIONS = (
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v3",
+)
+_PARAMETER_FUNCTIONS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
+_ARRAY_FORMATS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I",
+                  "u2": "H", "u1": "B", "b1": "?"}  # fmt: skip
+_MAX_ARRAY_VALUES = 1_000_000
+
+
+class ItemsOnlyDict(dict[str, Any]):
+    """An OrderedDict of which only the items are kept: attributes from a pickle could shadow methods."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class InertUnpickler(pickle.Unpickler):
+    """Builds plain containers; every class becomes an inert stand-in, every storage a placeholder.
+
+    Walk over the pickle with `outline_pickle` first: that bounds the memory that it can ask for.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a stand-in for whatever is named; nothing is imported."""
+        if (module, name) == ("collections", "OrderedDict"):
+            return ItemsOnlyDict
+        return stand_in_class(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Return a placeholder for a tensor's storage."""
+        return StandIn(pid)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorOutline:
+    """What a pickle says of a tensor: element type, shape, and the bytes that its elements take."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
+def tensor_outline(value: Any) -> TensorOutline | None:
+    """Return the outline of a tensor's stand-in, None for anything else."""
+    if not isinstance(value, StandIn):
+        return None
+    if value.foreign_name in _PARAMETER_FUNCTIONS and value.args:
+        return tensor_outline(value.args[0])
+    if value.foreign_name not in _TENSOR_FUNCTIONS or len(value.args) < 3:
+        return None
+    shape = value.args[2]
+    if isinstance(shape, StandIn) and shape.foreign_name == "torch.Size" and shape.args:
+        shape = shape.args[0]
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) and size >= 0 for size in shape):
+        return None
+    dtype, width = _storage_type(value.args[0])
+    return TensorOutline(dtype, shape, math.prod(shape) * width)
+
+
+def _storage_type(storage: Any) -> tuple[str, int]:
+    """Return name and width of the elements of a storage's placeholder."""
+    pid = storage.args[0] if isinstance(storage, StandIn) and storage.args else None
+    if isinstance(pid, tuple) and len(pid) > 1:
+        name = str(getattr(pid[1], "foreign_name", "")).rpartition(".")[2]
+        return _STORAGE_TYPES.get(name, (name.removesuffix("Storage").lower() or "unknown", 1))
+    return "unknown", 1
+
+
+def array_values(value: Any) -> Any:
+    """Return the values of a numpy array's stand-in as nested lists, of a scalar's as a number; else None.
+
+    Only arrays of numbers, only as many values as the recorded bytes really hold.
+    """
+    if not isinstance(value, StandIn):
+        return None
+    function = value.foreign_name.rpartition(".")[2]
+    if not value.foreign_name.startswith("numpy"):
+        return None
+    if function == "scalar" and len(value.args) == 2:
+        numbers = _numbers(value.args[0], _as_bytes(value.args[1]))
+        return numbers[0] if numbers and len(numbers) == 1 else None
+    state = value.state
+    if function != "_reconstruct" or not isinstance(state, tuple) or len(state) != 5:
+        return None
+    shape, is_fortran = state[1], state[3]
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) and size >= 0 for size in shape):
+        return None
+    flat = _numbers(state[2], _as_bytes(state[4]))
+    if flat is None or len(flat) != math.prod(shape) or (is_fortran and len(shape) > 1):
+        return None
+    return _nested(flat, shape)
+
+
+def _numbers(dtype: Any, data: bytes | None) -> list[Any] | None:
+    if data is None or not isinstance(dtype, StandIn) or not dtype.args:
+        return None
+    code = _ARRAY_FORMATS.get(str(dtype.args[0]).lstrip("<>|="))
+    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
+    if code is None or order not in ("<", ">", "|", "="):
+        return None
+    width = struct.calcsize("=" + code)
+    count = len(data) // width
+    if count > _MAX_ARRAY_VALUES or count * width != len(data):
+        return None
+    return list(struct.unpack(f"{'>' if order == '>' else '<'}{count}{code}", data))
+
+
+def _as_bytes(value: Any) -> bytes | None:
+    """Return bytes; pickles of protocol 2 write them as text with the name of an encoding."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, StandIn) and value.foreign_name == "_codecs.encode" and len(value.args) == 2:
+        text, encoding = value.args
+        if isinstance(text, str) and encoding in ("latin1", "latin-1"):
+            try:
+                return text.encode("latin1")
+            except UnicodeEncodeError:
+                return None
+    return None
+
+
+def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:
+    if not shape:
+        return flat[0]
+    if len(shape) == 1:
+        return flat
+    step = math.prod(shape[1:])
+    return [_nested(flat[index * step : (index + 1) * step], shape[1:]) for index in range(shape[0])]
+
+
+def plain_analysis(value: Any) -> dict[str, Any] | None:
+    """Return a latent analysis as plain lists and numbers, None where there is none."""
+    if not isinstance(value, Mapping):
+        return None
+    plain: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, StandIn):
+            plain[str(key)] = array_values(item)
+        elif isinstance(item, Mapping):
+            plain[str(key)] = {str(name): _plain_list(row) for name, row in item.items()}
+        else:
+            plain[str(key)] = _plain_list(item)
+    return plain
+
+
+def _plain_list(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain_list(item) if not isinstance(item, list | tuple) else None for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return array_values(value)

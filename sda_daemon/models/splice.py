@@ -1,0 +1,159 @@
+"""Replaces one value in the dict that a pickle holds, and leaves every other byte as it is. Pure.
+
+The pickle is walked over, never loaded. Only what `torch.save` writes is understood: protocol 2, a plain
+dict at the top. Later parts of a pickle may refer back to texts inside the replaced value; these
+references are written out.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sda_daemon.models.pickles import outline_pickle
+
+_KEEP_FIRST = frozenset({"SETITEM", "SETITEMS", "APPEND", "APPENDS", "ADDITEMS", "BUILD"})
+_REFUSED = frozenset({"POP", "POP_MARK", "DUP", "FRAME", "MEMOIZE", "INST", "OBJ", "EXT1", "EXT2", "EXT4"})
+_PUTS = frozenset({"BINPUT", "LONG_BINPUT", "PUT"})
+_GETS = frozenset({"BINGET", "LONG_BINGET", "GET"})
+_MARK: Any = object()
+
+
+@dataclass(slots=True)
+class _Item:
+    """Something on the unpickler's stack: where its bytes begin, and its text if it is one."""
+
+    start: int
+    text: str | None = None
+
+
+@dataclass(slots=True)
+class _Walk:
+    """What a walk over the pickle found."""
+
+    value: tuple[int, int] | None = None
+    """Bounds of the wanted value's bytes."""
+    puts: dict[int, tuple[int, _Item]] = field(default_factory=dict)
+    gets: list[tuple[int, int, int, _Item]] = field(default_factory=list)
+    """(start, end, where the item was put, item) of each reference back."""
+
+
+def replace_value(pickle_data: bytes, key: str, value: Mapping[str, Any]) -> bytes:
+    """Return the pickle with another value under a key of its dict.
+
+    Args:
+        pickle_data: the `data.pkl` of a torch file.
+        key: which value.
+        value: plain values: None, bool, int, float, str, lists and dicts of these.
+
+    Raises:
+        ValueError: the pickle is damaged, or not of the kind that torch writes; the message says why.
+
+    """
+    if outline_pickle(pickle_data).end != len(pickle_data):
+        raise ValueError("there is something behind the pickle's end")
+    walk = _walk(pickle_data, key)
+    if walk.value is None:
+        raise ValueError(f"it has no {key!r}")
+    begin, end = walk.value
+    parts, position = [pickle_data[:begin], encode_plain(value)], end
+    for start, stop, put_at, item in walk.gets:
+        if start >= end and begin <= put_at < end:
+            if item.text is None:
+                raise ValueError(f"another part of it shares a value with {key!r}")
+            parts += [pickle_data[position:start], encode_plain(item.text)]
+            position = stop
+    parts.append(pickle_data[position:])
+    return b"".join(parts)
+
+
+def _walk(data: bytes, key: str) -> _Walk:
+    walk = _Walk()
+    stack: list[Any] = []
+    operations = [(operation, argument, position or 0) for operation, argument, position in pickletools.genops(data)]
+    root: _Item | None = None
+    for index, (operation, argument, position) in enumerate(operations):
+        name = operation.name
+        if name in _REFUSED or (name == "PROTO" and argument != 2):
+            raise ValueError(f"it is not written the way torch does it ({name})")
+        if name in _PUTS:
+            walk.puts[int(argument or 0)] = (position, stack[-1])
+        elif name in _GETS:
+            put_at, item = walk.puts[int(argument or 0)]
+            walk.gets.append((position, operations[index + 1][2], put_at, item))
+            stack.append(_Item(position, item.text))
+        elif name == "STOP":
+            if len(stack) != 1 or stack[0] is not root:
+                raise ValueError("it does not hold a plain dict")
+        elif name == "MARK":
+            stack.append(_MARK)
+        else:
+            taken = _take(stack, operation)
+            if root is not None and taken and taken[0] is root:
+                _look_for(key, taken[1:], position, walk)
+            if name in _KEEP_FIRST:
+                stack.append(taken[0])
+            elif operation.stack_after:
+                text = argument if isinstance(argument, str) and name.endswith("UNICODE") else None
+                stack.append(_Item(taken[0].start if taken else position, text))
+                if root is None and name == "EMPTY_DICT" and len(stack) == 1:
+                    root = stack[0]
+    return walk
+
+
+def _take(stack: list[Any], operation: pickletools.OpcodeInfo) -> list[_Item]:
+    """Take what an operation takes from the stack, in order."""
+    before: Sequence[Any] = operation.stack_before
+    taken: list[_Item] = []
+    count = len(before)
+    if pickletools.markobject in before:
+        while stack[-1] is not _MARK:
+            taken.insert(0, stack.pop())
+        stack.pop()
+        count = before.index(pickletools.markobject)
+    for _ in range(count):
+        item = stack.pop()
+        if item is _MARK:
+            raise ValueError("its marks do not fit")
+        taken.insert(0, item)
+    return taken
+
+
+def _look_for(key: str, items: list[_Item], end: int, walk: _Walk) -> None:
+    """Among keys and values that are put into the top dict, find the wanted value's bounds."""
+    for index in range(0, len(items) - 1, 2):
+        if items[index].text == key:
+            stop = items[index + 2].start if index + 2 < len(items) else end
+            walk.value = (items[index + 1].start, stop)
+
+
+def encode_plain(value: Any) -> bytes:
+    """Return a plain value as operations of protocol 2 that need and leave no memory.
+
+    Raises:
+        ValueError: it is of no plain type.
+
+    """
+    if value is None:
+        return b"N"
+    if isinstance(value, bool):
+        return b"\x88" if value else b"\x89"
+    if isinstance(value, int):
+        if -(2**31) <= value < 2**31:
+            return b"J" + struct.pack("<i", value)
+        raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+        return b"\x8a" + bytes([len(raw)]) + raw
+    if isinstance(value, float):
+        return b"G" + struct.pack(">d", value)
+    if isinstance(value, str):
+        encoded = value.encode("utf-8", "surrogatepass")
+        return b"X" + struct.pack("<I", len(encoded)) + encoded
+    if isinstance(value, list | tuple):
+        return b"](" + b"".join(encode_plain(item) for item in value) + b"e"
+    if isinstance(value, Mapping):
+        pairs = (encode_plain(str(key)) + encode_plain(item) for key, item in value.items())
+        return b"}(" + b"".join(pairs) + b"u"
+    raise ValueError(f"{type(value).__name__} is no plain value")
