@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 # Two cores: more processes than that only make tests slow and flaky.
 JOBS ?= 2
 
-.PHONY: setup demo run test lint unit bench soak clean
+.PHONY: setup demo run test lint unit docs bench soak clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -35,6 +35,10 @@ unit: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test: lint unit
+
+# The reference documents, from the schema, the catalogue of events and the commands' help.
+docs: setup
+	@$(BIN)/python -m sda_daemon.reference docs
 
 bench: setup
 	@$(BIN)/python -m benchmarks

@@ -52,7 +52,8 @@ def draw_curves(curves: Mapping[str, Points], width: int, height: int = 10, *, a
     rows = [f"{named.get(index, ''):>{margin}}{edge}{''.join(row).rstrip()}" for index, row in enumerate(grid)]
     ends = f"{_label(first)}{_label(last):>{max(1, columns - len(_label(first)))}}"
     legend = "  ".join(f"{marks[number % len(marks)]} {name}" for number, name in enumerate(drawn))
-    scale = "  (logarithmic)" if is_log else ""
+    met = f"  {BOTH} both" if any(BOTH in row for row in grid) else ""
+    scale = met + ("  (logarithmic)" if is_log else "")
     return [
         *rows,
         " " * margin + corner + line * columns,

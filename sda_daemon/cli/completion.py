@@ -36,7 +36,10 @@ def print_script(
         Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="bash, zsh or fish.", show_default=False)
     ],
 ) -> None:
-    """Print the completion script of a shell: commands, options and the names of your models."""
+    """Print the completion script of a shell.
+
+    It completes commands, options and the names of your models.
+    """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     typer.echo(get_completion_script(prog_name="sda-daemon", complete_var=COMPLETE_VARIABLE, shell=shell))

@@ -36,14 +36,20 @@ _UNSET = {"show_default": False}
 
 def convert(
     checkpoints: Annotated[
-        list[str], typer.Argument(metavar="CHECKPOINT...", help="Files, folders or globs.", show_default=False)
+        list[str], typer.Argument(metavar="CHECKPOINT", help="Files, folders or globs.", show_default=False)
     ],
     models_dir: ModelsDir = None,
     config: ConfigFile = None,
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", "-j", min=1, max=64, metavar="N", help="How many at the same time [default: 2].", **_UNSET
+            "--jobs",
+            "-j",
+            min=1,
+            max=64,
+            metavar="N",
+            help="How many at once; without it, the config's or 2.",
+            **_UNSET,
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and name everything, write nothing.")] = False,
@@ -62,7 +68,7 @@ def convert(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Convert checkpoints into models of a library, now and without a daemon.
+    """Convert checkpoints into models now, without a daemon.
 
     Names and descriptions come from the config's templates, or from the options, which are templates too.
     With --models-dir and without --config no config file is read.
@@ -102,9 +108,8 @@ def convert(
     if as_json:
         print_json(_document(results, time.monotonic() - began, dry_run=dry_run))
     elif len(results) != 1:
-        note(
-            f"{_summary(results, dry_run=dry_run) or 'nothing to convert'} in {human_duration(time.monotonic() - began)}"
-        )
+        summary = _summary(results, dry_run=dry_run) or "nothing to convert"
+        note(f"{summary} in {human_duration(time.monotonic() - began)}")
     return ExitCode.FAILED if any(result.action is BatchAction.FAILED for result in results) else ExitCode.OK
 
 

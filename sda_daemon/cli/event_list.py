@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sda_daemon.cli.options import AsJson, examples
-from sda_daemon.cli.output import make_console, print_json
+from sda_daemon.cli.output import make_console, print_json, print_wrapped
 from sda_daemon.errors import UnknownEventError
 
 if TYPE_CHECKING:
@@ -30,13 +30,14 @@ def _complete_event(incomplete: str) -> list[tuple[str, str]]:
 def list_events(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="[NAME]", help="Only this event, or those that begin so.", autocompletion=_complete_event
-        ),
+        typer.Argument(metavar="NAME", help="Only this event, or those that begin so.", autocompletion=_complete_event),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List every event that the daemon logs: its name, when, how loud, and with which fields."""
+    """List every event that the daemon logs.
+
+    Its name and level, when it is logged, and the fields that it may carry.
+    """
     from sda_daemon.events import catalogue
 
     found = [event for event in catalogue() if event.name.startswith(name)]
@@ -45,15 +46,14 @@ def list_events(
     if as_json:
         print_json([document(event) for event in found])
         return
-    from rich.padding import Padding
     from rich.text import Text
 
     console = make_console()
     for event in found:
         console.print(Text.assemble((event.name, "bold"), "  ", (level_name(event), _STYLES.get(event.level, ""))))
-        console.print(Padding(Text(event.when), (0, 0, 0, 2)))
+        print_wrapped(console, event.when)
         if event.fields:
-            console.print(Padding(Text(", ".join(event.fields), style="dim"), (0, 0, 0, 2)))
+            print_wrapped(console, ", ".join(event.fields), "dim")
 
 
 _STYLES = {logging.ERROR: "red", logging.WARNING: "yellow", logging.DEBUG: "dim"}

@@ -13,13 +13,14 @@ from sda_daemon.cli.output import (
     Column,
     clean,
     counted,
-    field_table,
-    fitting_table,
     human_date,
     human_number,
     human_size,
     make_console,
+    print_fields,
     print_json,
+    print_table,
+    print_wrapped,
 )
 from sda_daemon.errors import ExitCode
 
@@ -45,9 +46,9 @@ def inspect_file(
     ] = True,
     as_json: AsJson = False,
 ) -> int:
-    """Show what is in a checkpoint or a model, and why it would be refused. Nothing in it is executed.
+    """Show what is in a checkpoint or a model, and why it is refused.
 
-    Exits with 65 if the file cannot be used.
+    Nothing in the file is executed. Exits with 65 if the file cannot be used.
     """
     from sda_daemon.models.inspection import inspect_file as look
 
@@ -110,11 +111,7 @@ def _print(console: Console, found: Inspection, verdict: Verdict | None) -> None
         _heading(console, f"Keys ({len(found.keys)})")
         rows = [(f"  {key.key}", key.what, human_size(key.size_bytes) if key.size_bytes else "") for key in found.keys]
         columns = [Column("  Key", least=20), Column("What", least=20), Column("Tensors", right=True)]
-        console.print(fitting_table(columns, rows, console.width))
-    if found.weights:
-        total = human_size(sum(outline.size_bytes for outline in found.weights.values()))
-        _heading(console, f"Weights ({counted(len(found.weights), 'tensor')}, {total})")
-        _print_weights(console, found)
+        print_table(console, columns, rows)
     for title, values in (
         ("Metadata", found.metadata),
         ("Provenance", found.provenance),
@@ -123,15 +120,17 @@ def _print(console: Console, found: Inspection, verdict: Verdict | None) -> None
     ):
         if values:
             _heading(console, title)
-            console.print(
-                field_table((key.replace("_", " "), _value_text(key, value)) for key, value in values.items())
-            )
+            print_fields(console, [(key.replace("_", " "), _value_text(key, value)) for key, value in values.items()])
     _print_curves(console, found)
     if found.analysis is not None:
         from sda_daemon.cli.models.details import print_sliders
 
         console.print()
         print_sliders(console, found.analysis)
+    if found.weights:
+        total = human_size(sum(outline.size_bytes for outline in found.weights.values()))
+        _heading(console, f"Weights ({counted(len(found.weights), 'tensor')}, {total})")
+        _print_weights(console, found)
 
 
 def _heading(console: Console, text: str) -> None:
@@ -146,10 +145,10 @@ def _print_head(console: Console, found: Inspection, verdict: Verdict | None) ->
     lines = [("kind", f"{found.kind.value}{version}{container}"),
              ("size", human_size(found.size_bytes))]  # fmt: skip
     lines += [("problem", problem) for problem in found.problems]
-    console.print(field_table(lines))
+    print_fields(console, lines)
     if verdict is not None:
         style, text = _verdict_text(found, verdict)
-        console.print(f"  {clean(text)}", style=style)
+        print_wrapped(console, text, style)
 
 
 def _verdict_text(found: Inspection, verdict: Verdict) -> tuple[str, str]:
@@ -196,7 +195,7 @@ def _print_weights(console: Console, found: Inspection) -> None:
         for name, outline in found.weights.items()
     ]
     columns = [Column("  Name", least=20), Column("Shape"), Column("Type", rank=1), Column("Size", right=True)]
-    console.print(fitting_table(columns, rows, console.width))
+    print_table(console, columns, rows)
 
 
 def _number_text(value: float) -> str:

@@ -35,7 +35,7 @@ Model = Annotated[
 Models = Annotated[
     list[str],
     typer.Argument(
-        metavar="MODEL...",
+        metavar="MODEL",
         help="Ids, beginnings of ids, names or files.",
         autocompletion=complete_model,
         show_default=False,
@@ -44,7 +44,7 @@ Models = Annotated[
 TrashedModels = Annotated[
     list[str],
     typer.Argument(
-        metavar="MODEL...",
+        metavar="MODEL",
         help="Ids, beginnings of ids, names or files of models in the trash.",
         autocompletion=complete_trashed,
         show_default=False,

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -22,7 +22,7 @@ from sda_daemon.errors import SdaError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
 UNLIMITED_WIDTH = 100_000
 """Of a pipe: whoever reads it wants whole lines."""
@@ -168,11 +168,9 @@ class Column:
     style: str = ""
 
 
-def fitting_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int) -> Table:
+def fitting_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int) -> Text:
     """Return a table that fits into `width`: texts are cut first, then the least important columns left out."""
     from rich.cells import cell_len
-    from rich.table import Table
-    from rich.text import Text
 
     cells = [[clean(cell) for cell in row] for row in rows]
     natural = [
@@ -196,26 +194,74 @@ def fitting_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], widt
             if spare > 0 and widths[index] < natural[index]:
                 widths[index] += 1
                 spare -= 1
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_edge=False)
-    for index in shown:
-        column = columns[index]
-        side: Literal["left", "right"] = "right" if column.right else "left"
-        table.add_column(
-            column.title, justify=side, style=column.style, width=widths[index], no_wrap=True, overflow="ellipsis"
-        )
-    for row in cells:
-        table.add_row(*(Text(row[index]) for index in shown))
-    return table
+    titles = [column.title for column in columns]
+    lines = (
+        [_line([(titles[index], widths[index], columns[index].right, "bold") for index in shown])]
+        if any(titles)
+        else []
+    )
+    lines += [
+        _line([(row[index], widths[index], columns[index].right, columns[index].style) for index in shown])
+        for row in cells
+    ]
+    return _joined(lines)
 
 
-def field_table(fields: Iterable[tuple[str, str]], indent: int = 2) -> Table:
-    """Return a table of names and values, the values wrapped where they are long."""
-    from rich.table import Table
+def _line(cells: Sequence[tuple[str, int, bool, str]]) -> Text:
+    """Return one line of (text, width, is_right, style), without blanks at its end."""
+    from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
-    table = Table(box=None, show_header=False, pad_edge=True, padding=(0, _GAP, 0, 0), show_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in fields:
-        table.add_row(Text(" " * indent + name), Text("\n".join(clean(line) for line in value.split("\n"))))
-    return table
+    line = Text()
+    for number, (text, width, is_right, style) in enumerate(cells):
+        shown = text if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
+        blank = " " * (width - cell_len(shown))
+        line.append(" " * _GAP if number else "")
+        line.append(blank if is_right else "")
+        line.append(shown, style)
+        line.append("" if is_right else blank)
+    line.rstrip()
+    return line
+
+
+def _joined(lines: Sequence[Text]) -> Text:
+    from rich.text import Text
+
+    return Text("\n", no_wrap=True, overflow="ignore").join(lines)
+
+
+def field_lines(fields: Iterable[tuple[str, str]], width: int, indent: int = 2) -> Text:
+    """Return names and values below each other, long values wrapped."""
+    import textwrap
+
+    from rich.text import Text
+
+    known = [(clean(name), value) for name, value in fields]
+    margin = indent + max((len(name) for name, _ in known), default=0) + _GAP
+    room = max(20, width - margin)
+    lines: list[Text] = []
+    for name, value in known:
+        parts = [part for line in value.split("\n") for part in textwrap.wrap(clean(line), room) or [""]]
+        for number, part in enumerate(parts):
+            head = f"{' ' * indent}{name if number == 0 else '':<{margin - indent}}"
+            lines.append(Text.assemble((head, "dim"), part))
+            lines[-1].rstrip()
+    return _joined(lines)
+
+
+def print_table(console: Console, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table that fits the console; see `fitting_table`."""
+    console.print(fitting_table(columns, rows, console.width))
+
+
+def print_fields(console: Console, fields: Iterable[tuple[str, str]]) -> None:
+    """Print names and values; see `field_lines`."""
+    console.print(field_lines(fields, console.width))
+
+
+def print_wrapped(console: Console, text: str, style: str = "", indent: int = 2) -> None:
+    """Print a text on as many lines as it needs."""
+    import textwrap
+
+    for line in textwrap.wrap(clean(text), max(20, console.width - indent)):
+        console.print(" " * indent + line, style=style or None)

@@ -21,7 +21,10 @@ def run(
         bool, typer.Option("--once", help="Convert what is there, then exit: 0, or 1 if any conversion failed.")
     ] = False,
 ) -> int:
-    """Watch the configured folders and turn each new checkpoint into a model, until stopped."""
+    """Watch folders and turn each new checkpoint into a model.
+
+    Until it is stopped, by Ctrl-C or SIGTERM; running conversions may then finish.
+    """
     from sda_daemon.config import find_config, load_config
     from sda_daemon.daemon import Daemon
     from sda_daemon.logs import configure_logging

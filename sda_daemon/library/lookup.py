@@ -37,7 +37,8 @@ def find_entry(entries: Sequence[ModelEntry], text: str, models_dir: Path | None
         if found:
             raise AmbiguousModelError(_candidates(wanted, found), "Name one by its id")
     names = {entry.name.casefold(): entry.name for entry in entries if entry.name}
-    near = difflib.get_close_matches(wanted.casefold(), names, n=3)
+    folded = wanted.casefold()
+    near = [name for name in names if folded and folded in name][:3] or difflib.get_close_matches(folded, names, n=3)
     hint = "Did you mean " + " or ".join(repr(names[name]) for name in near) + "?" if near else ""
     raise UnknownModelError(f"there is no model {text!r}", hint or "See: sda-daemon models list")
 

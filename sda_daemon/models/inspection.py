@@ -262,7 +262,8 @@ def describe(value: Any) -> str:
         return value.foreign_name or "a tensor's storage"
     if isinstance(value, dict):
         tensors = sum(tensor_outline(item) is not None for item in value.values())
-        return f"dict of {tensors} tensors" if tensors and tensors == len(value) else f"dict of {len(value)} keys"
+        count, thing = (tensors, "tensor") if tensors and tensors == len(value) else (len(value), "key")
+        return f"dict of {count} {thing}{'' if count == 1 else 's'}"
     if isinstance(value, list | tuple | set | frozenset):
         return f"{type(value).__name__} of {len(value)}"
     if isinstance(value, str):

@@ -13,12 +13,12 @@ from sda_daemon.cli.output import (
     Column,
     ask,
     counted,
-    fitting_table,
     human_date,
     human_size,
     make_console,
     note,
     print_json,
+    print_table,
 )
 from sda_daemon.errors import ExitCode
 
@@ -45,7 +45,10 @@ def delete_models(
     models_dir: ModelsDir = None,
     config: ConfigFile = None,
 ) -> int:
-    """Delete models: into the trash, from which `restore` brings them back, or for good."""
+    """Delete models: into the trash, or for good.
+
+    From the trash `restore` brings them back.
+    """
     from sda_daemon.library import trash
 
     library = open_library(models_dir, config)
@@ -81,7 +84,10 @@ def show_trash(
     models_dir: ModelsDir = None,
     config: ConfigFile = None,
 ) -> int:
-    """List the deleted models that can be restored, the last deleted first."""
+    """List the deleted models that can be restored.
+
+    The last deleted first.
+    """
     from sda_daemon.library import trash
 
     library = open_library(models_dir, config)
@@ -133,7 +139,7 @@ def _print_trash(items: Sequence[TrashedModel]) -> None:
         )
         for item in items
     ]
-    console.print(fitting_table(columns, rows, console.width))
+    print_table(console, columns, rows)
 
 
 def restore_models(

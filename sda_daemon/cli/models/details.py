@@ -13,15 +13,15 @@ from sda_daemon.cli.output import (
     Column,
     clean,
     counted,
-    field_table,
-    fitting_table,
     human_date,
     human_duration,
     human_number,
     human_size,
     make_console,
     note,
+    print_fields,
     print_json,
+    print_table,
 )
 
 if TYPE_CHECKING:
@@ -34,11 +34,14 @@ EXAMPLES = examples(
     "sda-daemon models show 1a2ff958",
     "sda-daemon models show 'field-recordings epoch 190' --json | jq .provenance",
 )
-_BAR = 20
+_BAR = 10
 
 
 def show_model(model: Model, as_json: AsJson = False, models_dir: ModelsDir = None, config: ConfigFile = None) -> None:
-    """Show everything about one model: description, training, sliders, and where it came from."""
+    """Show everything about one model.
+
+    What it is called, how it was trained, its sliders, and where it came from.
+    """
     from sda_daemon.errors import ModelFileError
     from sda_daemon.library.header import read_model_details
 
@@ -64,9 +67,7 @@ def show_model(model: Model, as_json: AsJson = False, models_dir: ModelsDir = No
         print_sliders(console, details.analysis)
     if details.header.provenance:
         console.print("\nProvenance", style="bold")
-        console.print(
-            field_table((key.replace("_", " "), str(value)) for key, value in details.header.provenance.items())
-        )
+        print_fields(console, [(key.replace("_", " "), str(value)) for key, value in details.header.provenance.items()])
 
 
 def document(entry: ModelEntry, path: Path, details: ModelDetails | None, problem: str) -> dict[str, Any]:
@@ -101,44 +102,41 @@ def _print_description(console: Console, entry: ModelEntry, path: Path) -> None:
         dataset += f", {counted(entry.dataset_file_count, 'file')}"
     if entry.dataset_total_duration_s:
         dataset += f", {human_duration(entry.dataset_total_duration_s)}"
-    console.print(
-        field_table(
-            [
-                ("id", entry.model_id),
-                ("file", str(path)),
-                ("size", human_size(entry.file_size_bytes)),
-                ("saved", human_date(entry.save_date)),
-                ("tags", ", ".join(entry.tags) or "-"),
-                ("dataset", dataset),
-            ]
-        )
+    print_fields(
+        console,
+        [
+            ("id", entry.model_id),
+            ("file", str(path)),
+            ("size", human_size(entry.file_size_bytes)),
+            ("saved", human_date(entry.save_date)),
+            ("tags", ", ".join(entry.tags) or "-"),
+            ("dataset", dataset),
+        ],
     )
 
 
 def _print_training(console: Console, entry: ModelEntry, details: ModelDetails) -> None:
     parameters = sum(_count(outline.shape) for outline in details.weights.values())
     console.print("\nTraining", style="bold")
-    console.print(
-        field_table(
-            [
-                ("date", human_date(entry.training_date)),
-                ("epoch", str(entry.training_epochs)),
-                ("training loss", human_number(entry.final_train_loss)),
-                ("validation loss", human_number(entry.final_val_loss)),
-                *((key.replace("_", " "), config_text(value)) for key, value in details.training_config.items()),
-            ]
-        )
+    print_fields(
+        console,
+        [
+            ("date", human_date(entry.training_date)),
+            ("epoch", str(entry.training_epochs)),
+            ("training loss", human_number(entry.final_train_loss)),
+            ("validation loss", human_number(entry.final_val_loss)),
+            *((key.replace("_", " "), config_text(value)) for key, value in details.training_config.items()),
+        ],
     )
     console.print("\nModel", style="bold")
-    console.print(
-        field_table(
-            [
-                ("latent dimensions", str(details.header.latent_dim or "-")),
-                ("decoder activation", details.decoder_activation or "-"),
-                ("weights", f"{counted(len(details.weights), 'tensor')}, {parameters:,} numbers"),
-                ("spectrogram", config_text(details.spectrogram_config)),
-            ]
-        )
+    print_fields(
+        console,
+        [
+            ("latent dimensions", str(details.header.latent_dim or "-")),
+            ("decoder activation", details.decoder_activation or "-"),
+            ("weights", f"{counted(len(details.weights), 'tensor')}, {parameters:,} numbers"),
+            ("spectrogram", config_text(details.spectrogram_config)),
+        ],
     )
 
 
@@ -184,11 +182,11 @@ def print_sliders(console: Console, analysis: Mapping[str, Any]) -> None:
         Column("  #"),
         Column("Label", least=10),
         Column("Variance", right=True),
-        Column("", least=4, rank=2, style="green"),
+        Column("", rank=2, style="green"),
         Column("Safe range"),
         Column("Goes with", least=12, rank=1),
     ]
-    console.print(fitting_table(columns, rows, console.width))
+    print_table(console, columns, rows)
 
 
 def _list(analysis: Mapping[str, Any], key: str) -> list[Any]:

@@ -15,13 +15,13 @@ from sda_daemon.cli.output import (
     Column,
     clean,
     counted,
-    fitting_table,
     human_date,
     human_number,
     human_size,
     make_console,
     note,
     print_json,
+    print_table,
 )
 
 if TYPE_CHECKING:
@@ -137,7 +137,10 @@ def search_models(
     models_dir: ModelsDir = None,
     config: ConfigFile = None,
 ) -> None:
-    """List the models whose name or description contains a text; case does not matter."""
+    """List the models whose name or description contains a text.
+
+    Case does not matter.
+    """
     _print_found(query, sort, reverse, tag, limit, columns, as_json, models_dir, config)
 
 
@@ -193,6 +196,10 @@ COLUMNS: tuple[tuple[Column, Callable[[ModelEntry], str]], ...] = (
 )
 
 
+_ROOM_FOR_TIMES = 100
+"""In a narrower terminal the day alone says when a model was saved."""
+
+
 def _print_table(entries: Sequence[ModelEntry], everyone: Sequence[ModelEntry]) -> None:
     from sda_daemon.library.lookup import short_ids
 
@@ -200,4 +207,7 @@ def _print_table(entries: Sequence[ModelEntry], everyone: Sequence[ModelEntry]) 
     console = make_console()
     columns = [column for column, _ in COLUMNS] + [Column("Id", style="yellow")]
     rows = [[*(show(entry) for _, show in COLUMNS), short[entry.model_id]] for entry in entries]
-    console.print(fitting_table(columns, rows, console.width))
+    if console.width < _ROOM_FOR_TIMES:
+        at = [column.title for column in columns].index("Saved")
+        rows = [[*row[:at], row[at][:10], *row[at + 1 :]] for row in rows]
+    print_table(console, columns, rows)

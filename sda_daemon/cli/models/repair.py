@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sda_daemon.cli.library import open_library
 from sda_daemon.cli.options import AsJson, ConfigFile, ModelsDir, Yes, examples
-from sda_daemon.cli.output import Column, ask, counted, fitting_table, make_console, note, print_json
+from sda_daemon.cli.output import Column, ask, counted, make_console, note, print_json, print_table
 from sda_daemon.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ def repair_library(
     models_dir: ModelsDir = None,
     config: ConfigFile = None,
 ) -> int:
-    """Make the index agree with the files in the folder; no model file is changed or deleted."""
+    """Make the index agree with the files in the folder.
+
+    Shows the plan and asks before it does anything. No model file is changed or deleted.
+    """
     library = open_library(models_dir, config)
     plan = library.plan_repair()
     if not as_json:
@@ -37,6 +41,7 @@ def repair_library(
         if not ask(f"Make {counted(_changes(plan), 'change')} of the index?", yes=yes):
             note("Nothing was changed.")
             return ExitCode.FAILED
+        logging.getLogger("sda_daemon").setLevel(logging.ERROR)  # the plan has told all of it already
         library.apply_repair(plan)
         applied = True
     if as_json:
@@ -86,4 +91,4 @@ def _print_plan(plan: RepairPlan) -> None:
         Column("Why", least=24, rank=1),
     ]
     rows = [(finding.kind.value, _WORDS[_action(finding)], finding.file, finding.reason) for finding in plan.findings]
-    console.print(fitting_table(columns, rows, console.width))
+    print_table(console, columns, rows)

@@ -9,7 +9,7 @@ import typer
 
 from sda_daemon.cli.library import find_models, open_library
 from sda_daemon.cli.options import AsJson, ConfigFile, ModelsDir, examples
-from sda_daemon.cli.output import Column, counted, fitting_table, make_console, note, print_json
+from sda_daemon.cli.output import Column, counted, make_console, note, print_json, print_table
 from sda_daemon.cli.progress import progress
 from sda_daemon.errors import ExitCode
 
@@ -27,14 +27,17 @@ EXAMPLES = examples(
 def verify_library(
     model: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL...]", help="Only these models; without any, all.", show_default=False),
+        typer.Argument(metavar="MODEL", help="Only these models; without any, all.", show_default=False),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="How many at the same time.")] = 1,
     as_json: AsJson = False,
     models_dir: ModelsDir = None,
     config: ConfigFile = None,
 ) -> int:
-    """Open every model and check that its weights are the ones that it was made with; 65 if any is bad."""
+    """Open every model and check its weights against the recorded digest.
+
+    Exits with 65 if a model is broken, missing, or has other weights than it was made with.
+    """
     from sda_daemon.conversion.verification import check_files, check_model
 
     library = open_library(models_dir, config)
@@ -75,7 +78,7 @@ def _print_verdicts(entries: Sequence[ModelEntry], verdicts: Sequence[Verdict]) 
         (verdict.kind.value, entry.name, entry.file_path, entry.model_id[:8])
         for entry, verdict in zip(entries, verdicts, strict=True)
     ]
-    console.print(fitting_table(columns, rows, console.width))
+    print_table(console, columns, rows)
     for verdict in verdicts:
         if verdict.is_bad:
             note(f"sda-daemon: {verdict.path}: {verdict.reason}")

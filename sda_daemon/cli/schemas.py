@@ -1,0 +1,236 @@
+"""What each command prints with `--json`: the schemas that the documents show and the tests hold the output to.
+
+Only the documents and the tests import this module; a command need not wait for it. Keys are only ever
+added; one that goes or changes its meaning means a new major version.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Entry(_Document):
+    """One model of the index: its 16 fields, dates in ISO 8601."""
+
+    model_id: str
+    name: str
+    description: str
+    file_path: str = Field(description="Bare file name in the models folder.")
+    file_size_bytes: int
+    dataset_name: str
+    dataset_file_count: int
+    dataset_total_duration_s: float
+    training_date: str
+    save_date: str
+    training_epochs: int
+    final_train_loss: float | None = Field(description="null if it is infinite or no number.")
+    final_val_loss: float | None = Field(description="null if it is infinite or no number.")
+    has_analysis: bool
+    n_active_components: int
+    tags: list[str]
+
+
+class Tensor(_Document):
+    """Name, type, shape and size of a tensor; its values are not read."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    size_bytes: int
+
+
+class Details(Entry):
+    """One model with what its file says; these keys are null if the file cannot be read."""
+
+    path: str
+    problem: str | None = Field(description="Why the file cannot be read.")
+    latent_dim: int | None
+    decoder_activation: str | None
+    spectrogram_config: dict[str, Any] | None
+    training_config: dict[str, Any] | None
+    analysis: dict[str, Any] | None = Field(description="The latent analysis, arrays as lists.")
+    provenance: dict[str, Any] | None = Field(description="Where it came from; empty for files of other programs.")
+    weights: list[Tensor]
+
+
+class Exported(_Document):
+    """A copied model file."""
+
+    model_id: str
+    name: str
+    path: str
+
+
+class Deleted(_Document):
+    """A deleted model."""
+
+    model_id: str
+    name: str
+    file_path: str
+    trashed: bool = Field(description="Whether `restore` can bring it back.")
+
+
+class Trashed(Entry):
+    """A model in the trash: its entry as it was."""
+
+    path: str
+    deleted_at: str
+
+
+class FindingDocument(_Document):
+    """One disagreement between index and folder."""
+
+    kind: Literal["missing", "outside", "shared", "orphan", "copy", "moved", "changed", "invalid"]
+    file: str
+    reason: str
+    action: Literal["add", "remove", "update", "none"]
+    old_model_id: str | None
+    new_model_id: str | None
+
+
+class Repair(_Document):
+    """The plan of a repair, and whether it was carried out."""
+
+    applied: bool
+    entries: int = Field(description="Entries of the index when the plan was made.")
+    findings: list[FindingDocument]
+
+
+class Verified(_Document):
+    """The check of one model."""
+
+    model_id: str
+    name: str
+    file_path: str
+    result: Literal["ok", "unrecorded", "changed", "broken", "missing"]
+    reason: str
+    recorded_digest: str | None
+    weights_digest: str | None
+
+
+class ConvertSummary(_Document):
+    """How many checkpoints became what."""
+
+    added: int
+    updated: int
+    duplicate: int
+    failed: int
+
+
+class ConvertResult(_Document):
+    """What became of one checkpoint, or would have in a dry run."""
+
+    path: str
+    action: Literal["added", "updated", "duplicate", "failed"]
+    model_id: str | None
+    name: str | None
+    file_path: str | None
+    cause: str | None = Field(description="Static name of why it failed.")
+    reason: str | None
+    duration_s: float
+
+
+class Convert(_Document):
+    """A run of `convert`."""
+
+    dry_run: bool
+    duration_s: float
+    summary: ConvertSummary
+    results: list[ConvertResult]
+
+
+class InspectKey(_Document):
+    """One key of the file's dict."""
+
+    key: str
+    what: str
+    size_bytes: int = Field(description="Bytes of the tensors in it.")
+
+
+class InspectVerdict(_Document):
+    """Whether the file would convert or open."""
+
+    result: Literal["ok", "unrecorded", "changed", "broken", "missing"]
+    cause: str | None
+    reason: str | None
+    weights_digest: str | None
+
+
+class Inspect(_Document):
+    """All that was found out about a file."""
+
+    path: str
+    size_bytes: int
+    kind: str
+    container: str
+    version: int | None
+    parts: int
+    verdict: InspectVerdict | None = Field(description="null with --no-check.")
+    problems: list[str]
+    names: dict[str, Literal["safe", "torch", "numpy", "foreign", "refused"]]
+    keys: list[InspectKey]
+    weights: list[Tensor]
+    numbers: dict[str, float | None]
+    training_config: dict[str, Any]
+    spectrogram_config: dict[str, Any]
+    metadata: dict[str, Any]
+    provenance: dict[str, Any]
+    analysis: dict[str, Any] | None
+    curves: dict[str, list[list[float]]] = Field(description="Lists of [epoch, loss] by name.")
+
+
+class EventDocument(_Document):
+    """One kind of event."""
+
+    name: str
+    level: Literal["debug", "info", "warning", "error"]
+    when: str
+    fields: list[str]
+
+
+class _Entries(RootModel[list[Entry]]):
+    pass
+
+
+class _Exports(RootModel[list[Exported]]):
+    pass
+
+
+class _Deletions(RootModel[list[Deleted]]):
+    pass
+
+
+class _Trash(RootModel[list[Trashed]]):
+    pass
+
+
+class _Verifications(RootModel[list[Verified]]):
+    pass
+
+
+class _Events(RootModel[list[EventDocument]]):
+    pass
+
+
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "convert": Convert,
+    "inspect": Inspect,
+    "models list": _Entries,
+    "models search": _Entries,
+    "models show": Details,
+    "models export": _Exports,
+    "models edit": _Entries,
+    "models delete": _Deletions,
+    "models trash": _Trash,
+    "models restore": _Entries,
+    "models repair": Repair,
+    "models verify": _Verifications,
+    "events": _Events,
+}
+"""The schema of each command's `--json`."""
