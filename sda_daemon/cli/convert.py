@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "sda-daemon convert checkpoint_epoch0190.pt --models-dir models",
-    "sda-daemon convert runs/ 'old/**/*.pt' --jobs 4      with the config's library and templates",
-    "sda-daemon convert runs/ --dry-run                   what would become of each",
+    "sda-daemon convert runs/ 'old/**/*.pt' --jobs 4    as the config says",
+    "sda-daemon convert runs/ --dry-run                 what would happen",
     "sda-daemon convert x.pt --name '{{ run }} take {{ epoch }}' --tag rain",
 )
 DEFAULT_PATTERNS = ("*.pt", "*.pth", "*.ckpt")
@@ -208,7 +208,8 @@ class _Printer:
         if self._quiet:
             return
         if result.entry is None:
-            note(f"sda-daemon: {clean(result.reason)}")
+            here = f"{Path.cwd()}/"
+            note(f"sda-daemon: {result.reason.replace(here, '')}")
             return
         entry = result.entry
         path = _short_path(result.path)

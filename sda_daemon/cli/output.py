@@ -77,7 +77,12 @@ def finite(value: Any) -> Any:
 
 def note(text: str) -> None:
     """Tell a person something that is not the result: on stderr, so that pipes stay clean."""
-    typer.echo(text, err=True)
+    typer.echo("\n".join(clean(line) for line in text.split("\n")), err=True)
+
+
+def say(text: str) -> None:
+    """Print one line of the result."""
+    typer.echo(clean(text))
 
 
 def ask(question: str, *, yes: bool) -> bool:

@@ -19,6 +19,7 @@ from sda_daemon.cli.output import (
     note,
     print_json,
     print_table,
+    say,
 )
 from sda_daemon.errors import ExitCode
 
@@ -67,7 +68,7 @@ def delete_models(
         print_json([_document(entry, trashed=not purge) for entry in entries])
         return ExitCode.OK
     for entry in entries:
-        typer.echo(f"deleted {entry.name!r} for good" if purge else f"moved {entry.name!r} to the trash")
+        say(f"deleted {entry.name!r} for good" if purge else f"moved {entry.name!r} to the trash")
     if not purge:
         note(f"Bring back with: sda-daemon models restore {entries[0].model_id[:8]}")
     return ExitCode.OK
@@ -112,7 +113,7 @@ def show_trash(
     if as_json:
         print_json([_trashed_document(item) for item in items])
     else:
-        typer.echo(f"deleted {counted(len(items), 'model')} for good, {total}")
+        say(f"deleted {counted(len(items), 'model')} for good, {total}")
     return ExitCode.OK
 
 
@@ -158,4 +159,4 @@ def restore_models(
         print_json([entry.to_dict() for entry in restored])
         return
     for entry in restored:
-        typer.echo(f"restored {entry.name!r} as {entry.file_path}")
+        say(f"restored {entry.name!r} as {entry.file_path}")

@@ -8,7 +8,7 @@ import typer
 
 from sda_daemon.cli.library import find_models, open_library
 from sda_daemon.cli.options import AsJson, ConfigFile, Models, ModelsDir, examples
-from sda_daemon.cli.output import print_json
+from sda_daemon.cli.output import print_json, say
 
 EXAMPLES = examples(
     "sda-daemon models edit 1a2ff958 --name 'Rain on tin' --tag keeper",
@@ -63,7 +63,7 @@ def edit_models(
     for entry in entries:
         edited.append(edit_model(library, entry.model_id, change))
         if not as_json:
-            typer.echo(_sentence(entry.name, edited[-1].name, edited[-1].file_path))
+            say(_sentence(entry.name, edited[-1].name, edited[-1].file_path))
     if as_json:
         print_json([entry.to_dict() for entry in edited])
 

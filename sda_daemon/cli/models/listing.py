@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from sda_daemon.library import ModelEntry
 
 LIST_EXAMPLES = examples(
-    "sda-daemon models list --sort val_loss --limit 10    the ten best",
-    "sda-daemon models list --tag rain --tag drone        those with any of these tags",
-    "sda-daemon models list --format id,val_loss,file     tab-separated, for scripts",
+    "sda-daemon models list --sort val_loss --limit 10   the ten best",
+    "sda-daemon models list --tag rain --tag drone       with any of these",
+    "sda-daemon models list --format id,val_loss,file    for scripts",
     "sda-daemon models list --json | jq '.[].name'",
 )
 SEARCH_EXAMPLES = examples(

@@ -47,7 +47,7 @@ def repair_library(
     if as_json:
         print_json({"applied": applied, "entries": plan.entries, "findings": [_document(f) for f in plan.findings]})
     elif applied:
-        typer.echo(f"repaired: {plan.removed} removed, {plan.added} added; now {counted(library.count(), 'model')}")
+        say(f"repaired: {plan.removed} removed, {plan.added} added; now {counted(library.count(), 'model')}")
     elif plan.changes_index:
         note("Nothing was changed: this was a dry run.")
     return ExitCode.OK
@@ -81,7 +81,7 @@ _WORDS = {"update": "refresh entry", "add": "add entry", "remove": "remove entry
 
 def _print_plan(plan: RepairPlan) -> None:
     if not plan.findings:
-        typer.echo(f"The index agrees with the folder: {counted(plan.entries, 'model')}.")
+        say(f"The index agrees with the folder: {counted(plan.entries, 'model')}.")
         return
     console = make_console()
     columns = [

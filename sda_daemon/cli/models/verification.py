@@ -83,4 +83,4 @@ def _print_verdicts(entries: Sequence[ModelEntry], verdicts: Sequence[Verdict]) 
         if verdict.is_bad:
             note(f"sda-daemon: {verdict.path}: {verdict.reason}")
     counts = {kind: sum(v.kind == kind for v in verdicts) for kind in dict.fromkeys(v.kind for v in verdicts)}
-    typer.echo(f"{counted(len(verdicts), 'model')}: " + ", ".join(f"{n} {kind.value}" for kind, n in counts.items()))
+    say(f"{counted(len(verdicts), 'model')}: " + ", ".join(f"{n} {kind.value}" for kind, n in counts.items()))
