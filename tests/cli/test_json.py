@@ -27,7 +27,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     "models delete": [("1a2f", "--yes", *M), ("9c0d41", "--purge", "--yes", *M)],
     "models trash": [M, ("--empty", "--yes", *M)],
     "models restore": [("9c0d41", *M)],
-    "models repair": [M, ("--dry-run", *M), ("--yes", *M)],
+    "models repair": [("--dry-run", *M), ("--yes", *M), M],
     "models verify": [M],
     "events": [(), ("library",)],
 }
@@ -37,7 +37,7 @@ def prepare(command: str, library: Path) -> None:
     """Bring the library into a state in which the command has something to say."""
     if command in ("models trash", "models restore"):
         run("models", "delete", "9c0d41", "--yes", *M, cwd=library)
-    if command == "models repair":
+    if command == "models repair" and not (library / "models" / "junk.sda").exists():
         (library / "models" / "rain_on_tin.sda").rename(library / "models" / "moved.sda")
         (library / "models" / "junk.sda").write_bytes(b"junk")
 

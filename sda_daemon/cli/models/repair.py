@@ -9,7 +9,7 @@ import typer
 
 from sda_daemon.cli.library import open_library
 from sda_daemon.cli.options import AsJson, ConfigFile, ModelsDir, Yes, examples
-from sda_daemon.cli.output import Column, ask, counted, make_console, note, print_json, print_table
+from sda_daemon.cli.output import Column, ask, counted, make_console, note, print_json, print_table, say
 from sda_daemon.errors import ExitCode
 
 if TYPE_CHECKING:

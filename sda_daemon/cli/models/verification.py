@@ -9,7 +9,7 @@ import typer
 
 from sda_daemon.cli.library import find_models, open_library
 from sda_daemon.cli.options import AsJson, ConfigFile, ModelsDir, examples
-from sda_daemon.cli.output import Column, counted, make_console, note, print_json, print_table
+from sda_daemon.cli.output import Column, counted, make_console, note, print_json, print_table, say
 from sda_daemon.cli.progress import progress
 from sda_daemon.errors import ExitCode
 
