@@ -27,7 +27,7 @@ def draw_curves(curves: Mapping[str, Points], width: int, height: int = 10, *, a
 
     """
     drawn = {name: list(points) for name, points in curves.items() if points}
-    if not drawn or width < 20 or height < 3:
+    if not drawn or width < 30 or height < 3:
         return []
     values = [y for points in drawn.values() for _, y in points]
     low, high = min(values), max(values)
@@ -67,12 +67,12 @@ def _scale(value: float, low: float, high: float, *, is_log: bool) -> float:
     if high <= low:
         return 0.5
     if is_log:
-        return math.log(value / low) / math.log(high / low)
+        return (math.log(max(value, low)) - math.log(low)) / (math.log(high) - math.log(low))
     return (value - low) / (high - low)
 
 
 def _unscale(share: float, low: float, high: float, *, is_log: bool) -> float:
-    return low * (high / low) ** share if is_log else low + (high - low) * share
+    return math.exp(math.log(low) + (math.log(high) - math.log(low)) * share) if is_log else low + (high - low) * share
 
 
 def _at(points: Points, x: float) -> float | None:

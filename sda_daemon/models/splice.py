@@ -55,7 +55,10 @@ def replace_value(pickle_data: bytes, key: str, value: Mapping[str, Any]) -> byt
     """
     if outline_pickle(pickle_data).end != len(pickle_data):
         raise ValueError("there is something behind the pickle's end")
-    walk = _walk(pickle_data, key)
+    try:
+        walk = _walk(pickle_data, key)
+    except (IndexError, KeyError) as error:
+        raise ValueError("its operations do not fit together") from error
     if walk.value is None:
         raise ValueError(f"it has no {key!r}")
     begin, end = walk.value

@@ -1,0 +1,130 @@
+"""Deleting models and bringing them back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sda_daemon.errors import LibraryError, ModelExistsError
+from sda_daemon.library import ModelEntry, ModelLibrary, trash
+from sda_daemon.models import ModelMetadata, save_model_from_checkpoint
+
+Library = tuple[ModelLibrary, list[ModelEntry]]
+
+
+@pytest.fixture
+def two(tmp_path: Path, small_checkpoints: Callable[..., Path]) -> Library:
+    """A library with two models."""
+    models = tmp_path / "models"
+    for seed in range(2):
+        save_model_from_checkpoint(small_checkpoints(seed), ModelMetadata(f"id-{seed}", f"Model {seed}"), models)
+    library = ModelLibrary(models)
+    return library, library.list_all(sort_by="name", reverse=False)
+
+
+def test_there_and_back(two: Library) -> None:
+    """Entry, file name and content are what they were; the trash is empty again."""
+    library, (first, _) = two
+    content = (library.models_dir / first.file_path).read_bytes()
+    (item,) = trash.discard(library, [first])
+    assert library.get(first.model_id) is None
+    assert not (library.models_dir / first.file_path).exists()
+    assert library.plan_repair().findings == ()
+    assert [found.entry for found in trash.list_trash(library.models_dir)] == [first]
+    assert item.path.read_bytes() == content
+    assert trash.restore(library, trash.list_trash(library.models_dir)) == [first]
+    assert (library.models_dir / first.file_path).read_bytes() == content
+    assert ModelLibrary(library.models_dir).get(first.model_id) == first
+    assert list((library.models_dir / trash.TRASH_FOLDER).iterdir()) == []
+
+
+def test_a_taken_file_name_gets_a_number(two: Library) -> None:
+    """Restoring never overwrites what has the old name by now."""
+    library, (first, second) = two
+    trash.discard(library, [first])
+    (library.models_dir / second.file_path).rename(library.models_dir / first.file_path)
+    library.repair_index()
+    (back,) = trash.restore(library, trash.list_trash(library.models_dir))
+    assert back.file_path != first.file_path
+    assert library.plan_repair().findings == ()
+    assert library.count() == 2
+
+
+def test_a_model_that_is_there_again_is_not_restored(two: Library) -> None:
+    """Two models of one id cannot be; the one in the trash stays there."""
+    library, (first, _) = two
+    source = (library.models_dir / first.file_path).read_bytes()
+    trash.discard(library, [first])
+    (library.models_dir / first.file_path).write_bytes(source)
+    library.repair_index()
+    with pytest.raises(ModelExistsError, match="again"):
+        trash.restore(library, trash.list_trash(library.models_dir))
+    assert len(trash.list_trash(library.models_dir)) == 1
+
+
+def test_the_same_name_twice_in_the_trash(two: Library) -> None:
+    """A second deletion within the same second does not replace the first."""
+    library, (first, _) = two
+    source = (library.models_dir / first.file_path).read_bytes()
+    for _ in range(3):
+        trash.discard(library, [first])
+        (library.models_dir / first.file_path).write_bytes(source)
+        library.repair_index()
+    assert len(trash.list_trash(library.models_dir)) == 3
+
+
+def test_without_its_note_a_file_tells_itself(two: Library) -> None:
+    """Restoring needs the note only for the old file name."""
+    library, (first, _) = two
+    (item,) = trash.discard(library, [first])
+    item.path.with_name(item.path.name + ".json").write_text("{broken")
+    (back,) = trash.restore(library, trash.list_trash(library.models_dir))
+    assert (back.model_id, back.name) == (first.model_id, first.name)
+
+
+def test_a_doctored_note_leads_nowhere(two: Library) -> None:
+    """A note that names a path out of the folder is not believed."""
+    library, (first, _) = two
+    (item,) = trash.discard(library, [first])
+    note = item.path.with_name(item.path.name + ".json")
+    note.write_text(note.read_text().replace(f'"{first.file_path}"', '"../escaped.sda"'))
+    (back,) = trash.restore(library, trash.list_trash(library.models_dir))
+    assert "/" not in back.file_path
+    assert not (library.models_dir.parent / "escaped.sda").exists()
+
+
+def test_links_are_not_followed(two: Library, tmp_path: Path) -> None:
+    """A trash that is a link to somewhere else is refused; a linked file in it is passed over."""
+    library, (first, second) = two
+    trash.discard(library, [first])
+    folder = library.models_dir / trash.TRASH_FOLDER
+    (folder / "link.sda").symlink_to(library.models_dir / second.file_path)
+    assert len(trash.list_trash(library.models_dir)) == 1
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LibraryError, match="symbolic link"):
+        trash.discard(library, [second])
+    assert trash.list_trash(library.models_dir) == []
+    assert library.get(second.model_id) is not None
+
+
+def test_purged_and_emptied_is_gone(two: Library) -> None:
+    """No file and no note is left."""
+    library, (first, second) = two
+    assert trash.purge(library, [first]) == 1
+    trash.discard(library, [second])
+    assert trash.empty(library.models_dir, trash.list_trash(library.models_dir)) == 1
+    assert not list(library.models_dir.rglob("*.sda"))
+    assert not (library.models_dir / trash.TRASH_FOLDER).exists()
+    assert library.count() == 0
+
+
+def test_an_entry_without_a_file_only_leaves_the_index(two: Library) -> None:
+    """There is nothing to keep of it."""
+    library, (first, _) = two
+    (library.models_dir / first.file_path).unlink()
+    assert trash.discard(library, [first]) == []
+    assert library.count() == 1
+    assert trash.list_trash(library.models_dir) == []

@@ -1,0 +1,156 @@
+"""Editing a model: other words, the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sda_daemon.errors import BrokenModelError, UneditableModelError, UnknownModelError
+from sda_daemon.library import ModelLibrary
+from sda_daemon.models import ModelMetadata, load_model, save_model_from_checkpoint
+from sda_daemon.models.editing import MetadataChange, edit_model
+
+Made = tuple[ModelLibrary, str, Path]
+
+
+@pytest.fixture
+def made(tmp_path: Path, small_checkpoints: Callable[..., Path]) -> Made:
+    """A library with one model; its id and its file."""
+    metadata = ModelMetadata("id-0", "Rain", description="old words", tags=["a", "b"])
+    path = save_model_from_checkpoint(small_checkpoints(0, with_analysis=True), metadata, tmp_path / "models")
+    return ModelLibrary(tmp_path / "models"), metadata.model_id, path
+
+
+def parts(path: Path) -> dict[str, bytes]:
+    """Return every part of a model's zip but the pickle."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if not name.endswith("data.pkl")}
+
+
+def content(path: Path) -> dict[str, Any]:
+    """Return a model file's dict, read by torch alone."""
+    loaded: dict[str, Any] = torch.load(path, weights_only=False)
+    return loaded
+
+
+def test_words_change_and_weights_do_not(made: Made) -> None:
+    """All parts but the pickle are the same bytes; in the dict only the metadata differs."""
+    library, model_id, path = made
+    before, before_parts = content(path), parts(path)
+    change = MetadataChange("Rain on tin", "new\nwords ✓", "barn", 12, 754.5, tags=("C", "a"), untags=("B",))
+    entry = edit_model(library, model_id, change)
+    after = content(path)
+    assert parts(path) == before_parts
+    assert after["metadata"] == {
+        **before["metadata"],
+        "name": "Rain on tin",
+        "description": "new\nwords ✓",
+        "dataset_name": "barn",
+        "dataset_file_count": 12,
+        "dataset_total_duration_s": 754.5,
+        "tags": ["a", "C"],
+    }
+    assert list(after) == list(before)
+    for key in before.keys() - {"metadata", "model_state_dict", "latent_analysis"}:
+        assert after[key] == before[key], key
+    for name, tensor in before["model_state_dict"].items():
+        assert torch.equal(after["model_state_dict"][name], tensor)
+    assert (before["latent_analysis"]["pca_mean"] == after["latent_analysis"]["pca_mean"]).all()
+    assert entry.file_path == path.name
+    assert entry == ModelLibrary(library.models_dir).get(model_id)
+    assert entry.file_size_bytes == path.stat().st_size
+
+
+def test_an_edited_model_opens_everywhere(made: Made) -> None:
+    """Torch maps it, this program loads it, and its zip is sound."""
+    library, model_id, path = made
+    for number in range(3):
+        edit_model(library, model_id, MetadataChange(name=f"take {number}" * (number + 1)))
+    assert torch.load(path, weights_only=False, mmap=True)["metadata"]["name"] == "take 2" * 3
+    loaded = load_model(path)
+    assert loaded.metadata.name == "take 2" * 3
+    assert loaded.analysis is not None
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+    assert library.plan_repair().findings == ()
+
+
+def test_old_words_are_gone_from_the_file(made: Made) -> None:
+    """What was taken out of a description cannot be found in the file."""
+    library, model_id, path = made
+    edit_model(library, model_id, MetadataChange(description=""))
+    assert b"old words" not in path.read_bytes()
+
+
+def test_files_of_the_training_application_keep_their_enum(tmp_path: Path) -> None:
+    """A foreign class in the file stays as it is: only its own program can know what it means."""
+    from sda_daemon.demo.checkpoints import checkpoint_dict, small_model, write_checkpoint
+
+    models = tmp_path / "models"
+    dictionary = checkpoint_dict(small_model(3).state_dict())
+    metadata = ModelMetadata("id-1", "Theirs").to_dict()
+    write_checkpoint(
+        models / "theirs.sda", {**dictionary, "format": "sda_model", "latent_dim": 8, "metadata": metadata}
+    )
+    library = ModelLibrary(models)
+    library.repair_index()
+    edit_model(library, "id-1", MetadataChange(name="Ours now"))
+    with zipfile.ZipFile(models / "theirs.sda") as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        assert b"OverfittingPreset" in archive.read(name)
+    assert load_model(models / "theirs.sda").metadata.name == "Ours now"
+
+
+def test_a_flipped_bit_in_the_weights_is_noticed(made: Made) -> None:
+    """The copy checks every checksum: a damaged file is not given fresh ones."""
+    library, model_id, path = made
+    with zipfile.ZipFile(path) as archive:
+        biggest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    data = bytearray(path.read_bytes())
+    data[biggest.header_offset + 200 + biggest.file_size // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BrokenModelError, match="damaged"):
+        edit_model(library, model_id, MetadataChange(name="x"))
+    assert path.read_bytes() == data
+    assert not [item for item in library.models_dir.iterdir() if item.name.startswith(".sda-work")]
+
+
+def test_a_compressed_file_is_refused(made: Made) -> None:
+    """Torch never compresses; such a file is not for us to rewrite."""
+    library, model_id, path = made
+    everything = {}
+    with zipfile.ZipFile(path) as archive:
+        everything = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in everything.items():
+            kind = zipfile.ZIP_STORED if name.endswith("data.pkl") else zipfile.ZIP_DEFLATED
+            archive.writestr(name, data, kind)
+    library.repair_index()
+    with pytest.raises(UneditableModelError, match="compressed"):
+        edit_model(library, model_id, MetadataChange(name="x"))
+
+
+def test_unknown_models(made: Made) -> None:
+    """No such id, or its file is gone: nothing happens."""
+    library, model_id, path = made
+    with pytest.raises(UnknownModelError):
+        edit_model(library, "nobody", MetadataChange(name="x"))
+    path.unlink()
+    with pytest.raises(UnknownModelError, match="is gone"):
+        edit_model(library, model_id, MetadataChange(name="x"))
+
+
+def test_a_copy_keeps_its_own_id(made: Made) -> None:
+    """A copied file has its original's id inside; its entry's id survives an edit and the next repair."""
+    library, model_id, path = made
+    (library.models_dir / "copy.sda").write_bytes(path.read_bytes())
+    library.repair_index()
+    (copy,) = [entry for entry in library.list_all() if entry.model_id != model_id]
+    edit_model(library, copy.model_id, MetadataChange(name="The copy"))
+    assert library.plan_repair().findings == ()
+    assert {entry.name for entry in library.list_all()} == {"Rain", "The copy"}
