@@ -22,6 +22,9 @@ PROGRAM = "sda-daemon"
 HELP = "Turns the checkpoints of small audio models into a library of finished models, in the background."
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
+STATUS_EXAMPLES = examples("sda-daemon status", "sda-daemon status --json | jq .failed")
+RETRY_EXAMPLES = examples("sda-daemon retry runs/rain/checkpoints/checkpoint_epoch0190.pt", "sda-daemon retry --all")
+
 app = typer.Typer(
     name=PROGRAM,
     help=HELP,
@@ -41,8 +44,8 @@ app = typer.Typer(
 app.command("run", epilog=run.EXAMPLES)(run.run)
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("inspect", epilog=inspection.EXAMPLES)(inspection.inspect_file)
-app.command("status")(status.status)
-app.command("retry")(status.retry)
+app.command("status", epilog=STATUS_EXAMPLES)(status.status)
+app.command("retry", epilog=RETRY_EXAMPLES)(status.retry)
 app.add_typer(models.app, name="models")
 app.command("events", epilog=event_list.EXAMPLES)(event_list.list_events)
 app.command("completion", epilog=completion.EXAMPLES)(completion.print_script)

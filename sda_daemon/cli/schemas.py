@@ -194,6 +194,50 @@ class EventDocument(_Document):
     fields: list[str]
 
 
+class StatusPaths(_Document):
+    """How many checkpoints, and the first of them."""
+
+    count: int
+    paths: list[str]
+
+
+class StatusFailure(_Document):
+    """A checkpoint that could not be converted."""
+
+    path: str
+    status: Literal["failed", "refused", "given_up"]
+    kind: str
+    reason: str
+    attempts: int
+    failed_at: str
+    next_try_in_s: float | None
+
+
+class StatusToday(_Document):
+    """What was done since midnight."""
+
+    converted: int
+    duplicates: int
+    failed: int
+
+
+class Status(_Document):
+    """What the daemon is doing; the daemon's own part is empty while it does not run."""
+
+    running: bool
+    daemon: dict[str, Any] | None = Field(
+        description="`pid`, `version`, `started_at`, `config`, `models_dir` and more."
+    )
+    config_state: dict[str, Any] | None = Field(description="When the config was last read, and what was refused.")
+    watches: list[dict[str, Any]] = Field(description="`path`, `observer`, `problem`.")
+    settling: StatusPaths
+    waiting: StatusPaths
+    converting: list[str]
+    incomplete: list[dict[str, Any]]
+    failed: list[StatusFailure]
+    today: StatusToday
+
+
 class _Entries(RootModel[list[Entry]]):
     pass
 
@@ -221,6 +265,7 @@ class _Events(RootModel[list[EventDocument]]):
 SCHEMAS: dict[str, type[BaseModel]] = {
     "convert": Convert,
     "inspect": Inspect,
+    "status": Status,
     "models list": _Entries,
     "models search": _Entries,
     "models show": Details,

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 
 def status(config: ConfigFile = None, as_json: AsJson = False) -> int:
-    """Show whether the daemon runs, what it watches, what waits, what failed. Exit 0 if it runs, 1 if not."""
+    """Show whether the daemon runs, and what it is doing.
+
+    What it watches, what is waiting, converting and incomplete, what failed and why, and what was done today.
+    Exits with 0 if it runs, 1 if not.
+    """
     from sda_daemon.config import find_config, load_config, state_folder
     from sda_daemon.daemon.locks import is_locked
 
@@ -145,11 +149,14 @@ def _local(moment: str) -> str:
 
 
 def retry(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...", help="Checkpoints that failed.")] = None,
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH", help="Checkpoints that failed.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that failed.")] = False,
     config: ConfigFile = None,
 ) -> int:
-    """Try failed checkpoints again: at once if the daemon runs, else when it starts."""
+    """Try failed checkpoints again.
+
+    At once if the daemon runs, else when it starts.
+    """
     from sda_daemon.config import find_config, load_config, state_folder
     from sda_daemon.daemon.locks import is_locked
     from sda_daemon.daemon.loop import RETRY_SIGNAL

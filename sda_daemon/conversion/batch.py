@@ -15,7 +15,7 @@ from sda_daemon.conversion.pool import ConversionPool
 from sda_daemon.conversion.publish import Action, publish
 from sda_daemon.errors import LibraryError
 from sda_daemon.intake.probe import look
-from sda_daemon.intake.scan import CheckpointNames, scan_checkpoints
+from sda_daemon.intake.scan import CheckpointNames, CheckpointScan
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.models.metadata import file_name_candidates
@@ -91,7 +91,7 @@ def find_sources(
         for match in matches:
             path = os.path.abspath(match)  # noqa: PTH100 - links stay as they are
             if Path(path).is_dir():
-                for inner in sorted(inner for inner, _ in scan_checkpoints(path, path, names)):
+                for inner in sorted(inner for inner, _ in CheckpointScan(path, path, names)):
                     add(inner, path)
             elif len(matches) == 1 or names.matches(str(Path(path).parent), path):
                 add(path)

@@ -72,4 +72,4 @@ def _judge(name: str) -> Judgement:
 
 
 def _is_standard(root: str) -> bool:
-    return root in sys.stdlib_module_names or root in ("nt", "pip", "setuptools")
+    return root in sys.stdlib_module_names or root in ("nt", "pip", "setuptools", "__builtin__")

@@ -30,11 +30,14 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     "models repair": [("--dry-run", *M), ("--yes", *M), M],
     "models verify": [M],
     "events": [(), ("library",)],
+    "status": [("--config", "sda-daemon.yaml")],
 }
 
 
 def prepare(command: str, library: Path) -> None:
     """Bring the library into a state in which the command has something to say."""
+    if command == "status":
+        run("run", "--once", "--config", "sda-daemon.yaml", cwd=library)
     if command in ("models trash", "models restore"):
         run("models", "delete", "9c0d41", "--yes", *M, cwd=library)
     if command == "models repair" and not (library / "models" / "junk.sda").exists():
