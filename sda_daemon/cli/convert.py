@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sda_daemon.cli.options import AsJson, ConfigFile, ModelsDir, examples
-from sda_daemon.cli.output import clean, human_duration, note, print_json
+from sda_daemon.cli.output import clean, human_duration, make_console, note, print_json
 from sda_daemon.cli.progress import progress
 from sda_daemon.errors import ExitCode
 
@@ -32,6 +32,9 @@ EXAMPLES = examples(
 )
 DEFAULT_PATTERNS = ("*.pt", "*.pth", "*.ckpt")
 _UNSET = {"show_default": False}
+_SHORTEST_PATH = 20
+_SCREEN = 20
+"""More lines than this push the first ones out of sight."""
 
 
 def convert(
@@ -108,6 +111,7 @@ def convert(
     if as_json:
         print_json(_document(results, time.monotonic() - began, dry_run=dry_run))
     elif len(results) != 1:
+        printer.tell_failures(results)
         summary = _summary(results, dry_run=dry_run) or "nothing to convert"
         note(f"{summary} in {human_duration(time.monotonic() - began)}")
     return ExitCode.FAILED if any(result.action is BatchAction.FAILED for result in results) else ExitCode.OK
@@ -197,30 +201,39 @@ class _Printer:
 
     def __init__(self, *, quiet: bool, dry_run: bool) -> None:
         self._quiet = quiet
+        self._width = make_console().width
         self._verbs = (
-            {"added": "would become", "updated": "would give sliders to", "duplicate": "is already"}
+            {"added": "would add", "updated": "would give sliders to", "duplicate": "has already"}
             if dry_run
-            else {"added": "is now", "updated": "gave sliders to", "duplicate": "is already"}
+            else {"added": "added", "updated": "gave sliders to", "duplicate": "has already"}
         )
 
-    def tell(self, result: BatchResult, say: Any) -> None:
-        """Print one result."""
+    def tell(self, result: BatchResult, say: Callable[[str], None]) -> None:
+        """Print one result on one line; on a narrow terminal the beginning of the path goes."""
         if self._quiet:
             return
         if result.entry is None:
-            here = f"{Path.cwd()}/"
-            note(f"sda-daemon: {result.reason.replace(here, '')}")
+            note(f"sda-daemon: {_short(result.reason)}")
             return
         entry = result.entry
-        path = _short_path(result.path)
-        verb = self._verbs[result.action.value]
-        say(clean(f"{path} {verb} {entry.name!r} ({entry.file_path}, {entry.model_id[:8]})"))
+        head = clean(f"{self._verbs[result.action.value]} {entry.name!r} ({entry.model_id[:8]}) from ")
+        path = clean(_short(result.path))
+        room = max(_SHORTEST_PATH, self._width - len(head))
+        say(head + (path if len(path) <= room else "…" + path[len(path) - room + 1 :]))
+
+    def tell_failures(self, results: list[BatchResult]) -> None:
+        """Name the failures once more where other lines have pushed them out of sight."""
+        failed = [result for result in results if result.entry is None]
+        if self._quiet or not failed or len(results) <= _SCREEN:
+            return
+        note("failed:")
+        for result in failed:
+            note(f"  {_short(result.path)}")
 
 
-def _short_path(path: str) -> str:
-    """Return a path relative to the working folder where it lies below it."""
-    here = f"{Path.cwd()}/"
-    return path.removeprefix(here)
+def _short(text: str) -> str:
+    """Return a text in which paths below the working folder are relative."""
+    return text.replace(f"{Path.cwd()}/", "")
 
 
 def _summary(results: list[BatchResult], *, dry_run: bool) -> str:

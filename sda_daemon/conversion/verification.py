@@ -116,7 +116,7 @@ def check_files(check: Callable[[str], Verdict], paths: Sequence[str], jobs: int
         max_workers=min(jobs, len(paths)),
         context=multiprocessing.get_context("spawn"),
         initializer=worker.initialize,
-        initargs=(MEMORY_LIMIT_BYTES, os.getpid()),
+        initargs=(MEMORY_LIMIT_BYTES, os.getpid(), None),
     )
     try:
         futures = [(path, pool.schedule(check, args=[path], timeout=TIME_LIMIT_S)) for path in paths]

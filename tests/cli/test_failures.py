@@ -278,5 +278,5 @@ def test_progress_bar_on_a_terminal_only(library: Path) -> None:
     assert code == 1
     assert "Converting" in shown
     assert "/4" in shown
-    assert "is now 'take0 epoch 7'" in shown.replace("\r\n", "\n")
+    assert "added 'take0 epoch 7'" in shown.replace("\r\n", "\n")
     assert "Converting" not in run("convert", "runs", "--models-dir", "other", cwd=library).stderr

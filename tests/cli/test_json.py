@@ -76,6 +76,16 @@ def test_json_values(library: Path) -> None:
     assert sum(math.prod(tensor["shape"]) * 4 for tensor in shown["weights"] if tensor["dtype"] == "float32") > 3e6
 
 
+def test_inspect_tells_what_a_conversion_would_say(library: Path) -> None:
+    """A good checkpoint would convert, a good model opens as recorded, a bad file is refused for its cause."""
+    good = run("inspect", "runs/take0/checkpoints/checkpoint_epoch0007.pt", "--json", cwd=library)
+    assert (good.code, good.json()["verdict"]["result"], good.stderr) == (0, "ok", "")
+    model = run("inspect", "models/rain_on_tin.sda", "--json", cwd=library)
+    assert (model.code, model.json()["verdict"]["result"]) == (0, "ok")
+    bad = run("inspect", "runs/bad.pt", "--json", cwd=library)
+    assert (bad.code, bad.json()["verdict"]["cause"]) == (65, "broken")
+
+
 def test_numbers_that_json_has_not_are_null(library: Path) -> None:
     """A training that was cancelled in mid-epoch has an infinite loss."""
     index = library / "models" / "model_library.json"
