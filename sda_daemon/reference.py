@@ -25,6 +25,7 @@ from sda_daemon.cli.schemas import SCHEMAS
 from sda_daemon.errors import ExitCode
 from sda_daemon.events import catalogue
 from sda_daemon.settings.schema import Settings
+from sda_daemon.templates import EXAMPLE_FACTS
 
 MADE_BY = "<!-- Written by `make docs` from {source}; changes here are lost. -->"
 HELP_WIDTH = 100
@@ -66,7 +67,21 @@ def config_reference() -> str:
             meaning = _cell(field.description or "")
             lines.append(f"| `{name}` | {unit or _type_text(field.annotation)} | {_cell(default)} | {meaning} |")
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_facts()]) + "\n"
+
+
+def _facts() -> Iterator[str]:
+    """Yield the table of what templates can use, with the example on which they are tried."""
+    yield "## Facts for templates"
+    yield ""
+    yield "Templates are Jinja2 in a sandbox. They can use these facts of a checkpoint; a fact that does not exist is an"
+    yield "error, found when the config is read, because every template is tried on this example. Write"
+    yield "`{{ sidecar.files | default(0) }}` for a key that only some checkpoints have."
+    yield ""
+    yield "| fact | example |"
+    yield "| --- | --- |"
+    for name, value in EXAMPLE_FACTS.items():
+        yield f"| `{name}` | `{_cell(str(value))}` |"
 
 
 def _sections(model: type[BaseModel], title: str) -> Iterator[tuple[str, type[BaseModel]]]:
