@@ -74,7 +74,7 @@ def _facts() -> Iterator[str]:
     """Yield the table of what templates can use, with the example on which they are tried."""
     yield "## Facts for templates"
     yield ""
-    yield "Templates are Jinja2 in a sandbox. They can use these facts of a checkpoint; a fact that does not exist is an"
+    yield "Templates are Jinja2 in a sandbox. They can use these facts of a checkpoint; a fact that is not there is an"
     yield "error, found when the config is read, because every template is tried on this example. Write"
     yield "`{{ sidecar.files | default(0) }}` for a key that only some checkpoints have."
     yield ""

@@ -183,7 +183,7 @@ def _raw(entry: ModelEntry, field: str) -> str:
 
 COLUMNS: tuple[tuple[Column, Callable[[ModelEntry], str]], ...] = (
     (Column("Name", least=18, style="bold"), lambda entry: entry.name or "-"),
-    (Column("Dataset", least=10, rank=5), lambda entry: entry.dataset_name or "-"),
+    (Column("Dataset", least=8, rank=4), lambda entry: entry.dataset_name or "-"),
     (Column("Epoch", right=True), lambda entry: str(entry.training_epochs)),
     (Column("Val loss", right=True), lambda entry: human_number(entry.final_val_loss)),
     (Column("Tags", least=10, rank=3, style="cyan"), lambda entry: ", ".join(entry.tags) or "-"),
@@ -191,7 +191,7 @@ COLUMNS: tuple[tuple[Column, Callable[[ModelEntry], str]], ...] = (
         Column("Sliders", right=True, rank=1),
         lambda entry: str(entry.n_active_components) if entry.has_analysis else "-",
     ),
-    (Column("Size", right=True, rank=4), lambda entry: human_size(entry.file_size_bytes)),
+    (Column("Size", right=True, rank=5), lambda entry: human_size(entry.file_size_bytes)),
     (Column("Saved", rank=2), lambda entry: human_date(entry.save_date)),
 )
 
