@@ -247,7 +247,8 @@ class AudioSpectrogram:
 
     def _inconsistency(self, waveform: Tensor, magnitude: Tensor) -> Tensor:
         """How far the waveform's own magnitudes are from the wanted ones, `[batch]`."""
-        return (self._stft(waveform).abs() - magnitude).flatten(1).norm(dim=1)
+        distance: Tensor = torch.linalg.vector_norm(self._stft(waveform).abs() - magnitude, dim=(1, 2))
+        return distance
 
     def _stft(self, waveform: Tensor) -> Tensor:
         reflectable = waveform.shape[-1] > self.config.n_fft // 2  # else there is not enough to reflect
