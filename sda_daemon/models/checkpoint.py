@@ -14,6 +14,7 @@ import sys
 import threading
 import warnings
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,7 +55,6 @@ _LARGEST_INTEGER = 2**63
 _SAFE_NAMES = frozenset(
     {"collections.OrderedDict", "collections.Counter", "_codecs.encode", "builtins.set", "builtins.complex"}
 )
-_PY2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 # Classes of the standard library that only hold values; they become stand-ins.
 _VALUE_MODULES = ("pathlib", "datetime", "decimal", "fractions", "uuid", "enum", "ipaddress", "zoneinfo")
 _VALUE_NAMES = frozenset(
@@ -386,21 +386,28 @@ def _stand_ins(names: frozenset[str], path: Path) -> list[Any]:
     """Return what torch is to build for each name that it does not know; refuse dangerous ones."""
     allowed: list[Any] = []
     for name in sorted(names):
-        module, _, attribute = name.rpartition(".")
+        shown = _today(name)
+        module, _, attribute = shown.rpartition(".")
         root = module.partition(".")[0]
-        root = _PY2_MODULES.get(root, root)
-        if name in _SAFE_NAMES or (root == "torch" and name not in _VALUE_NAMES):
+        if shown in _SAFE_NAMES or (root == "torch" and shown not in _VALUE_NAMES):
             continue  # torch allows it, or refuses it with its name in the message
         if root == "numpy":
             allowed += _numpy_names(name, attribute, path)
-        elif name in _VALUE_NAMES or root in _VALUE_MODULES or not _is_standard(root):
+        elif shown in _VALUE_NAMES or root in _VALUE_MODULES or not _is_standard(root):
             allowed.append((stand_in_class(name), name))
         else:
             raise UnsafeCheckpointError(
-                f"{path} wants to call {name}; nothing of it was run",
+                f"{path} wants to call {shown}; nothing of it was run",
                 "Do not trust where this file came from",
             )
     return allowed
+
+
+def _today(name: str) -> str:
+    """Return the name that Python 3 has for what pickles call as Python 2 did, as torch's all do."""
+    module, _, attribute = name.rpartition(".")
+    module, attribute = NAME_MAPPING.get((module, attribute), (IMPORT_MAPPING.get(module, module), attribute))
+    return f"{module}.{attribute}"
 
 
 def _is_standard(root: str) -> bool:

@@ -159,4 +159,3 @@ def _mel_shape(layout: WeightsLayout, config: SpectrogramConfig, training: Mappi
         if most - STRIDE < frames <= most:
             return config.n_mels, frames
     return config.n_mels, most
-

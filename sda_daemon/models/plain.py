@@ -70,6 +70,7 @@ class _Reduction:
     def __init__(self, dropped: Callable[[str, str], None]) -> None:
         self.dropped = dropped
         self.left = MAX_VALUES
+        self.told = False
 
     def reduce(self, value: Any, where: str, depth: int) -> Any:
         self.left -= 1
@@ -88,7 +89,7 @@ class _Reduction:
         for index, item in enumerate(value):
             if self._keeps(item, place := f"{where}[{index}]"):
                 items.append(self.reduce(item, place, depth + 1))
-            if self.left <= 0:
+            if self._is_full(where):
                 break
         return items
 
@@ -99,14 +100,17 @@ class _Reduction:
                 self.dropped(where, f"key of type {type(key).__name__}")
             elif self._keeps(item, place := f"{where}.{key}" if where else str(key)):
                 kept[str(key)] = self.reduce(item, place, depth + 1)
-            if self.left <= 0:
+            if self._is_full(where):
                 break
         return kept
 
-    def _keeps(self, item: Any, where: str) -> bool:
-        if self.left <= 0:
+    def _is_full(self, where: str) -> bool:
+        if self.left <= 0 and not self.told:
+            self.told = True
             self.dropped(where, "too many values")
-            return False
+        return self.left <= 0
+
+    def _keeps(self, item: Any, where: str) -> bool:
         if not is_plain(item):
             self.dropped(where, describe_foreign(item))
             return False
