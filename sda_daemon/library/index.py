@@ -172,7 +172,7 @@ def recover_index(path: Path, broken: BrokenIndex, *, keep: bool = True) -> Inde
     leaves all as it was. With `keep` it also gets a dated name, under which it remains.
 
     Raises:
-        LibraryError: the broken file cannot be kept.
+        OSError: the broken file cannot be kept.
     """
     backup = backup_path(path)
     kept_as = _keep_broken(path, broken.raw) if keep else None
@@ -193,18 +193,16 @@ def recover_index(path: Path, broken: BrokenIndex, *, keep: bool = True) -> Inde
 def _keep_broken(path: Path, raw: bytes) -> Path:
     """Write what could not be understood to a dated name of its own; the same content only once."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    try:
-        for kept in path.parent.glob(f"{path.name}.broken-*"):
-            if kept.stat().st_size == len(raw) and kept.read_bytes() == raw:
-                return kept
-        for attempt in range(1000):
-            target = path.with_name(f"{path.name}.broken-{stamp}" + (f"-{attempt}" if attempt else ""))
-            if not target.exists():
-                write_atomic(target, [raw])
-                return target
-    except OSError as error:
-        raise LibraryError(f"the broken {path} cannot be kept: {error.strerror}") from error
-    raise LibraryError(f"there are a thousand broken copies of {path} already", "Look at them and remove some")
+    for kept in path.parent.glob(f"{path.name}.broken-*"):
+        if kept.stat().st_size == len(raw) and kept.read_bytes() == raw:
+            return kept
+    number = 0
+    while True:
+        target = path.with_name(f"{path.name}.broken-{stamp}" + (f"-{number}" if number else ""))
+        if not target.exists():
+            write_atomic(target, [raw])
+            return target
+        number += 1
 
 
 def backup_path(path: Path) -> Path:

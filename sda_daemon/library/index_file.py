@@ -81,7 +81,7 @@ class IndexFile:
             keep: False where nothing may be written.
 
         Raises:
-            LibraryError: the broken file cannot be kept.
+            OSError: the broken file cannot be kept.
         """
         self._take(recover_index(self.path, broken, keep=keep), broken.signature)
 
