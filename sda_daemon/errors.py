@@ -194,6 +194,13 @@ class LibraryBusyError(LibraryError):
     kind = "library_busy"
 
 
+class LibraryReadOnlyError(LibraryError):
+    """The library can be read, but its folder or its lock file cannot be written."""
+
+    exit_code = ExitCode.CANNOT_WRITE
+    kind = "library_read_only"
+
+
 class UnknownModelError(LibraryError):
     """No model has this id, name or file."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from sda_daemon import events
@@ -124,8 +123,7 @@ class Librarian:
         recent = {file for file, since in self._missing_since.items() if now < since + GRACE_S}
         if recent:
             self._repair_at = min(self._missing_since[file] for file in recent) + GRACE_S
-        kept = tuple(f for f in plan.findings if f.kind is not FindingKind.MISSING or f.file not in recent)
-        return replace(plan, findings=kept)
+        return plan.without(recent)
 
     def _is_mass_loss(self, plan: RepairPlan) -> bool:
         missing = len(plan.of(FindingKind.MISSING))
