@@ -32,7 +32,9 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None)
 
     """
     target = stream or sys.stderr
-    chosen = _choose(target) if log_format == "auto" else log_format
+    chosen = _choose(target)
+    if log_format != "auto":
+        chosen = log_format
     shared: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
     to_json: list[Any] = [structlog.processors.dict_tracebacks, _event_first, structlog.processors.JSONRenderer()]
     if chosen == "json":

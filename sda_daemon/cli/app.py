@@ -10,7 +10,7 @@ import click
 import typer
 
 from sda_daemon import __version__
-from sda_daemon.cli import convert, models, run, status
+from sda_daemon.cli import convert, models, run, status, systemd_unit
 from sda_daemon.errors import ExitCode, SdaError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("run")(run.run)
 app.command("convert")(convert.convert)
 app.command("status")(status.status)
 app.command("retry")(status.retry)
+app.command("systemd-unit")(systemd_unit.systemd_unit)
 app.add_typer(models.app, name="models")
 
 
