@@ -32,9 +32,10 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None)
 
     """
     target = stream or sys.stderr
-    chosen = _choose(target)
-    if log_format != "auto":
-        chosen = log_format
+    on_journal = _is_journal(target)  # asked in any case: workers must not inherit the journal's variable
+    chosen = log_format
+    if log_format == "auto":
+        chosen = "journal" if on_journal else "console" if target.isatty() else "json"
     shared: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
     to_json: list[Any] = [structlog.processors.dict_tracebacks, _event_first, structlog.processors.JSONRenderer()]
     if chosen == "json":
@@ -88,12 +89,6 @@ class _JournalSender:
         except OSError:
             return event
         raise structlog.DropEvent
-
-
-def _choose(target: TextIO) -> str:
-    if _is_journal(target):
-        return "journal"
-    return "console" if target.isatty() else "json"
 
 
 def _is_journal(target: TextIO) -> bool:

@@ -11,9 +11,9 @@ from typing import Any
 from sda_daemon import events
 
 _SENTENCES: dict[str, str] = {
-    "daemon.started": "Started (version {version}): {watches} folders to watch, models go to {models_dir}",
-    "daemon.stopping": "Stopping ({reason}): {running} conversions may finish, {waiting} wait for the next start",
-    "daemon.stopped": "Stopped ({reason}) after {uptime_s} s: {converted} converted, {failed} failed attempts",
+    "daemon.started": "Started (version {version}); folders to watch: {watches}; models go to {models_dir}",
+    "daemon.stopping": "Stopping ({reason}); may finish: {running}; left for the next start: {waiting}",
+    "daemon.stopped": "Stopped ({reason}) after {uptime_s} s; converted: {converted}; failed: {failed}",
     "daemon.crashed": "Ended by an error that should not be possible: {error}",
     "config.reloaded": "Read the config again: {path}",
     "config.rejected": "The config stays as it was, because the new one is not valid: {reason}",
@@ -23,7 +23,7 @@ _SENTENCES: dict[str, str] = {
     "watch.degraded": "{path} is polled instead of watched: {reason}; {hint}",
     "watch.recovered": "{path} is watched natively again",
     "rescan.started": "Looking through {path}: {reason}",
-    "rescan.finished": "Looked through {path}: {files} checkpoints, {news} of them new",
+    "rescan.finished": "Looked through {path}: checkpoints: {files}, new: {news}",
     "checkpoint.seen": "New checkpoint {path}",
     "checkpoint.settled": "Complete: {path}",
     "checkpoint.incomplete": "Still half written: {path}: {reason}",
@@ -38,7 +38,7 @@ _SENTENCES: dict[str, str] = {
     "source.deleted": "Deleted {path}, its model is safe",
     "source.moved": "Moved {path} to {to}, its model is safe",
     "source.kept": "Could not clear away {path}: {reason}",
-    "ledger.rebuilt": "Remembered {models} models and {checkpoints} checkpoints by the models' own notes",
+    "ledger.rebuilt": "Filled a new ledger from the models; models: {models}, checkpoints: {checkpoints}",
     "worker.output": "A worker said: {text}",
     "library.entry_added": "New in the library: {name!r} ({file})",
     "library.entry_adopted": "Took {file} into the library as {name!r}: {reason}",
@@ -47,10 +47,10 @@ _SENTENCES: dict[str, str] = {
     "library.file_invalid": "{file} is no readable model and is left alone: {reason}",
     "library.entry_invalid": "An entry of the index is unusable: {reason}",
     "library.index_broken": "The index {file} could not be read ({reason}); it is kept as {kept_as}",
-    "library.repaired": "Repaired the index: {added} added, {removed} removed, {updated} updated",
+    "library.repaired": "Repaired the index; added: {added}, removed: {removed}, updated: {updated}",
     "library.prune_refused": "{missing} of {known} models are missing at once, so the index stays as it is: {hint}",
     "library.repair_failed": "The index could not be repaired: {reason}",
-    "library.swept": "Swept away {removed} leftovers of interrupted writes",
+    "library.swept": "Swept away what interrupted writes left behind: {removed}",
 }
 
 
