@@ -66,12 +66,13 @@ class Journal:
     """Sends entries to the journal.
 
     Args:
-        address: its socket; an abstract one begins with `@`.
+        address: its socket, if not the usual one; an abstract one begins with `@`.
 
     """
 
-    def __init__(self, address: str = JOURNAL_SOCKET) -> None:
-        self._address = "\0" + address[1:] if address.startswith("@") else address
+    def __init__(self, address: str | None = None) -> None:
+        place = address or JOURNAL_SOCKET
+        self._address = "\0" + place[1:] if place.startswith("@") else place
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
 
     def send(self, fields: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:

@@ -44,5 +44,8 @@ def test_a_library_outside_the_sandbox_is_told_as_such(lab: Lab) -> None:
     lab.systemctl("restart", SERVICE, check=False)
     lab.wait_until("ExecMainStatus", "73")
     told = lab.entries("-p", "err", "-t", "sda-daemon")[0]["MESSAGE"]
-    assert f"ReadWritePaths={home}/elsewhere" in told
+    assert f"{SERVICE} needs the line ReadWritePaths={home}/" in told
     assert "systemd-unit --user --install" in told
+    # What it says to do is what helps.
+    lab.sda("systemd-unit", "--user", "--install")
+    assert lab.show("ActiveState") == "active"
