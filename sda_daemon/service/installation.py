@@ -17,7 +17,7 @@ from pathlib import Path
 
 import platformdirs
 
-from sda_daemon.config import load_config, state_folder
+from sda_daemon.config import SYSTEM_STATE, load_config, state_folder
 from sda_daemon.errors import CannotWriteError, ConfigError, SdaError
 from sda_daemon.files import write_atomic
 from sda_daemon.service.unit import (
@@ -117,11 +117,12 @@ def render(place: Place, config: Path, run_as: str = "") -> Rendered:
 
     """
     settings = load_config(config).settings
+    state_dir = settings.state_dir
     if place.scope is Scope.USER:
         without_systemd = {key: value for key, value in os.environ.items() if key != "STATE_DIRECTORY"}
-        state_dir: Path | None = state_folder(settings, without_systemd)
-    else:
-        state_dir = settings.state_dir  # otherwise StateDirectory= of the unit
+        state_dir = state_folder(settings, without_systemd)
+    elif state_dir is not None and state_dir.is_relative_to(SYSTEM_STATE):
+        state_dir = None  # StateDirectory= of the unit opens it
     folders = folders_of(settings, state_dir, (*this_program(), _visible_config(config)))
     drop_in = render_drop_in(folders, place.scope, config, run_as)
     return Rendered(render_unit_for(place, config), drop_in, folders, settings)

@@ -34,6 +34,8 @@ def test_one_command_makes_a_service_that_converts(
     assert service.entries(f"SDA_MODEL_ID={entry['SDA_MODEL_ID']}", "-u", SERVICE)
     eventually(lambda: f"last: {entry['SDA_NAME']}, " in service.show("StatusText"), "the status names the model")
     assert not service.entries("-p", "warning", "-u", SERVICE)
+    # A terminal finds the service's state without being told where it is.
+    assert "running since" in service.sda("status").stdout
     # What is for the daemon alone does not reach its workers.
     (worker, *_) = service.workers()
     names = {line.partition("=")[0] for line in service.read(Path(f"/proc/{worker}/environ")).split("\0")}
