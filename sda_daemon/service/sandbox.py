@@ -71,6 +71,8 @@ class Service:
     def remedy(self) -> str:
         """How to add a line to the unit."""
         scope = "--user" if self.is_users else "--system"
+        instance = self.unit.partition("@")[2].removesuffix(".service")
+        scope += f" --instance {instance}" if instance else ""
         edit = "systemctl --user edit" if self.is_users else "systemctl edit"
         return (
             f"`sda-daemon systemd-unit {scope} --install` writes it for the folders of the config, "

@@ -64,6 +64,7 @@ def test_the_remedy_names_the_service_and_its_manager() -> None:
     plain = Service.of("0::/system.slice/system-sda.slice/sda-daemon@rain.service\n", "sda-daemon")
     assert (plain.unit, plain.is_users) == ("sda-daemon@rain.service", False)
     assert "systemctl edit sda-daemon@rain.service" in plain.remedy
+    assert "systemd-unit --system --instance rain --install" in plain.remedy
 
 
 def test_outside_a_service_nothing_is_blamed_on_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
