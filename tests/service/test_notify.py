@@ -41,7 +41,10 @@ class Manager:
         def found() -> int:
             return next((i + 1 for i, message in enumerate(self.listen()) if i >= after and text in message), 0)
 
-        position: int = eventually(found, f"{text!r} in {self.heard}")
+        try:
+            position: int = eventually(found, text)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; heard: {self.heard}") from None
         return position
 
 
@@ -159,7 +162,6 @@ def test_a_daemon_tells_of_its_life(
     assert daemon.events("watch.started")
     (daemon.drop / "rain").mkdir()
     shutil.copyfile(small_checkpoints(1), daemon.drop / "rain" / "x.pt")
-    manager.wait_for("STATUS=watching 1 folder; 0 converting, 1 waiting")
     manager.wait_for("STATUS=watching 1 folder; nothing to do; last: rain epoch 7, ")
     position = len(manager.heard)
     daemon.send(signal.SIGHUP)
