@@ -25,7 +25,7 @@ def run(
     from sda_daemon.logs import configure_logging
     from sda_daemon.service.notify import Notifier
 
-    faulthandler.enable()  # systemd's watchdog sends SIGABRT: the log then shows where the daemon hung
+    faulthandler.enable(file=2)  # systemd's watchdog sends SIGABRT: the log then shows where the daemon hung
     notifier = Notifier.from_environment(os.environ)
     loaded = load_config(find_config(config))
     configure_logging(loaded.settings.logging.level, loaded.settings.logging.format)

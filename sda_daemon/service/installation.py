@@ -29,6 +29,7 @@ from sda_daemon.service.unit import (
     Place,
     Scope,
     folders_of,
+    is_hidden,
     outermost,
     quote,
     render_drop_in,
@@ -157,18 +158,16 @@ def install(place: Place, config: Path | None, run_as: str, say: Say) -> None:
         ConfigError: the config is missing or not valid; nothing was changed.
 
     """
-    _check_may_install(place)
+    _check_may_install(place, run_as)
     usual = default_config(place)
     if place.instance and config not in (None, usual):
         raise ConfigError(f"the instance {place.instance} reads {usual}, not {config}", "Put the config there")
-    if config is None and not usual.exists() and not place.instance:
+    is_new = config is None and not usual.exists() and not place.instance
+    if is_new:
         _write_starter(place, usual, say)
     rendered = render(place, (config or usual).absolute(), run_as)
-    if place.scope is Scope.SYSTEM and not run_as:
-        _write(SYSUSERS_PATH, f"{MARK}.\n{shipped_file('sysusers.d/sda-daemon.conf')}", say)
-        _run("systemd-sysusers", str(SYSUSERS_PATH))
-    if TMPFILES_PATH.exists() and place.scope is Scope.SYSTEM:
-        _run("systemd-tmpfiles", "--create", str(TMPFILES_PATH))
+    if place.scope is Scope.SYSTEM:
+        _prepare_system(say, with_user=is_new or not run_as, with_folders=is_new)
     _make_folders(place, rendered, run_as, say)
     _write(place.unit_path, rendered.unit, say)
     _write(place.drop_in_path, rendered.drop_in, say)
@@ -181,8 +180,11 @@ def install(place: Place, config: Path | None, run_as: str, say: Say) -> None:
         _run(*place.systemctl, "restart", place.service)
     except SdaError as error:
         log = "journalctl --user" if place.scope is Scope.USER else "journalctl"
+        command = [*log.split(), "-o", "cat", "-p", "err", "-n", "1", "-t", NAME, "-u", place.service]
+        words = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        said = f": {words}" if words else ""
         raise SdaError(
-            f"{place.service} is installed, but does not start", f"See: {log} -n 20 -u {place.service}"
+            f"{place.service} is installed, but does not start{said}", f"Its log: {log} -u {place.service}"
         ) from error
     say(f"started {place.service}")
 
@@ -194,13 +196,15 @@ def uninstall(place: Place, say: Say) -> None:
         SdaError: no rights, no systemd, or a file that is not ours.
 
     """
-    _check_may_install(place)
+    _check_may_install(place, "")
     ours = [place.drop_in_path]
     others = [path for path in place.units_dir.glob(f"{NAME}@*.service.d") if path != place.drop_in_path.parent]
     if not place.instance or not any((path / place.drop_in_path.name).exists() for path in others):
         ours.append(place.unit_path)
+        other = Place(place.scope, place.units_dir, "" if place.instance else "other").unit_path
+        ours += [SYSUSERS_PATH, TMPFILES_PATH] if place.scope is Scope.SYSTEM and not other.exists() else []
     found = [path for path in ours if path.exists()]
-    if not found:
+    if place.unit_path not in found and place.drop_in_path not in found:
         say(f"{place.service} is not installed: there is no {place.unit_path}")
         return
     for path in found:
@@ -215,13 +219,18 @@ def uninstall(place: Place, say: Say) -> None:
     _run(*place.systemctl, "daemon-reload")
 
 
-def _check_may_install(place: Place) -> None:
+def _check_may_install(place: Place, run_as: str) -> None:
     if shutil.which("systemctl") is None:
         raise SdaError("there is no systemctl here", "Without --install the unit is printed, to be taken elsewhere")
     if place.scope is Scope.SYSTEM and os.geteuid() != 0:
         raise CannotWriteError("the system service can only be installed by root", "Use sudo, or --user")
     if place.scope is Scope.USER and os.geteuid() == 0 and "SUDO_USER" in os.environ:
         raise SdaError("this would install a service for root", "Run it without sudo")
+    if run_as:
+        try:
+            pwd.getpwnam(run_as)
+        except KeyError as error:
+            raise SdaError(f"there is no user {run_as}", "Make it first, or leave out --run-as") from error
 
 
 def _write_starter(place: Place, path: Path, say: Say) -> None:
@@ -233,11 +242,18 @@ def _write_starter(place: Place, path: Path, say: Say) -> None:
     write_atomic(path, [text.encode()])
     path.chmod(0o644)
     say(f"wrote {path}, a config to begin with: checkpoints in {base}/checkpoints, models in {base}/models")
-    if is_system:
-        _write(TMPFILES_PATH, f"{MARK}.\n{shipped_file('tmpfiles.d/sda-daemon.conf')}", say)
-        _run("systemd-sysusers", "--inline", shipped_file("sysusers.d/sda-daemon.conf").splitlines()[-1])
-    else:
+    if not is_system:
         (base / "checkpoints").mkdir(parents=True, exist_ok=True)
+
+
+def _prepare_system(say: Say, *, with_user: bool, with_folders: bool) -> None:
+    """Make the service's user, and the folders of the starter config."""
+    if with_user:
+        _write(SYSUSERS_PATH, f"{MARK}.\n{shipped_file('sysusers.d/sda-daemon.conf')}", say)
+        _run("systemd-sysusers", str(SYSUSERS_PATH))
+    if with_folders:
+        _write(TMPFILES_PATH, f"{MARK}.\n{shipped_file('tmpfiles.d/sda-daemon.conf')}", say)
+        _run("systemd-tmpfiles", "--create", str(TMPFILES_PATH))
 
 
 def _make_folders(place: Place, rendered: Rendered, run_as: str, say: Say) -> None:
@@ -302,11 +318,8 @@ def _access_problems(place: Place, rendered: Rendered, run_as: str) -> list[str]
 def _may(user: str, mode: str, folder: Path) -> bool:
     owner = pwd.getpwnam(user)
     groups = os.getgrouplist(user, owner.pw_gid)
-    # Inside the folder: what lies above is no hindrance to a service that has it mounted.
-    command = ["test", mode, ".", "-a", "-x", "."]
-    return (
-        subprocess.run(
-            command, cwd=folder, user=owner.pw_uid, group=owner.pw_gid, extra_groups=groups, check=False
-        ).returncode
-        == 0
-    )
+    # A folder that is mounted into the service is judged from inside: what lies above it is no hindrance then.
+    path = "." if is_hidden(folder) else str(folder)
+    command = ["test", mode, path, "-a", "-x", path]
+    tried = subprocess.run(command, cwd=folder, user=owner.pw_uid, group=owner.pw_gid, extra_groups=groups, check=False)
+    return tried.returncode == 0

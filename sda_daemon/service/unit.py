@@ -190,5 +190,10 @@ def quote(text: str, *, in_command: bool = False) -> str:
     return plain
 
 
+def is_hidden(path: Path) -> bool:
+    """Tell whether the system unit hides a folder unless it is mounted in: homes and temporary folders."""
+    return _is_within(path, (*_HOMES, *_TEMPORARY))
+
+
 def _is_within(path: Path, folders: Iterable[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)

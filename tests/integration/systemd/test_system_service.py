@@ -46,18 +46,32 @@ def test_one_command_makes_a_service_that_converts(
 def test_installing_again_changes_nothing_and_uninstalling_takes_it_away(service: Lab) -> None:
     """The second time every file is up to date; a file of somebody else's is refused; in the end no file is left."""
     again = service.sda("systemd-unit", "--system", "--install").stdout
-    assert again.count("is up to date") == 3
+    assert again.count("is up to date") == 3  # user, unit, drop-in
     assert "wrote" not in again
     gone = service.sda("systemd-unit", "--system", "--uninstall").stdout
     assert f"removed {UNITS / SERVICE}" in gone
     assert service.show("LoadState") == "not-found" or service.show("ActiveState") == "inactive"
-    assert not service.exists(UNITS / SERVICE)
+    left = [UNITS / SERVICE, Path("/etc/sysusers.d/sda-daemon.conf"), Path("/etc/tmpfiles.d/sda-daemon.conf")]
+    assert not any(service.exists(path) for path in left)
     assert service.exists(CONFIG)
     assert "is not installed" in service.sda("systemd-unit", "--system", "--uninstall").stdout
     service.put(UNITS / SERVICE, "[Service]\nExecStart=/bin/true\n")
     refused = service.sda("systemd-unit", "--system", "--install", check=False)
     assert refused.returncode == 1
     assert "was not written by this command" in refused.stderr
+
+
+def test_an_installation_that_cannot_start_says_why(lab: Lab) -> None:
+    """Missing rights are told before, with the command that helps; the error is shown, not only where to look for it."""
+    lab.run("install", "-d", "-m", "700", "/srv/private")
+    lab.run("mkdir", "-p", str(DROP))
+    lab.put(CONFIG, f"models_dir: /srv/private\nwatch:\n  - path: {DROP}\n")
+    done = lab.sda("systemd-unit", "--system", "--install", check=False)
+    assert done.returncode == 1
+    assert "careful: the user sda-daemon may not write to /srv/private" in done.stdout
+    assert "is installed, but does not start: /srv/private cannot be locked" in done.stderr
+    assert "runs as the user sda-daemon, who is not let in" in done.stderr
+    assert lab.sda("systemd-unit", "--system", "--run-as", "nobody-at-all", "--install", check=False).returncode == 1
 
 
 def test_reload_applies_a_good_config_and_fails_on_a_bad_one(service: Lab, small_checkpoints: Checkpoints) -> None:
