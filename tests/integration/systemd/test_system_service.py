@@ -62,7 +62,7 @@ def test_installing_again_changes_nothing_and_uninstalling_takes_it_away(service
 
 
 def test_an_installation_that_cannot_start_says_why(lab: Lab) -> None:
-    """Missing rights are told before, with the command that helps; the error is shown, not only where to look for it."""
+    """Missing rights are told before, with the command that helps; the error itself is shown, not only its log."""
     lab.run("install", "-d", "-m", "700", "/srv/private")
     lab.run("mkdir", "-p", str(DROP))
     lab.put(CONFIG, f"models_dir: /srv/private\nwatch:\n  - path: {DROP}\n")
