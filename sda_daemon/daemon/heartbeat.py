@@ -70,7 +70,7 @@ class Heartbeat:
             self._extend_at = now + EXTEND_EVERY_S
             self._notifier.extending(EXTEND_S)
         running = len(self._conversions.running)
-        self._notifier.status(f"stopping; {running} converting, cut off in {max(0.0, deadline - now):.0f} s", now)
+        self._notifier.status(f"ending; {running} converting, cut off in {max(0.0, deadline - now):.0f} s", now)
 
     def progress(self, now: float) -> Progress:
         """Return what there is to say about the daemon."""

@@ -261,8 +261,8 @@ class Daemon:
     def _drain(self) -> None:
         """After a stop was asked for: let running conversions finish, within the grace time."""
         running = self._conversions.running
-        self._heartbeat.stopping()
         if self._stop is not None:
+            self._heartbeat.stopping()
             waiting = len(self._conversions.ready) + self._intake.waiting
             events.DAEMON_STOPPING(reason=self._stop.reason, running=len(running), waiting=waiting)
         deadline = time.monotonic() + self._config.settings.stop_grace_s

@@ -187,7 +187,7 @@ def test_draining_asks_for_time(
     assert daemon.wait() == 0
     if daemon.events("daemon.stopping")[0]["running"]:
         manager.wait_for("EXTEND_TIMEOUT_USEC=30000000", after=position)
-        manager.wait_for("STATUS=stopping; ")
+        manager.wait_for("STATUS=ending; ")
 
 
 def test_a_loop_that_hangs_is_silent(
