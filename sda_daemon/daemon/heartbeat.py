@@ -29,15 +29,23 @@ class Heartbeat:
         self._intake = intake
         self._conversions = conversions
         self._extend_at = 0.0
+        self._is_reloading = False
 
     def ready(self) -> None:
-        """Say that every watch is live and the first rescans are queued, or that a reload is over."""
+        """Say that every watch is live and the first rescans are queued."""
         self.tick(time.monotonic())
         self._notifier.ready()
 
     def reloading(self) -> None:
-        """Say that the config is being read again; `ready` ends it."""
+        """Say that the config is being read again, because the manager has asked for it."""
+        self._is_reloading = True
         self._notifier.reloading()
+
+    def reloaded(self) -> None:
+        """Say that a reload that the manager asked for is over, whatever came of it; nothing without one."""
+        if self._is_reloading:
+            self._is_reloading = False
+            self.ready()
 
     def tick(self, now: float) -> None:
         """Say that the loop turns, and what the daemon is doing."""

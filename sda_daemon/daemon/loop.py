@@ -245,7 +245,7 @@ class Daemon:
             self._intake.template_digest = self._conversions.template_digest
             events.CONFIG_RELOADED(path=str(config.path))
         finally:
-            self._heartbeat.ready()
+            self._heartbeat.reloaded()
 
     def _tick(self, now: float) -> None:
         self._intake.tick(now)
