@@ -249,7 +249,8 @@ class Intake:
         files = news = 0
         scan = CheckpointScan(path, path, root.names)
         for file, signature in scan:
-            self.on_progress()
+            if files % 1000 == 0:
+                self.on_progress()
             files += 1
             content = remembered.pop(file, _UNKNOWN)
             if content == (signature.size_bytes, signature.mtime_ns, signature.inode):
