@@ -87,6 +87,13 @@ class NothingToWatchError(SdaError):
     kind = "nothing_to_watch"
 
 
+class CannotWriteError(SdaError):
+    """A folder of the config cannot be made, locked or written to."""
+
+    exit_code = ExitCode.CANNOT_WRITE
+    kind = "cannot_write"
+
+
 # --- checkpoints --------------------------------------------------------------------------------
 
 

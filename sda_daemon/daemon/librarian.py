@@ -13,6 +13,7 @@ from sda_daemon.intake.messages import Hint, LibraryReplaced, LibraryTouched
 from sda_daemon.intake.watcher import RootWatch, folder_identity
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.repair import FindingKind, RepairPlan
+from sda_daemon.service.sandbox import tell
 
 REPAIR_DELAY_S = 1.0
 """Outside changes of the models folder are given this long to be finished before the index is repaired."""
@@ -113,7 +114,7 @@ class Librarian:
                 self.library.apply_repair(plan)
             self._entries = self.library.count()
         except (LibraryError, OSError) as error:
-            events.LIBRARY_REPAIR_FAILED(reason=str(error))
+            events.LIBRARY_REPAIR_FAILED(reason=tell(error))
 
     def _without_recent(self, plan: RepairPlan) -> RepairPlan:
         """Leave out entries whose file has only just gone missing, and look again when their grace is over."""
