@@ -18,6 +18,7 @@ from sda_daemon.templates import EXAMPLE_FACTS, render_metadata
 APP_NAME = "sda-daemon"
 CONFIG_VARIABLE = "SDA_DAEMON_CONFIG"
 SYSTEM_CONFIG = Path("/etc/sda-daemon/config.yaml")
+SYSTEM_STATE = Path("/var/lib/sda-daemon")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,20 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Loa
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "Check the path and its permissions") from error
     settings = parse_settings(text, str(path), path.resolve().parent, env)
     render_metadata(settings.metadata, EXAMPLE_FACTS)
+    if settings.state_dir is None and not env.get("STATE_DIRECTORY"):
+        settings = settings.model_copy(update={"state_dir": service_state_folder(path)})
     return LoadedConfig(settings, path, hashlib.sha256(raw).hexdigest())
+
+
+def service_state_folder(path: Path) -> Path | None:
+    """Return where the system service with this config keeps its state; None if it is no service's config.
+
+    So that `sda-daemon status` finds in a terminal what systemd has told the service alone (`StateDirectory=`).
+    """
+    place = path.absolute()
+    if place.parent != SYSTEM_CONFIG.parent:
+        return None
+    return SYSTEM_STATE if place.name == SYSTEM_CONFIG.name else SYSTEM_STATE / place.stem
 
 
 def state_folder(settings: Settings, environment: Mapping[str, str] | None = None) -> Path:

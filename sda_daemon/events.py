@@ -60,6 +60,10 @@ DAEMON_STOPPING = Event("daemon.stopping", INFO, "A stop was asked for; running 
                         ("reason", "running", "waiting"))  # fmt: skip
 DAEMON_STOPPED = Event("daemon.stopped", INFO, "The daemon has let go of everything and exits.",
                        ("reason", "uptime_s", "converted", "failed"))  # fmt: skip
+CONFIG_RELOADED = Event("config.reloaded", INFO, "The config was read again and is in force.",
+                        ("path",))  # fmt: skip
+CONFIG_REJECTED = Event("config.rejected", ERROR, "The config file is not valid; the one in force stays.",
+                        ("path", "reason"))  # fmt: skip
 DAEMON_CRASHED = Event("daemon.crashed", ERROR, "An error that should not be possible ended the daemon.",
                        ("error",))  # fmt: skip
 
@@ -67,7 +71,7 @@ DAEMON_CRASHED = Event("daemon.crashed", ERROR, "An error that should not be pos
 WATCH_STARTED = Event("watch.started", INFO, "A folder is being watched.",
                       ("path", "observer"))  # fmt: skip
 WATCH_MISSING = Event("watch.missing", WARNING, "A folder to watch is not there; it is watched once it is.",
-                      ("path",))  # fmt: skip
+                      ("path", "reason"))  # fmt: skip
 WATCH_LOST = Event("watch.lost", WARNING, "A watched folder was removed, renamed or replaced, or its watcher died.",
                    ("path", "reason"))  # fmt: skip
 WATCH_DEGRADED = Event("watch.degraded", WARNING, "A folder cannot be watched natively and is polled instead.",

@@ -13,7 +13,7 @@ import sys
 import typer
 
 from sda_daemon import __version__
-from sda_daemon.cli import completion, convert, event_list, inspection, models, run, status
+from sda_daemon.cli import completion, convert, event_list, inspection, models, run, status, systemd_unit
 from sda_daemon.cli.options import examples
 from sda_daemon.cli.output import clean
 from sda_daemon.errors import ExitCode, SdaError
@@ -46,6 +46,7 @@ app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("inspect", epilog=inspection.EXAMPLES)(inspection.inspect_file)
 app.command("status", epilog=STATUS_EXAMPLES)(status.status)
 app.command("retry", epilog=RETRY_EXAMPLES)(status.retry)
+app.command("systemd-unit")(systemd_unit.systemd_unit)
 app.add_typer(models.app, name="models")
 app.command("events", epilog=event_list.EXAMPLES)(event_list.list_events)
 app.command("completion", epilog=completion.EXAMPLES)(completion.print_script)
@@ -104,7 +105,7 @@ def run_app(arguments: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except SdaError as error:
-        _complain(str(error))
+        _complain(_told(error))
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -129,10 +130,21 @@ def _os_error(error: OSError) -> int:
     }
     where = f" ({error.filename})" if error.filename else ""
     hint = hints.get(error.errno or 0, "")
-    _complain(f"{error.strerror or error}{where}" + (f". {hint}" if hint else ""))
+    told = _told(error)
+    own = f"{error.strerror or error}{where}" + (f". {hint}" if hint else "")
+    _complain(own if told == str(error) else told)
     return ExitCode.CANNOT_WRITE if error.errno in hints else ExitCode.FAILED
+
+
+def _told(error: Exception) -> str:
+    """Return an error's message, with advice where a sandbox is to blame."""
+    from sda_daemon.service.sandbox import tell
+
+    return tell(error)
 
 
 def _complain(text: str) -> None:
     """Print an error; its lines stay lines, but no control character of a file reaches the terminal."""
-    print(f"{PROGRAM}: " + "\n".join(clean(line) for line in text.split("\n")), file=sys.stderr)
+    from sda_daemon.logs import print_error
+
+    print_error("\n".join(clean(line) for line in text.split("\n")))

@@ -16,20 +16,23 @@ from datetime import UTC, datetime
 from types import FrameType
 
 from sda_daemon import __version__, events
-from sda_daemon.config import LoadedConfig, state_folder
+from sda_daemon.config import LoadedConfig, load_config, state_folder
 from sda_daemon.conversion.ledger import Ledger
 from sda_daemon.conversion.pool import WorkerPool
 from sda_daemon.daemon.conversions import Conversions
+from sda_daemon.daemon.heartbeat import Heartbeat
 from sda_daemon.daemon.intake import Intake
 from sda_daemon.daemon.librarian import Librarian
 from sda_daemon.daemon.locks import instance_lock, make_folder
-from sda_daemon.daemon.messages import JobDone, RetryRequested, StopRequested, WorkerSaid
+from sda_daemon.daemon.messages import JobDone, ReloadRequested, RetryRequested, StopRequested, WorkerSaid
 from sda_daemon.daemon.rebuild import rebuild_ledger
 from sda_daemon.daemon.report import Reporter
-from sda_daemon.errors import NothingToWatchError
+from sda_daemon.errors import ConfigError, NothingToWatchError
 from sda_daemon.files import close_work_folder, open_work_folder
 from sda_daemon.intake.messages import FileSeen, FolderSeen, LibraryReplaced, LibraryTouched, RescanNeeded
+from sda_daemon.intake.reach import why_unwatchable
 from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.service.notify import Notifier
 
 SUPERVISE_S = 2.0
 """How often the watches are checked for life, in seconds."""
@@ -43,11 +46,13 @@ class Daemon:
     Args:
         config: what to do.
         once: look at everything once, convert what is new, and return.
+        notifier: the service manager, if there is one.
 
     """
 
-    def __init__(self, config: LoadedConfig, *, once: bool = False) -> None:
+    def __init__(self, config: LoadedConfig, *, once: bool = False, notifier: Notifier | None = None) -> None:
         self._config = config
+        self._notifier = notifier or Notifier()
         self._once = once
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._stop: StopRequested | None = None
@@ -58,7 +63,7 @@ class Daemon:
 
         Raises:
             AlreadyRunningError: another daemon holds the models folder or the state folder.
-            NothingToWatchError: with `once`, none of the watched folders is there.
+            NothingToWatchError: none of the watched folders can be watched; with `once`, none is there.
             SdaError: a folder cannot be made, locked or read.
 
         """
@@ -88,6 +93,10 @@ class Daemon:
         if self._once and not any(watch.path.is_dir() for watch in settings.watch):
             folders = ", ".join(str(watch.path) for watch in settings.watch)
             raise NothingToWatchError(f"none of the watched folders is there: {folders}", "Check the paths under watch")
+        problems = {str(watch.path): why_unwatchable(watch.path) for watch in settings.watch}
+        if all(problems.values()):
+            reasons = "; ".join(f"{path}: {reason}" for path, reason in problems.items())
+            raise NothingToWatchError(f"none of the folders can be watched: {reasons}", "Check the paths under watch")
         state_dir = state_folder(settings)
         make_folder(settings.models_dir, "models_dir")
         make_folder(state_dir, "state_dir")
@@ -127,6 +136,8 @@ class Daemon:
         )
         self._intake.template_digest = self._conversions.template_digest
         self._intake.rescan_interval_s = settings.rescan_interval_s
+        self._heartbeat = Heartbeat(self._notifier, self._intake, self._conversions)
+        self._intake.on_progress = self._heartbeat.turn
         stack.callback(self._intake.stop)
         self._intake.start(settings.watch, live=not self._once)
         identity = {
@@ -137,18 +148,23 @@ class Daemon:
             "models_dir": str(settings.models_dir),
         }
         self._reporter = Reporter(ledger, self._intake, self._conversions, identity)
+        self._heartbeat.ready()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Turn SIGTERM and SIGINT into messages; SIGIO is what the kernel sends about broken leases."""
+        """Turn signals into messages; SIGIO is what the kernel sends about broken leases."""
 
         def request(number: int, _frame: FrameType | None) -> None:
             self._inbox.put(StopRequested(signal.Signals(number).name))
+
+        def reload(_number: int, _frame: FrameType | None) -> None:
+            self._inbox.put(ReloadRequested())
 
         def retry(_number: int, _frame: FrameType | None) -> None:
             self._inbox.put(RetryRequested())
 
         before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, reload)
         before[RETRY_SIGNAL] = signal.signal(RETRY_SIGNAL, retry)
         before[signal.SIGIO] = signal.signal(signal.SIGIO, signal.SIG_IGN)
         try:
@@ -179,7 +195,7 @@ class Daemon:
         if self._is_all_done():
             return 0.0
         now = time.monotonic()
-        moments = [self._librarian.next_moment()]
+        moments = [self._librarian.next_moment(), self._heartbeat.next_moment()]
         if not self._once:
             moments.append(self._supervise_at)
         moments += [at for at in (self._intake.next_moment(), self._conversions.next_moment()) if at is not None]
@@ -210,10 +226,26 @@ class Daemon:
             case RetryRequested():
                 self._conversions.retry_now()
                 self._intake.rescan_all("retry")
+            case ReloadRequested():
+                self._reload()
             case StopRequested():
                 self._stop = message
             case _:
                 raise TypeError(f"no such message: {message!r}")
+
+    def _reload(self) -> None:
+        """Read the config again; one that is not valid changes nothing."""
+        self._heartbeat.reloading()
+        try:
+            config = load_config(self._config.path)
+        except ConfigError as error:
+            events.CONFIG_REJECTED(path=str(self._config.path), reason=str(error))
+        else:
+            self._conversions.configure(config.settings)
+            self._intake.template_digest = self._conversions.template_digest
+            events.CONFIG_RELOADED(path=str(config.path))
+        finally:
+            self._heartbeat.reloaded()
 
     def _tick(self, now: float) -> None:
         self._intake.tick(now)
@@ -224,16 +256,19 @@ class Daemon:
             self._librarian.supervise()
         self._conversions.tick(now, expecting=self._intake.waiting > 0, hold=self._librarian.is_lost)
         self._reporter.tick(now)
+        self._heartbeat.tick(now)
 
     def _drain(self) -> None:
         """After a stop was asked for: let running conversions finish, within the grace time."""
         running = self._conversions.running
         if self._stop is not None:
+            self._heartbeat.stopping()
             waiting = len(self._conversions.ready) + self._intake.waiting
             events.DAEMON_STOPPING(reason=self._stop.reason, running=len(running), waiting=waiting)
         deadline = time.monotonic() + self._config.settings.stop_grace_s
-        while running and time.monotonic() < deadline:
-            messages = self._receive(max(0.0, min(0.5, deadline - time.monotonic())))
+        while running and (now := time.monotonic()) < deadline:
+            self._heartbeat.drain(now, deadline)
+            messages = self._receive(max(0.0, min(0.5, deadline - now)))
             if any(isinstance(message, StopRequested) for message in messages):
                 break
         self._conversions.cut_off()

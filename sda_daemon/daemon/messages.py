@@ -27,6 +27,11 @@ class RetryRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class ReloadRequested:
+    """Someone wants the config to be read again."""
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """Someone wants the daemon to stop; asked a second time, at once."""
 

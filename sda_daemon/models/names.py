@@ -40,12 +40,8 @@ class Judgement(StrEnum):
 
 
 def judge_name(name: str) -> Judgement:
-    """Tell what becomes of a name such as `posix.system` or `collections.OrderedDict`.
-
-    A name that is refused under the name that it has today is refused.
-    """
-    judged = _judge(name)
-    return Judgement.REFUSED if _judge(modern_name(name)) is Judgement.REFUSED else judged
+    """Tell what becomes of a name such as `posix.system` or `collections.OrderedDict`, as it is called today."""
+    return _judge(modern_name(name))
 
 
 def modern_name(name: str) -> str:
@@ -72,4 +68,4 @@ def _judge(name: str) -> Judgement:
 
 
 def _is_standard(root: str) -> bool:
-    return root in sys.stdlib_module_names or root in ("nt", "pip", "setuptools", "__builtin__")
+    return root in sys.stdlib_module_names or root in ("nt", "pip", "setuptools")

@@ -16,7 +16,7 @@ Text = str
 """A Jinja2 template."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-LogFormat = Literal["auto", "console", "json"]
+LogFormat = Literal["auto", "console", "json", "journal"]
 ObserverKind = Literal["auto", "native", "polling"]
 
 
@@ -104,7 +104,9 @@ class LoggingSettings(_Section):
 
     level: LogLevel = Field("info", description="The least important events that are logged.")
     format: LogFormat = Field(
-        "auto", description="console for people, json for programs; auto: console on a terminal, else json."
+        "auto",
+        description="console for people, json for programs, journal for entries with fields in systemd's journal; "
+        "auto: journal where stderr is the journal, console on a terminal, else json.",
     )
 
 
