@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sda_daemon.models.metadata import ModelMetadata
-from sda_daemon.settings.schema import MetadataSettings
+from sda_daemon.settings.schema import MetadataSettings, RuleSettings
 from sda_daemon.signature import FileSignature
 
 
@@ -22,6 +22,7 @@ class ConversionJob:
         temporary_name: what to call the finished file there.
         metadata: templates.
         attempt: 1 for the first try.
+        rules: what is different for some checkpoints.
 
     """
 
@@ -33,6 +34,7 @@ class ConversionJob:
     temporary_name: str
     metadata: MetadataSettings
     attempt: int = 1
+    rules: tuple[RuleSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Converted:
         source_digest: digest of the checkpoint's bytes.
         dropped: (key, foreign name) of values left out.
         duration_s: time from the start of the conversion to the fsynced file.
+        ignored_notes: (path, reason) of `sda.yaml` files that could not be used.
 
     """
 
@@ -57,6 +60,7 @@ class Converted:
     source_digest: str
     dropped: tuple[tuple[str, str], ...]
     duration_s: float
+    ignored_notes: tuple[tuple[str, str], ...] = ()
 
     @property
     def was_written(self) -> bool:

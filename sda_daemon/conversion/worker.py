@@ -12,9 +12,11 @@ import json
 import os
 import resource
 import signal
+import socket
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,19 +96,25 @@ def convert(job: ConversionJob) -> Outcome:
         return Failed(job, "bug", False, f"{type(error).__name__}: {error}", is_crash=True)
 
 
-def _convert(job: ConversionJob) -> Converted:
+def _convert(job: ConversionJob) -> Converted | Failed:
     from sda_daemon.models.checkpoint import read_checkpoint
     from sda_daemon.models.digest import file_digest, model_id_of, weights_digest
     from sda_daemon.models.persistence import complete_metadata, parts_of, utc_now, write_parts
-    from sda_daemon.templates import render_metadata, template_digest
+    from sda_daemon.notes import read_notes
+    from sda_daemon.rules import name_checkpoint, template_digest
 
     began = time.perf_counter()
     path = Path(job.path)
     _check_unchanged(job)
     checkpoint = read_checkpoint(path)
     digest = weights_digest(checkpoint.state_dict)
-    facts = facts_of(checkpoint, Path(job.watch_root) if job.watch_root else None)
-    metadata = complete_metadata(render_metadata(job.metadata, facts), checkpoint, path.stat().st_mtime)
+    root = Path(job.watch_root) if job.watch_root else None
+    facts = facts_of(checkpoint, root)
+    notes, ignored_notes = read_notes(path, root)
+    named = name_checkpoint(job.metadata, job.rules, notes, facts)
+    if named.skip:
+        return Failed(job, "skipped", True, named.skip)
+    metadata = complete_metadata(named.metadata, checkpoint, path.stat().st_mtime)
     metadata = replace(metadata, model_id=model_id_of(digest), save_date=utc_now())
     known = _library_at(job.models_dir).get(metadata.model_id)
     if known is not None:
@@ -122,7 +130,7 @@ def _convert(job: ConversionJob) -> Converted:
             "source_size_bytes": job.signature.size_bytes,
             "source_digest": source_digest,
             "weights_digest": digest,
-            "template_digest": template_digest(job.metadata),
+            "template_digest": template_digest(job.metadata, job.rules),
             "converted_at": metadata.save_date,
         }
         temporary = Path(job.work_dir) / job.temporary_name
@@ -132,7 +140,9 @@ def _convert(job: ConversionJob) -> Converted:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    return Converted(job, metadata, size_bytes, digest, source_digest, checkpoint.dropped, time.perf_counter() - began)
+    duration_s = time.perf_counter() - began
+    ignored = (*ignored_notes, *named.ignored_notes)
+    return Converted(job, metadata, size_bytes, digest, source_digest, checkpoint.dropped, duration_s, ignored)
 
 
 def _check_unchanged(job: ConversionJob) -> None:
@@ -178,6 +188,8 @@ def facts_of(checkpoint: Checkpoint, watch_root: Path | None) -> dict[str, Any]:
         watch_root,
         size_bytes=status.st_size,
         mtime_s=status.st_mtime,
+        now=datetime.now(UTC),
+        host=socket.gethostname(),
         content={
             "epoch": checkpoint.epoch,
             "step": checkpoint.step,

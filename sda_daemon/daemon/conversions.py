@@ -27,7 +27,7 @@ from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.removal import unlink_models
 from sda_daemon.settings.schema import Settings
 from sda_daemon.signature import FileSignature
-from sda_daemon.templates import template_digest
+from sda_daemon.rules import template_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Conversions:
     def configure(self, settings: Settings) -> None:
         """Use other settings from now on; running conversions keep theirs."""
         self._settings = settings
-        self.template_digest = template_digest(settings.metadata)
+        self.template_digest = template_digest(settings.metadata, settings.rules)
         self._watches = {str(watch.path): watch for watch in settings.watch}
 
     # --- the queue --------------------------------------------------------------------------------
@@ -170,6 +170,7 @@ class Conversions:
             work_dir=str(self._work_dir),
             temporary_name=f"{self._count}.tmp",
             metadata=self._settings.metadata,
+            rules=self._settings.rules,
             attempt=task.attempt,
         )
         before = self._ledger.get(task.path)

@@ -1,6 +1,8 @@
 """The config file as typed values: the schema, its defaults, and reading YAML text into it. Pure."""
 
 from sda_daemon.settings.schema import (
+    MetadataOverrides,
+    RuleSettings,
     ConversionSettings,
     LoggingSettings,
     MetadataSettings,
@@ -8,4 +10,12 @@ from sda_daemon.settings.schema import (
     WatchSettings,
 )
 
-__all__ = ["ConversionSettings", "LoggingSettings", "MetadataSettings", "Settings", "WatchSettings"]
+__all__ = [
+    "ConversionSettings",
+    "LoggingSettings",
+    "MetadataOverrides",
+    "MetadataSettings",
+    "RuleSettings",
+    "Settings",
+    "WatchSettings",
+]
