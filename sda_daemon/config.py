@@ -11,8 +11,8 @@ from pathlib import Path
 import platformdirs
 
 from sda_daemon.errors import ConfigError, Problem
-from sda_daemon.settings.schema import Settings
 from sda_daemon.settings.document import Origin
+from sda_daemon.settings.schema import Settings
 from sda_daemon.settings.source import parse_settings
 from sda_daemon.settings.structure import Where
 

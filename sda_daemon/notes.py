@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
 from sda_daemon.errors import ConfigError
+from sda_daemon.files import read_small_file
 from sda_daemon.rules import Notes
 from sda_daemon.settings.source import parse_notes
 
@@ -29,29 +28,14 @@ def read_notes(checkpoint: Path, watch_root: Path | None) -> tuple[list[Notes], 
     for folder in folders:
         path = folder / NOTES_FILE_NAME
         try:
-            text = _read_small_file(path)
-            if text is not None:
-                found.append(Notes(str(path), parse_notes(text, NOTES_FILE_NAME)))
+            text = read_small_file(path, MAX_NOTES_BYTES).decode("utf-8-sig")
+            found.append(Notes(str(path), parse_notes(text, NOTES_FILE_NAME)))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
         except ConfigError as error:
             ignored.append((str(path), error.what.replace("\n", "; ")))
         except UnicodeDecodeError as error:
             ignored.append((str(path), f"it is not UTF-8 text: {error.reason} at byte {error.start}"))
         except OSError as error:
-            ignored.append((str(path), f"it cannot be read: {error.strerror}"))
+            ignored.append((str(path), f"it cannot be used: {error.strerror}"))
     return found, ignored
-
-
-def _read_small_file(path: Path) -> str | None:
-    """Return a file's text, None if there is none. A pipe or device in its place is not waited for."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError("it is no file")
-        content = file.read(MAX_NOTES_BYTES + 1)
-    if len(content) > MAX_NOTES_BYTES:
-        raise ConfigError(f"it is larger than {MAX_NOTES_BYTES // 1024} kB")
-    return content.decode("utf-8-sig")

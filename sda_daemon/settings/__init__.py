@@ -1,11 +1,11 @@
 """The config file as typed values: the schema, its defaults, and reading YAML text into it. Pure."""
 
 from sda_daemon.settings.schema import (
-    MetadataOverrides,
-    RuleSettings,
     ConversionSettings,
     LoggingSettings,
+    MetadataOverrides,
     MetadataSettings,
+    RuleSettings,
     Settings,
     WatchSettings,
 )

@@ -79,4 +79,4 @@ def _put(data: Any, where: Where, value: Any) -> None:
         elif isinstance(data, list) and isinstance(part, int):
             data = data[part]
     if isinstance(data, dict | list):
-        data[where[-1]] = value  # type: ignore[index,call-overload]
+        data[where[-1]] = value  # type: ignore[index]

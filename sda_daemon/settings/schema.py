@@ -107,9 +107,7 @@ class WatchSettings(_Section):
     """One folder whose checkpoints are converted."""
 
     path: Path = Field(description="The folder; everything below it is watched.", examples=["~/training/runs"])
-    patterns: tuple[Glob, ...] = Field(
-        ("*.pt", "*.pth", "*.ckpt"), description="File names that count as checkpoints."
-    )
+    patterns: tuple[Glob, ...] = Field(("*.pt", "*.pth", "*.ckpt"), description="File names that count as checkpoints.")
     ignore: tuple[Glob, ...] = Field(
         (), description='Globs on the path below the folder that are never looked at, such as "old/*".'
     )
@@ -120,7 +118,8 @@ class WatchSettings(_Section):
         600.0, description="How long a half-written file may stay so before it is reported."
     )
     observer: ObserverKind = Field(
-        "auto", description="How changes are noticed: native, polling, or auto (native where the file system allows it)."
+        "auto",
+        description="How changes are noticed: native, polling, or auto (native where the file system allows it).",
     )
     poll_interval_s: Annotated[Duration, Field(gt=0)] = Field(
         5.0, description="How often a polled folder is looked at."
@@ -165,17 +164,23 @@ class RuleSettings(_Section):
     incomplete_after_s: Annotated[Duration, Field(gt=0)] | None = Field(
         None, description="How long such a file may stay half written before it is reported."
     )
+    on_overwrite: Literal["version", "replace"] | None = Field(
+        None, description="When other weights are saved under the same path: version or replace."
+    )
+    after: Literal["keep", "delete"] | None = Field(
+        None, description="What happens to such a checkpoint once its model is safely in the library: keep or delete."
+    )
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:
         given = self.model_fields_set - {"match", "when"}
         if not given:
             raise ValueError("this rule changes nothing; give it metadata, skip: true or settle_s")
-        early = sorted(given & set(WatchSettings.model_fields))
-        if self.when is not None and early:
+        by_path = sorted(given & set(WatchSettings.model_fields))
+        if self.when is not None and by_path:
             raise ValueError(
-                f"{early[0]} is needed before the checkpoint is read, but `when` is about what is in it; "
-                "use two rules, and `match` alone for this one"
+                f"{by_path[0]} does not go with `when`: it is decided by the path alone, before the checkpoint is "
+                "read; give it in a rule that has only `match`"
             )
         return self
 
@@ -212,7 +217,7 @@ class Settings(_Section):
     """The whole config."""
 
     models_dir: Path = Field(
-        description="The folder of the finished models and of their index, model_library.json. Made if it is not there.",
+        description="The folder of the finished models and of their index, model_library.json; made if it is missing.",
         examples=["~/Music/models"],
     )
     state_dir: Path | None = Field(

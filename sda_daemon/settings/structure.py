@@ -59,7 +59,8 @@ class Key:
     def choices(self) -> tuple[str, ...]:
         """The values of a key that has only a few."""
         annotation = self.field.annotation
-        return get_args(annotation) if get_origin(annotation) is Literal else ()
+        options = (annotation, *get_args(annotation))
+        return next((get_args(option) for option in options if get_origin(option) is Literal), ())
 
     @property
     def unit(self) -> Any:

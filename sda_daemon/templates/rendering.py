@@ -78,8 +78,8 @@ def _explain_syntax(error: TemplateSyntaxError) -> str:
 
 def _missing(budget: Budget, facts: Mapping[str, Any], message: str) -> TemplateError:
     owner, name = budget.missing or (None, "")
-    is_open = any(owner is facts.get(key) for key in OPEN_FACTS) and owner is not None
-    if is_open and "did you mean" not in suggest(name, map(str, owner)):
+    is_open = isinstance(owner, dict) and any(owner is facts.get(key) for key in OPEN_FACTS)
+    if isinstance(owner, dict) and is_open and "did you mean" not in suggest(name, map(str, owner)):
         return _MissingInOpenFactError(message)
     return TemplateError(message)
 

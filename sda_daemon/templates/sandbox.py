@@ -36,15 +36,15 @@ _FORBIDDEN_EXPRESSIONS = (
     nodes.MarkSafe,
     nodes.MarkSafeIfAutoescape,
 )
-_FILTERS_OF_JINJA = (
-    "abs capitalize count d default dictsort filesizeformat first float format int items join last length list "
-    "lower map max min reject rejectattr replace reverse round select selectattr sort string sum title trim "
-    "truncate unique upper wordcount"
-).split()
-_TESTS_OF_JINJA = (
-    "boolean defined divisibleby eq equalto even false float ge greaterthan gt in integer iterable le lessthan lower "
-    "lt mapping ne none number odd sequence string true undefined upper == != > >= < <="
-).split()
+_FILTERS_OF_JINJA = """
+    abs capitalize count d default dictsort filesizeformat first float format int items join last length list
+    lower map max min reject rejectattr replace reverse round select selectattr sort string sum title trim
+    truncate unique upper wordcount
+"""
+_TESTS_OF_JINJA = """
+    boolean defined divisibleby eq equalto even false float ge greaterthan gt in integer iterable le lessthan lower
+    lt mapping ne none number odd sequence string true undefined upper == != > >= < <=
+"""
 _PLAIN = (str, int, float, bool, list, tuple, dict, datetime, date, time, timedelta, range)
 _LONG_DIGITS = re.compile(r"\d{4,}")
 _PERCENT_STAR = re.compile(r"%[^a-zA-Z%]*\*")
@@ -106,7 +106,7 @@ class _Instrument(NodeTransformer):
         return node
 
     @staticmethod
-    def _through(name: str, node: nodes.Expr) -> nodes.Filter:
+    def _through(name: str, node: Any) -> nodes.Filter:
         return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 
@@ -186,9 +186,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(undefined=StrictFact, autoescape=False, optimized=False, finalize=_finalize, cache_size=0)
         self.globals = {"range": _bounded_range}
         own = {name: _guarded(function, 0) for name, function in FILTERS.items()}
-        jinja = {name: _guarded(self.filters[name], _skipped(self.filters[name])) for name in _FILTERS_OF_JINJA}
-        self.filters = {**jinja, **own, "_each": _each, "_weighed": weighed}
-        self.tests = {name: _guarded(self.tests[name], _skipped(self.tests[name])) for name in _TESTS_OF_JINJA}
+        filters = {name: _guarded_jinja(self.filters[name]) for name in _FILTERS_OF_JINJA.split()}
+        self.filters = {**filters, **own, "_each": _each, "_weighed": weighed}
+        self.tests = {name: _guarded_jinja(self.tests[name]) for name in _TESTS_OF_JINJA.split()}
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
         _Instrument().visit(source)
@@ -206,7 +206,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             raise SecurityError("format_map is not possible here; use format")
         return _bounded_format(value.__self__)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a method of a plain value, or `range`."""
         current.get().spend()
         if isinstance(__obj, StrictUndefined):
@@ -238,8 +238,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return weighed(super().call_binop(context, operator, left, right))
 
 
-def _skipped(function: Callable[..., Any]) -> int:
-    return int(_PassArg.from_obj(function) is not None)
+def _guarded_jinja(function: Any) -> Callable[..., Any]:
+    return _guarded(function, int(_PassArg.from_obj(function) is not None))
 
 
 @pass_context
