@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import platformdirs
 
-from sda_daemon.errors import ConfigError, Problem
+from sda_daemon.errors import ConfigError, ConfigExistsError, Problem
+from sda_daemon.settings.annotated import SCHEMA_FILE_NAME, annotated_config, config_json_schema
 from sda_daemon.settings.document import Origin
-from sda_daemon.settings.schema import Settings
+from sda_daemon.settings.schema import Settings, WatchSettings
 from sda_daemon.settings.source import parse_settings
 from sda_daemon.settings.structure import Where
 
@@ -116,6 +118,37 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Loa
 def digest_of(raw: bytes) -> str:
     """Return the digest by which one content of a config file is told from another."""
     return hashlib.sha256(raw).hexdigest()
+
+
+def write_new_config(path: Path) -> list[Path]:
+    """Write the annotated config file, and beside it the JSON Schema for editors; return what was written.
+
+    Raises:
+        ConfigExistsError: there is a file already; it is left as it is.
+        OSError: it cannot be written.
+
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(annotated_config())
+    except FileExistsError as error:
+        raise ConfigExistsError(
+            f"{path} is there already and is left as it is",
+            "Choose another place with --path, or move the old one away",
+        ) from error
+    written = [path]
+    schema = path.with_name(SCHEMA_FILE_NAME)
+    with contextlib.suppress(FileExistsError), schema.open("x", encoding="utf-8") as file:
+        file.write(config_json_schema())
+        written.append(schema)
+    return written
+
+
+def watch_of(settings: Settings, path: Path) -> WatchSettings | None:
+    """Return the watched folder that a path lies in, the innermost of several."""
+    inside = [watch for watch in settings.watch if path.is_relative_to(watch.path)]
+    return max(inside, key=lambda watch: len(watch.path.parts), default=None)
 
 
 def state_folder(settings: Settings, environment: Mapping[str, str] | None = None) -> Path:

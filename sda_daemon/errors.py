@@ -103,6 +103,13 @@ class ConfigError(SdaError):
         self.problems = tuple(problems)
 
 
+class ConfigExistsError(SdaError):
+    """There is a config file already; it is never written over."""
+
+    exit_code = ExitCode.CANNOT_WRITE
+    kind = "config_exists"
+
+
 class TemplateError(ConfigError):
     """A metadata template does not compile, names an unknown fact, or fails on these facts."""
 

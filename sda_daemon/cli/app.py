@@ -10,7 +10,7 @@ import click
 import typer
 
 from sda_daemon import __version__
-from sda_daemon.cli import convert, models, run, status
+from sda_daemon.cli import config, convert, models, run, status
 from sda_daemon.errors import ExitCode, SdaError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("convert")(convert.convert)
 app.command("status")(status.status)
 app.command("retry")(status.retry)
 app.add_typer(models.app, name="models")
+app.add_typer(config.app, name="config")
 
 
 def _version(value: bool) -> None:

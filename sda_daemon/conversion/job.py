@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sda_daemon.models.metadata import ModelMetadata
 from sda_daemon.settings.schema import MetadataSettings, RuleSettings
@@ -86,6 +88,30 @@ class Failed:
     permanent: bool
     message: str
     is_crash: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a conversion would give.
+
+    Attributes:
+        job: what was looked at.
+        metadata: what would be inside the model file.
+        sources: for each field that templates give, where that came from; see `rules.Named`.
+        facts: what templates know.
+        skip: why it would not be converted; empty if it would.
+        ignored_notes: (path, reason) of `sda.yaml` files that could not be used.
+        known_as: name and file of the model that the library has of these weights; empty for none.
+
+    """
+
+    job: ConversionJob
+    metadata: ModelMetadata
+    sources: Mapping[str, str]
+    facts: Mapping[str, Any]
+    skip: str
+    ignored_notes: tuple[tuple[str, str], ...]
+    known_as: str
 
 
 Outcome = Converted | Failed

@@ -126,15 +126,17 @@ class WatchSettings(_Section):
     )
     on_overwrite: Literal["version", "replace"] = Field(
         "version",
-        description="When other weights are saved under the same path: make a further model, or replace the old one.",
+        description="When other weights are saved under the same path: make a further model (version), or replace the "
+        "old one (replace).",
     )
     select: Literal["all", "best", "latest"] = Field(
         "all",
-        description="Which checkpoints of a folder stay as models: all, the one with the lowest validation loss, "
-        "or the one with the highest epoch. Models saved by hand are never touched.",
+        description="Which checkpoints of a folder stay as models: all, best (lowest validation loss) or latest "
+        "(highest epoch). Models saved by hand are never touched.",
     )
     after: Literal["keep", "delete", "move"] = Field(
-        "keep", description="What happens to a checkpoint once its model is safely in the library."
+        "keep",
+        description="What happens to a checkpoint once its model is safely in the library: keep, delete or move.",
     )
     move_to: Path | None = Field(
         None, description="Where `after: move` puts checkpoints; their path below the watched folder is kept."
