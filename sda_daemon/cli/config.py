@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -127,17 +128,25 @@ def render(
     for notes, reason in result.ignored_notes:
         typer.echo(f"{notes} is ignored: {reason}")
     rows = [
-        (field.name, str(getattr(result.metadata, field.name)), result.sources.get(field.name, "the checkpoint"))
+        (field.name, str(getattr(result.metadata, field.name)), _source(field.name, result.sources, root))
         for field in dataclasses.fields(result.metadata)
         if field.name != "tags"
     ]
-    tags = [("tags", tag, result.sources[f"tags[{index}]"]) for index, tag in enumerate(result.metadata.tags)]
+    tags = [
+        ("tags", tag, _source(f"tags[{index}]", result.sources, root)) for index, tag in enumerate(result.metadata.tags)
+    ]
     rows += tags or [("tags", "-", "")]
     _print_table(("Field", "Value", "From"), rows)
     if facts:
         typer.echo()
         _print_table(("Fact", "Value"), [(name, _written(value)) for name, value in result.facts.items()])
     return ExitCode.OK
+
+
+def _source(field: str, sources: Mapping[str, str], root: str) -> str:
+    own = {"model_id": "the weights", "save_date": "the conversion"}
+    source = sources.get(field) or own.get(field, "the checkpoint")
+    return source.removeprefix(f"{root}/") if root else source
 
 
 def _written(value: Any) -> str:

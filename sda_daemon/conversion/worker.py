@@ -20,7 +20,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome, Preview
 from sda_daemon.errors import ChangedWhileReadError, CheckpointError, SdaError, TemplateError
