@@ -122,5 +122,7 @@ def config_json_schema() -> str:
     for section in (schema, *schema["$defs"].values()):
         for setting in section.get("properties", {}).values():
             setting.pop("title", None)  # pydantic's are the keys again
+            target = schema["$defs"].get(setting.get("$ref", "").rpartition("/")[2], {})
+            setting.setdefault("description", target.get("description", ""))  # left out where it is the same
     schema["title"] = "sda-daemon config"
     return json.dumps({"$schema": _SCHEMA_DIALECT, **schema}, indent=2, ensure_ascii=False) + "\n"

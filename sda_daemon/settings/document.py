@@ -80,9 +80,7 @@ def parse_document(text: str, source: str, *, aliases: bool = True, empty_hint: 
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        message = f"this is not YAML: {error.problem or error.context}"
-        if "\\t" in message:
-            message += "; indent with spaces, not with tabs"
+        message = "this is not YAML: " + _explain(error, text.splitlines()[line - 1 : line])
         raise ConfigError(problems=[Problem(source, line, column, "", message)]) from error
     except yaml.reader.ReaderError as error:
         message = f"this is not YAML: there is a character that is not text (#x{error.character:04x})"
@@ -99,6 +97,19 @@ def parse_document(text: str, source: str, *, aliases: bool = True, empty_hint: 
         raise ConfigError(problems=[Problem(source, 1, 1, "", f"it must hold keys and values, but it is {kind}")])
     document.data = data
     return document
+
+
+def _explain(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
+    problem = error.problem or ""
+    if not problem or problem.startswith("but "):
+        problem = f"{error.context}, {problem}"
+    if "\\t" in problem:
+        return f"{problem}; indent with spaces, not with tabs"
+    if any("{{" in line or "{%" in line for line in lines):
+        return f'{problem}; a template needs quotes around it: "{{{{ run }}}}"'
+    if "constructor for the tag" in problem:
+        return f"{problem}; only plain values are possible"
+    return problem
 
 
 def _walk(document: Document, node: yaml.Node | None, where: Where, seen: set[int]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 import reprlib
 from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -28,6 +30,10 @@ def shown(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    if isinstance(value, date):
+        return value.isoformat()
     return _short.repr(value)
 
 
@@ -44,6 +50,8 @@ def explain(error: ValidationError, root: type[BaseModel], document: Document) -
         where = tuple(part for part in detail["loc"] if not _is_union_tag(part))
         if detail["type"] == "too_short" and detail["input"]:
             continue  # its items are what is wrong
+        if detail["type"] == "invalid_key":
+            where = (*where[:-1], str(where[-1]))
         document.complain(where, message_for(detail, root, where))
 
 

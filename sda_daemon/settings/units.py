@@ -47,7 +47,8 @@ def parse_size(value: Any) -> int:
     if isinstance(value, str):
         match = _NUMBER.fullmatch(value)
         if match is not None and (match[2] or "b").lower() in _BYTES:
-            return int(float(match[1]) * _BYTES[(match[2] or "b").lower()])
+            factor = _BYTES[(match[2] or "b").lower()]
+            return int(match[1]) * factor if match[1].isdecimal() else int(float(match[1]) * factor)
     raise ValueError("write a size such as 500MB, 2GiB or a number of bytes")
 
 

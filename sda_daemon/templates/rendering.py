@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Template, TemplateSyntaxError
 from jinja2.exceptions import SecurityError, UndefinedError
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import SandboxedEnvironment
 
 from sda_daemon.errors import TemplateError
@@ -139,20 +140,31 @@ def try_text(source: str) -> None:
         TemplateError: it fails; the message says what would be right and for which checkpoints it fails.
 
     """
-    _try(lambda facts: render_text(source, facts))
+    _try(_names_in(source), lambda facts: render_text(source, facts))
 
 
 def try_number(source: str) -> None:
     """Try a template that is to give a number; see `try_text`."""
-    _try(lambda facts: render_number(source, facts, float))
+    _try(_names_in(source), lambda facts: render_number(source, facts, float))
 
 
 def try_condition(source: str) -> None:
     """Try a condition; see `try_text`."""
-    _try(lambda facts: holds(source, facts))
+    _try(_names_in(f"{{{{ {source} }}}}"), lambda facts: holds(source, facts))
 
 
-def _try(run: Callable[[Mapping[str, Any]], object]) -> None:
+def _names_in(template: str) -> set[str]:
+    """Return the names that a template asks for, in branches too that the examples do not come to."""
+    try:
+        return find_undeclared_variables(_environment().parse(template))
+    except (TemplateSyntaxError, RecursionError):
+        return set()  # the trial says what is wrong
+
+
+def _try(names: set[str], run: Callable[[Mapping[str, Any]], object]) -> None:
+    for name in sorted(names):
+        if name not in EXAMPLES[0].facts and name not in _environment().globals:
+            raise TemplateError(f"there is no fact {name!r}; {suggest(name, EXAMPLES[0].facts)}")
     for index, example in enumerate(EXAMPLES):
         try:
             run(example.facts)

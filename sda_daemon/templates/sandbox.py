@@ -91,11 +91,18 @@ def suggest(name: str, known: Iterable[str], many: int = 30) -> str:
 class _Instrument(NodeTransformer):
     """Refuses what is not needed and lets loops and literals spend from the budget."""
 
+    def __init__(self, environment: ImmutableSandboxedEnvironment) -> None:
+        self._environment = environment
+
     def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
         allowed = isinstance(node, _STATEMENTS) or not isinstance(node, nodes.Stmt)
         if not allowed or isinstance(node, _FORBIDDEN_EXPRESSIONS) or getattr(node, "recursive", False):
             what = type(node).__name__.lower()
             raise TemplateSyntaxError(f"{what!r} is more than a metadata template may use", node.lineno)
+        for kind, known in ((nodes.Filter, self._environment.filters), (nodes.Test, self._environment.tests)):
+            # Jinja2 itself looks only when it comes there, if it stands inside an `if`.
+            if isinstance(node, kind) and node.name not in known:
+                raise TemplateSyntaxError(f"No {kind.__name__.lower()} named {node.name!r}.", node.lineno)
         super().generic_visit(node, *args, **kwargs)
         if isinstance(node, nodes.For):
             node.iter = self._through("_each", node.iter)
@@ -191,7 +198,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.tests = {name: _guarded_jinja(self.tests[name]) for name in _TESTS_OF_JINJA.split()}
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
-        _Instrument().visit(source)
+        _Instrument(self).visit(source)
         return super()._generate(source, *args, **kwargs)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
