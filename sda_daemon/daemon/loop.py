@@ -112,7 +112,7 @@ class Daemon:
         if ledger.is_new:
             rebuild_ledger(ledger, self._shelves[0].library, [str(watch.path) for watch in settings.watch])
         now = Circumstances(settings, self._shelves[0].library, self._new_pool(settings), self._shelves[0].work_dir)
-        self._conversions = Conversions(now, ledger, self._inbox.put, retries=not self._once)
+        self._conversions: Conversions = Conversions(now, ledger, self._inbox.put, retries=not self._once)
         stack.callback(self._conversions.cut_off)
         self._intake = Intake(
             ledger,
