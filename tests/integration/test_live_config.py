@@ -362,6 +362,24 @@ def test_a_template_that_fails_at_night_is_tried_again_with_a_better_one(daemon:
     assert daemon.stop() == 0
 
 
+def test_a_template_that_is_endless_only_for_some_facts_is_cut_off(daemon: DaemonProcess, drop: Drop) -> None:
+    """It passes the examples; in the worker it is one failed conversion, and the next checkpoint converts."""
+    loops = "{% for a in sidecar.list %}" * 4 + "{% endfor %}" * 4
+    daemon.write_config(metadata={"name": "{{ run }}{% if sidecar.list is defined %}" + loops + "{% endif %}"})
+    daemon.start()
+    sidecar = daemon.drop / "rain" / "x.pt.meta.json"
+    sidecar.parent.mkdir()
+    sidecar.write_text('{"list": [' + ", ".join("1" * 500) + "]}")
+    drop(daemon.drop / "rain" / "x.pt", seed=1)
+    (failed,) = daemon.wait_for("conversion.failed")
+    assert (failed["kind"], failed["permanent"]) == ("template", True)
+    assert failed["reason"] == "metadata.name: it does too much: it takes more than 10000 steps"
+    drop(daemon.drop / "sun" / "x.pt", seed=2)
+    (entry,) = daemon.wait_for_models(1)
+    assert entry.name == "sun"
+    assert daemon.stop() == 0
+
+
 def test_notes_beside_the_recordings(daemon: DaemonProcess, drop: Drop) -> None:
     """They describe what lies below them; a broken one is told of and stops nothing."""
     (daemon.drop / "rain").mkdir()
