@@ -64,7 +64,7 @@ NumberText = Annotated[float | str, BeforeValidator(_tried_number)]
 """A number, or a template that gives one."""
 Condition = Annotated[str, AfterValidator(_tried_condition)]
 """A Jinja2 expression over the facts."""
-Count = Annotated[int, BeforeValidator(_no_truth)]
+_NO_TRUTH = BeforeValidator(_no_truth)
 Glob = Annotated[str, Field(min_length=1)]
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -196,7 +196,7 @@ class ConversionSettings(_Section):
     idle_close_s: Annotated[Duration, Field(ge=0)] = Field(
         60.0, description="Worker processes end after this long without work."
     )
-    max_attempts: Annotated[Count, Field(ge=1)] = Field(
+    max_attempts: Annotated[int, Field(ge=1), _NO_TRUTH] = Field(
         5, description="A checkpoint whose worker dies or hangs this often is given up."
     )
     memory_limit: Annotated[Size, Field(ge=2**30)] | None = Field(
@@ -236,7 +236,7 @@ class Settings(_Section):
     rules: tuple[RuleSettings, ...] = Field(
         (), description="What is different for some checkpoints; later rules override earlier ones, field by field."
     )
-    workers: Annotated[Count, Field(ge=1, le=64)] = Field(2, description="Conversions that may run at the same time.")
+    workers: Annotated[int, Field(ge=1, le=64), _NO_TRUTH] = Field(2, description="Conversions that may run at the same time.")
     rescan_interval_s: Annotated[Duration, Field(gt=0)] = Field(
         300.0, description="How often everything is looked at anew, in case an event was lost."
     )
