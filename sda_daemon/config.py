@@ -22,6 +22,7 @@ APP_NAME = "sda-daemon"
 CONFIG_VARIABLE = "SDA_DAEMON_CONFIG"
 CONFIG_FILE_NAME = "config.yaml"
 SYSTEM_CONFIG = Path("/etc/sda-daemon/config.yaml")
+SYSTEM_STATE = Path("/var/lib/sda-daemon")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,10 @@ def parse_config(raw: bytes, path: Path, environment: Mapping[str, str] | None =
         message = f"this is not UTF-8 text: {error.reason}; save it as UTF-8"
         raise ConfigError(problems=[Problem(str(path), line, 1, "", message)]) from error
     parsed = parse_settings(text, str(path), path.absolute().parent, env)
-    return LoadedConfig(parsed.settings, path, digest_of(raw), parsed.origins)
+    settings = parsed.settings
+    if settings.state_dir is None and not env.get("STATE_DIRECTORY"):
+        settings = settings.model_copy(update={"state_dir": service_state_folder(path)})
+    return LoadedConfig(settings, path, digest_of(raw), parsed.origins)
 
 
 def load_config(path: Path, environment: Mapping[str, str] | None = None) -> LoadedConfig:
@@ -149,6 +153,17 @@ def watch_of(settings: Settings, path: Path) -> WatchSettings | None:
     """Return the watched folder that a path lies in, the innermost of several."""
     inside = [watch for watch in settings.watch if path.is_relative_to(watch.path)]
     return max(inside, key=lambda watch: len(watch.path.parts), default=None)
+
+
+def service_state_folder(path: Path) -> Path | None:
+    """Return where the system service with this config keeps its state; None if it is no service's config.
+
+    So that `sda-daemon status` finds in a terminal what systemd has told the service alone (`StateDirectory=`).
+    """
+    place = path.absolute()
+    if place.parent != SYSTEM_CONFIG.parent:
+        return None
+    return SYSTEM_STATE if place.name == SYSTEM_CONFIG.name else SYSTEM_STATE / place.stem
 
 
 def state_folder(settings: Settings, environment: Mapping[str, str] | None = None) -> Path:

@@ -130,6 +130,13 @@ class NothingToWatchError(SdaError):
     kind = "nothing_to_watch"
 
 
+class CannotWriteError(SdaError):
+    """A folder of the config cannot be made, locked or written to."""
+
+    exit_code = ExitCode.CANNOT_WRITE
+    kind = "cannot_write"
+
+
 # --- checkpoints --------------------------------------------------------------------------------
 
 
@@ -235,6 +242,13 @@ class LibraryBusyError(LibraryError):
 
     exit_code = ExitCode.TRY_LATER
     kind = "library_busy"
+
+
+class LibraryReadOnlyError(LibraryError):
+    """The library can be read, but its folder or its lock file cannot be written."""
+
+    exit_code = ExitCode.CANNOT_WRITE
+    kind = "library_read_only"
 
 
 class UnknownModelError(LibraryError):

@@ -78,7 +78,7 @@ NOTES_IGNORED = Event("notes.ignored", WARNING, "A sda.yaml file could not be us
 WATCH_STARTED = Event("watch.started", INFO, "A folder is being watched.",
                       ("path", "observer"))  # fmt: skip
 WATCH_MISSING = Event("watch.missing", WARNING, "A folder to watch is not there; it is watched once it is.",
-                      ("path",))  # fmt: skip
+                      ("path", "reason"))  # fmt: skip
 WATCH_LOST = Event("watch.lost", WARNING, "A watched folder was removed, renamed or replaced, or its watcher died.",
                    ("path", "reason"))  # fmt: skip
 WATCH_DEGRADED = Event("watch.degraded", WARNING, "A folder cannot be watched natively and is polled instead.",

@@ -11,14 +11,20 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 WORK_FOLDER_PREFIX = ".sda-work-"
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+TEMPORARY_ENDING = ".tmp"
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_ABANDONED_AFTER_S = 24 * 3600.0
+"""Where file systems know no locks, a work folder that no one has touched for so long has no owner."""
 
 
 def read_small_file(path: Path, max_bytes: int) -> bytes:
@@ -62,13 +68,12 @@ def write_atomic(path: Path, chunks: Iterable[bytes], backup: Path | None = None
         OSError: the file cannot be written.
 
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    temporary, descriptor = _create_temporary(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.writelines(chunks)
             file.flush()
-            os.fchmod(file.fileno(), _mode_for(path))
+            _take_owner_and_mode(file.fileno(), path)
             os.fsync(file.fileno())
             status = os.fstat(file.fileno())
         if backup is not None:
@@ -81,29 +86,40 @@ def write_atomic(path: Path, chunks: Iterable[bytes], backup: Path | None = None
     return status
 
 
-def _mode_for(path: Path) -> int:
-    """Permission bits of the file that is replaced, or what the umask gives a new one."""
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY_ENDING}")
+
+
+def _create_temporary(path: Path) -> tuple[Path, int]:
+    """Create a file beside `path` that no one else has; its permissions are what the umask gives."""
+    while True:
+        temporary = _temporary_name(path)
+        with contextlib.suppress(FileExistsError):
+            return temporary, os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+
+
+def _take_owner_and_mode(descriptor: int, path: Path) -> None:
+    """Give a new file the permissions, and if possible the owner, of the file that it replaces.
+
+    Without this, one repair by root would lock the user's own programs out of their index.
+    """
     try:
-        return stat.S_IMODE(path.stat().st_mode)
+        old = path.stat()
     except FileNotFoundError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
+        return
+    new = os.fstat(descriptor)
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        with contextlib.suppress(OSError):
+            os.fchown(descriptor, old.st_uid, old.st_gid)
+    with contextlib.suppress(PermissionError):
+        os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
 
 
 def _keep_backup(path: Path, backup: Path) -> None:
-    """Make `backup` the current content of `path`, atomically, by a hard link where there are such."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{backup.name}.", suffix=".tmp", dir=backup.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    temporary.unlink()
+    """Make `backup` the current content of `path`, atomically."""
+    temporary = _temporary_name(backup)
     try:
-        try:
-            os.link(path, temporary)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            shutil.copy2(path, temporary)
+        link_or_copy(path, temporary)
         temporary.replace(backup)
     except FileNotFoundError:
         return  # nothing there yet to keep
@@ -111,15 +127,45 @@ def _keep_backup(path: Path, backup: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def sweep_temporary(path: Path) -> int:
-    """Remove what crashed writers of `path` left behind. Call it only while no one can be writing."""
-    prefixes = (f".{path.name}.", f".{path.name}.bak.")
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name: a hard link where there are such, else a copy.
+
+    Raises:
+        FileExistsError: `target` is there already.
+        OSError: neither is possible.
+
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with source.open("rb") as reader, target.open("xb") as writer:
+            shutil.copyfileobj(reader, writer)
+        shutil.copystat(source, target)
+
+
+def find_temporary(folder: Path, prefix: str) -> list[Path]:
+    """Return the temporary files that writers of files whose names begin with `prefix` have (or crashed ones left).
+
+    Raises:
+        OSError: the folder cannot be listed.
+
+    """
+    return [
+        folder / name
+        for name in os.listdir(folder)
+        if name.startswith(f".{prefix}") and name.endswith(TEMPORARY_ENDING)
+    ]
+
+
+def sweep_temporary(folder: Path, prefix: str) -> int:
+    """Remove what `find_temporary` finds, and count it. Call it only while no one can be writing."""
     removed = 0
-    for entry in os.scandir(path.parent):
-        if entry.name.startswith(prefixes) and entry.name.endswith(".tmp") and entry.is_file(follow_symlinks=False):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(entry.path)
-                removed += 1
+    for path in find_temporary(folder, prefix):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            path.unlink()
+            removed += 1
     return removed
 
 
@@ -179,7 +225,10 @@ def open_work_folder(folder: Path) -> tuple[Path, int]:
     """Make and lock a work folder; return it with the descriptor whose closing releases it."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=WORK_FOLDER_PREFIX, dir=folder))
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue  # a sweeper was quicker than we
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -205,22 +254,24 @@ def sweep_work_folders(folder: Path) -> int:
             continue
         try:
             descriptor = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        except OSError:  # gone already, or another user's
             continue
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove_work_folder(Path(entry.path))
-            removed += 1
-        except OSError:
-            continue  # its owner lives, or locks do not work here
+            if _is_abandoned(descriptor):
+                _remove_work_folder(Path(entry.path))
+                removed += 1
         finally:
             os.close(descriptor)
     return removed
 
 
+def _is_abandoned(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _NO_LOCKS and time.time() - os.fstat(descriptor).st_mtime > _ABANDONED_AFTER_S
+    return True
+
+
 def _remove_work_folder(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(path):
-            if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.path)
-        path.rmdir()
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,7 +1,11 @@
-"""Sets up structlog: readable lines on a terminal, JSON lines elsewhere. Everything goes to stderr."""
+"""Sets up structlog: readable lines on a terminal, entries with fields in the journal, JSON lines elsewhere.
+
+Everything goes to stderr, or beside it to the journal that stderr leads to.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -9,7 +13,12 @@ from typing import Any, TextIO
 
 import structlog
 
+from sda_daemon.sentences import sentence
+from sda_daemon.service.journal import STREAM_VARIABLE, Journal, field_name, field_value, is_journal_stream
+
+IDENTIFIER = "sda-daemon"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_PRIORITIES = {"debug": "7", "info": "6", "warning": "4", "error": "3", "critical": "2"}
 
 
 def configure_logging(level: str, log_format: str, stream: TextIO | None = None) -> str:
@@ -17,22 +26,26 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None)
 
     Args:
         level: "debug", "info", "warning" or "error".
-        log_format: "console", "json", or "auto": console on a terminal, else json.
+        log_format: "console", "json", "journal", or "auto": journal where the stream is the journal,
+            console on a terminal, else json.
         stream: where to.
 
     """
     target = stream or sys.stderr
-    chosen = log_format if log_format != "auto" else ("console" if target.isatty() else "json")
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True) if chosen == "json" else _local_time(),
-    ]
+    on_journal = _is_journal(target)  # asked in any case: workers must not inherit the journal's variable
+    chosen = log_format
+    if log_format == "auto":
+        chosen = "journal" if on_journal else "console" if target.isatty() else "json"
+    shared: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
+    to_json: list[Any] = [structlog.processors.dict_tracebacks, _event_first, structlog.processors.JSONRenderer()]
     if chosen == "json":
-        renderers: list[Any] = [structlog.processors.dict_tracebacks, _event_first, structlog.processors.JSONRenderer()]
+        renderers = [_utc_time(), *to_json]
+    elif chosen == "journal":
+        renderers = [structlog.processors.format_exc_info, _JournalSender(Journal()), _utc_time(), *to_json]
     else:
         colors = target.isatty() and not os.environ.get("NO_COLOR")
-        renderers = [structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, pad_event_to=26)]
+        local_time = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
+        renderers = [local_time, structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, pad_event_to=26)]
     structlog.configure(
         processors=shared + renderers,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -42,8 +55,57 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None)
     return chosen
 
 
-def _local_time() -> Any:
-    return structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
+def print_error(text: str) -> None:
+    """Print the last words of a command on stderr; in the journal they are an entry of priority `err`."""
+    if _is_journal(sys.stderr):
+        try:
+            return Journal().send({"MESSAGE": text, "PRIORITY": "3", "SYSLOG_IDENTIFIER": IDENTIFIER})
+        except OSError:
+            pass  # the journal's socket is out of reach; its stream is not
+    return print(f"{IDENTIFIER}: {text}", file=sys.stderr)
+
+
+def journal_fields(event: dict[str, Any]) -> dict[str, str]:
+    """Return the journal entry for an event: a sentence, a priority, and each key as a field."""
+    values = {key: value for key, value in event.items() if key not in ("event", "level") and value is not None}
+    return {
+        "MESSAGE": sentence(event["event"], values),
+        "PRIORITY": _PRIORITIES[event["level"]],
+        "SYSLOG_IDENTIFIER": IDENTIFIER,
+        "SDA_EVENT": event["event"],
+        **{field_name(key): field_value(value) for key, value in values.items()},
+    }
+
+
+class _JournalSender:
+    """Sends each event to the journal; one that cannot be sent goes on to be printed."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self._journal.send(journal_fields(event))
+        except OSError:
+            return event
+        raise structlog.DropEvent
+
+
+def _is_journal(target: TextIO) -> bool:
+    try:
+        return is_journal_stream(target.fileno(), _journal_stream())
+    except OSError:
+        return False  # a stream without a file, such as a buffer
+
+
+@functools.cache
+def _journal_stream() -> str:
+    """`JOURNAL_STREAM`, taken out of the environment: it is about our stderr, not about that of our workers."""
+    return os.environ.pop(STREAM_VARIABLE, "")
+
+
+def _utc_time() -> Any:
+    return structlog.processors.TimeStamper(fmt="iso", utc=True)
 
 
 def _event_first(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:

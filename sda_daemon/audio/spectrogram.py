@@ -3,25 +3,31 @@
 Agrees with torchaudio's MelSpectrogram (HTK mel scale, no filter normalisation, periodic Hann window,
 centred frames with reflect padding), which the training application uses. The inverse is better than
 torchaudio's InverseMelScale: its least-squares solution is refined under the constraint that power is
-never negative. Phases are found by the fast Griffin-Lim algorithm (Perraudin, Balazs and Søndergaard,
-"A fast Griffin-Lim algorithm", 2013).
+never negative. Phases are found by the projections of Griffin and Lim ("Signal estimation from modified
+short-time Fourier transform", 1984), relaxed (RAAR; Luke, "Relaxed averaged alternating reflections for
+diffraction imaging", 2005), from several random starts: that escapes the poor solutions in which plain and
+fast Griffin-Lim stay, whatever the seed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 GRIFFIN_LIM_ITERATIONS = 64
-GRIFFIN_LIM_MOMENTUM = 0.99
-_REFINEMENTS = 100
+GRIFFIN_LIM_STARTS = 4
+_RELAXATION = 0.85
+_PLAIN_SHARE = 8
+"""One in so many iterations, at the end, is plain Griffin-Lim, which only ever comes nearer."""
+_REFINEMENTS = 200
 _TINY = 1e-10
+_LARGEST_FFT = 2**15
 
 
 @dataclasses.dataclass
@@ -61,18 +67,27 @@ class SpectrogramConfig:
         for name in ("sample_rate", "n_fft", "hop_length", "n_mels"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 2**24:
-                raise ValueError(f"spectrogram {name} must be a positive whole number, not {value!r}")
+                raise ValueError(f"spectrogram {name} must be a positive whole number, not {reprlib.repr(value)}")
+        if self.n_fft > _LARGEST_FFT or self.n_mels > self.n_fft // 2 + 1:
+            raise ValueError(
+                f"spectrogram n_fft must be at most {_LARGEST_FFT} and n_mels at most n_fft // 2 + 1, "
+                f"not {self.n_fft} and {self.n_mels}"
+            )
+        if self.hop_length > self.n_fft:
+            raise ValueError(f"spectrogram hop_length must be at most n_fft ({self.n_fft}), not {self.hop_length}")
         for name in ("f_min", "power"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-                raise ValueError(f"spectrogram {name} must be a number from 0 up, not {value!r}")
+                raise ValueError(f"spectrogram {name} must be a number from 0 up, not {reprlib.repr(value)}")
         if self.power == 0:
             raise ValueError("spectrogram power must be larger than 0")
         top = self.f_max
         if top is not None and (
             isinstance(top, bool) or not isinstance(top, int | float) or not self.f_min < top < math.inf
         ):
-            raise ValueError(f"spectrogram f_max must be a frequency above f_min, not {top!r}")
+            raise ValueError(f"spectrogram f_max must be a frequency above f_min, not {reprlib.repr(top)}")
+        if top is None and self.f_min >= self.sample_rate / 2:
+            raise ValueError(f"spectrogram f_min must be below half the sample rate, not {self.f_min}")
 
     @property
     def top_frequency(self) -> float:
@@ -83,17 +98,18 @@ class SpectrogramConfig:
 def mel_filterbank(config: SpectrogramConfig) -> Tensor:
     """Return the triangular mel filters, `[n_fft // 2 + 1, n_mels]`.
 
-    HTK scale: mel = 2595 · log10(1 + f / 700) (Young et al., "The HTK Book"), peaks of 1.
+    HTK scale: mel = 2595 · log10(1 + f / 700) (Young et al., "The HTK Book"), peaks of 1. In single precision
+    throughout, as in training: a mel band's edge that is rounded otherwise shows in the spectrogram.
     """
-    bins = torch.linspace(0, config.sample_rate // 2, config.n_fft // 2 + 1, dtype=torch.float64)
+    bins = torch.linspace(0, config.sample_rate // 2, config.n_fft // 2 + 1)
     low, high = (2595.0 * math.log10(1.0 + f / 700.0) for f in (config.f_min, config.top_frequency))
-    mels = torch.linspace(low, high, config.n_mels + 2, dtype=torch.float64)
+    mels = torch.linspace(low, high, config.n_mels + 2)
     edges = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
     widths = edges.diff()
     distance = edges[None, :] - bins[:, None]
     rising = -distance[:, :-2] / widths[:-1]
     falling = distance[:, 2:] / widths[1:]
-    return torch.minimum(rising, falling).clamp(min=0.0).float()
+    return torch.minimum(rising, falling).clamp(min=0.0)
 
 
 class AudioSpectrogram:
@@ -163,50 +179,79 @@ class AudioSpectrogram:
         # Multiplicative updates (Lee and Seung 2001) keep it non-negative while the error only falls.
         linear = linear + _TINY
         target = torch.matmul(self._filters, mel)
-        gram = torch.matmul(self._filters, self._filters.T)
         for _ in range(_REFINEMENTS):
-            linear = linear * (target / (torch.matmul(gram, linear) + _TINY))
+            explained = torch.matmul(self._filters, torch.matmul(self._filters.T, linear))
+            linear = linear * (target / (explained + _TINY))
         return linear
 
-    def mel_to_waveform(self, log_mel: Tensor, iterations: int = GRIFFIN_LIM_ITERATIONS) -> Tensor:
+    def mel_to_waveform(
+        self, log_mel: Tensor, iterations: int = GRIFFIN_LIM_ITERATIONS, starts: int = GRIFFIN_LIM_STARTS
+    ) -> Tensor:
         """Return sound whose log-mel spectrogram is near the given one.
 
         Args:
             log_mel: `[batch, 1, n_mels, frames]`.
-            iterations: Griffin-Lim iterations; more sound cleaner and take longer.
+            iterations: of the search for phases; more sound cleaner and take longer.
+            starts: how many searches from random phases are made, of which the best counts.
 
         Returns:
             `[batch, 1, (frames - 1) * hop_length]`.
 
         Raises:
-            ValueError: the spectrogram has another shape.
+            ValueError: the spectrogram has another shape, or `iterations` or `starts` is less than 1.
 
         """
         if log_mel.dim() != 4 or log_mel.shape[1] != 1 or log_mel.shape[2] != self.config.n_mels:
             raise ValueError(
                 f"mel must have the shape [batch, 1, {self.config.n_mels}, frames], not {tuple(log_mel.shape)}"
             )
+        if iterations < 1 or starts < 1:
+            raise ValueError(f"iterations and starts must be at least 1, not {iterations} and {starts}")
         magnitude = self.mel_to_linear(log_mel).pow(1.0 / self.config.power)
-        return self._griffin_lim(magnitude, iterations).unsqueeze(1)
+        return self._find_waveform(magnitude, iterations, starts).unsqueeze(1)
 
-    def _griffin_lim(self, magnitude: Tensor, iterations: int) -> Tensor:
+    def _find_waveform(self, magnitude: Tensor, iterations: int, starts: int) -> Tensor:
+        """Return the best waveform of several searches, for each spectrogram of the batch."""
         length = (magnitude.shape[-1] - 1) * self.config.hop_length
         if length == 0:
             return magnitude.new_zeros((magnitude.shape[0], 0))
-        momentum = GRIFFIN_LIM_MOMENTUM / (1.0 + GRIFFIN_LIM_MOMENTUM)
-        phases = torch.polar(torch.ones_like(magnitude), 2 * math.pi * torch.rand_like(magnitude))
-        previous = torch.zeros_like(phases)
-        for _ in range(iterations):
-            rebuilt = self._stft(self._istft(magnitude * phases, length))
-            phases = rebuilt - momentum * previous
-            phases = phases / (phases.abs() + 1e-16)
-            previous = rebuilt
-        return self._istft(magnitude * phases, length)
+        best = self._griffin_lim(magnitude, iterations, length)
+        best_error = self._inconsistency(best, magnitude)
+        for _ in range(starts - 1):
+            waveform = self._griffin_lim(magnitude, iterations, length)
+            error = self._inconsistency(waveform, magnitude)
+            is_better = error < best_error
+            best = torch.where(is_better[:, None], waveform, best)
+            best_error = torch.where(is_better, error, best_error)
+        return best
+
+    def _griffin_lim(self, magnitude: Tensor, iterations: int, length: int) -> Tensor:
+        """Search from random phases: reflect on both sets (right magnitudes, real waveforms) and average."""
+
+        def with_magnitude(spectrum: Tensor) -> Tensor:
+            return magnitude * spectrum / (spectrum.abs() + 1e-16)
+
+        def of_a_waveform(spectrum: Tensor) -> Tensor:
+            return self._stft(self._istft(spectrum, length))
+
+        spectrum = torch.polar(magnitude, 2 * math.pi * torch.rand_like(magnitude))
+        plain = iterations // _PLAIN_SHARE
+        for _ in range(iterations - plain):
+            right = with_magnitude(spectrum)
+            reflected = 2 * right - spectrum
+            twice = 2 * of_a_waveform(reflected) - reflected
+            spectrum = (_RELAXATION / 2) * (twice + spectrum) + (1 - _RELAXATION) * right
+        for _ in range(plain):
+            spectrum = of_a_waveform(with_magnitude(spectrum))
+        return self._istft(with_magnitude(spectrum), length)
+
+    def _inconsistency(self, waveform: Tensor, magnitude: Tensor) -> Tensor:
+        """How far the waveform's own magnitudes are from the wanted ones, `[batch]`."""
+        distance: Tensor = torch.linalg.vector_norm(self._stft(waveform).abs() - magnitude, dim=(1, 2))
+        return distance
 
     def _stft(self, waveform: Tensor) -> Tensor:
-        reflectable = waveform.shape[-1] > self.config.n_fft // 2
-        if not reflectable:  # shorter than half a window: there is not enough to reflect
-            waveform = functional.pad(waveform, (0, 0))
+        reflectable = waveform.shape[-1] > self.config.n_fft // 2  # else there is not enough to reflect
         return torch.stft(
             waveform,
             self.config.n_fft,

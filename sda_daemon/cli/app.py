@@ -10,7 +10,7 @@ import click
 import typer
 
 from sda_daemon import __version__
-from sda_daemon.cli import config, convert, models, run, status
+from sda_daemon.cli import config, convert, models, run, status, systemd_unit
 from sda_daemon.errors import ExitCode, SdaError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("run")(run.run)
 app.command("convert")(convert.convert)
 app.command("status")(status.status)
 app.command("retry")(status.retry)
+app.command("systemd-unit")(systemd_unit.systemd_unit)
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")
 
@@ -55,13 +56,20 @@ def run_app(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except SdaError as error:
-        print(f"sda-daemon: {error}", file=sys.stderr)
+        _complain(error)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except OSError as error:
-        print(f"sda-daemon: {error}", file=sys.stderr)
+        _complain(error)
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
         return ExitCode.CANNOT_WRITE if is_full else ExitCode.FAILED
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _complain(error: Exception) -> None:
+    from sda_daemon.logs import print_error
+    from sda_daemon.service.sandbox import tell
+
+    print_error(tell(error))

@@ -17,10 +17,16 @@ def run(
     ] = False,
 ) -> int:
     """Watch the configured folders and turn each new checkpoint into a model, until stopped."""
+    import faulthandler
+    import os
+
     from sda_daemon.config import find_config, load_config
     from sda_daemon.daemon import Daemon
     from sda_daemon.logs import configure_logging
+    from sda_daemon.service.notify import Notifier
 
+    faulthandler.enable(file=2)  # systemd's watchdog sends SIGABRT: the log then shows where the daemon hung
+    notifier = Notifier.from_environment(os.environ)
     loaded = load_config(find_config(config))
     configure_logging(loaded.settings.logging.level, loaded.settings.logging.format)
-    return Daemon(loaded, once=once).run()
+    return Daemon(loaded, once=once, notifier=notifier).run()

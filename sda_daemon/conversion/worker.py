@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome, Preview
 from sda_daemon.errors import ChangedWhileReadError, CheckpointError, SdaError, TemplateError
 from sda_daemon.intake.sources import SIDECAR_ENDING
+from sda_daemon.service import sandbox
 from sda_daemon.signature import FileSignature
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _told(job: ConversionJob, what: Callable[[ConversionJob], T]) -> T | Failed:
         if isinstance(error, FileNotFoundError) and not Path(job.path).exists():
             return Failed(job, "vanished", True, f"{job.path} is gone")
         kind = _KINDS.get(error.errno or 0, "io")
-        hint = _HINTS.get(kind, "It is tried again by itself")
+        hint = sandbox.explain(error) or _HINTS.get(kind, "It is tried again by itself")
         return Failed(job, kind, False, f"{error}. {hint}")
     except MemoryError:
         return Failed(job, "out_of_memory", False, f"not enough memory to convert {job.path}", is_crash=True)

@@ -26,6 +26,7 @@ from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.removal import unlink_models
 from sda_daemon.rules import template_digest, watch_settings_for
+from sda_daemon.service.sandbox import tell
 from sda_daemon.settings.schema import Settings, WatchSettings
 from sda_daemon.signature import FileSignature
 
@@ -85,6 +86,7 @@ class Conversions:
     ) -> None:
         self.succeeded = 0
         self.failed = 0
+        self.last: tuple[str, float] | None = None  # name of the newest model, and when it came (monotonic)
         self.ready: dict[str, Task] = {}
         self.running: dict[str, Task] = {}
         self._begun: dict[str, Circumstances] = {}
@@ -265,7 +267,7 @@ class Conversions:
                 published = publish(library, converted, self._replacements(converted))
             except (OSError, SdaError) as error:
                 kind = error.kind if isinstance(error, SdaError) else "cannot_publish"
-                failed += [Failed(item.job, kind, False, str(error)) for item in converted]
+                failed += [Failed(item.job, kind, False, tell(error)) for item in converted]
         tasks = [self.running[item.converted.job.path] for item in published]
         rows = [row for item in published if (row := self._published(item)) is not None]
         rows += [row for outcome in failed if (row := self._not_converted(outcome)) is not None]
@@ -368,6 +370,7 @@ class Conversions:
                 path=path, action=item.action.value, duration_s=round(converted.duration_s, 3), **names
             )
             self.succeeded += 1
+            self.last = (entry.name, time.monotonic())
         row = LedgerRow(path, task.root, task.signature, status, task.attempt)
         return replace(row, model_id=entry.model_id, weights_digest=converted.weights_digest)
 

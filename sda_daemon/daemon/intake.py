@@ -12,6 +12,7 @@ from sda_daemon.conversion.ledger import Ledger
 from sda_daemon.conversion.policy import Convert, LedgerRow, Status, decide
 from sda_daemon.intake.messages import FileSeen, FolderSeen, Hint, RescanNeeded
 from sda_daemon.intake.probe import look, why_unfinished
+from sda_daemon.intake.reach import why_unwatchable
 from sda_daemon.intake.scan import CheckpointNames, CheckpointScan
 from sda_daemon.intake.settling import Incomplete, Settled, Settling, Timing
 from sda_daemon.intake.watcher import OverflowListener, RootWatch, inotify_watch_count
@@ -68,6 +69,7 @@ class Intake:
         self.template_digest = ""
         self.rules: tuple[RuleSettings, ...] = ()
         self.rescan_interval_s = 300.0
+        self.on_progress: Callable[[], None] = lambda: None  # called while something long goes on
         self._ledger = ledger
         self._enqueue = enqueue
         self._is_taken = is_taken
@@ -95,11 +97,12 @@ class Intake:
             path,
             CheckpointNames(settings.patterns, settings.ignore, str(settings.move_to or "")),
             RootWatch(path, settings.observer, settings.poll_interval_s, self._enqueue),
+            rescan_at=time.monotonic() + self.rescan_interval_s,
         )
         self.roots[path] = root
         if self._live:
             self._start_watch(root)
-        self.rescan(path, "start")
+        self._enqueue(RescanNeeded(path, "start"))
 
     def rescan_all(self, reason: str) -> None:
         """Look at everything."""
@@ -257,7 +260,8 @@ class Intake:
     def _start_watch(self, root: Root) -> bool:
         if not root.watch.start():
             if not root.was_missing:
-                events.WATCH_MISSING(path=root.path)
+                reason = why_unwatchable(Path(root.path)) or "it is not there"
+                events.WATCH_MISSING(path=root.path, reason=reason)
             root.was_missing = True
             return False
         root.was_missing = False
@@ -281,6 +285,8 @@ class Intake:
         files = news = 0
         scan = CheckpointScan(path, path, root.names)
         for file, signature in scan:
+            if files % 1000 == 0:
+                self.on_progress()
             files += 1
             content = remembered.pop(file, _UNKNOWN)
             if content == (signature.size_bytes, signature.mtime_ns, signature.inode):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from sda_daemon import events
@@ -14,6 +13,7 @@ from sda_daemon.intake.messages import Hint, LibraryReplaced, LibraryTouched
 from sda_daemon.intake.watcher import RootWatch, folder_identity
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.repair import FindingKind, RepairPlan
+from sda_daemon.service.sandbox import tell
 
 REPAIR_DELAY_S = 1.0
 """Outside changes of the models folder are given this long to be finished before the index is repaired."""
@@ -114,7 +114,7 @@ class Librarian:
                 self.library.apply_repair(plan)
             self._entries = self.library.count()
         except (LibraryError, OSError) as error:
-            events.LIBRARY_REPAIR_FAILED(reason=str(error))
+            events.LIBRARY_REPAIR_FAILED(reason=tell(error))
 
     def _without_recent(self, plan: RepairPlan) -> RepairPlan:
         """Leave out entries whose file has only just gone missing, and look again when their grace is over."""
@@ -124,8 +124,7 @@ class Librarian:
         recent = {file for file, since in self._missing_since.items() if now < since + GRACE_S}
         if recent:
             self._repair_at = min(self._missing_since[file] for file in recent) + GRACE_S
-        kept = tuple(f for f in plan.findings if f.kind is not FindingKind.MISSING or f.file not in recent)
-        return replace(plan, findings=kept)
+        return plan.without(recent)
 
     def _is_mass_loss(self, plan: RepairPlan) -> bool:
         missing = len(plan.of(FindingKind.MISSING))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sda_daemon.errors import AlreadyRunningError, SdaError
+from sda_daemon.errors import AlreadyRunningError, CannotWriteError
+from sda_daemon.service import sandbox
 
 INSTANCE_LOCK_NAME = ".sda-daemon.lock"
 LOOK_S = 0.5
@@ -21,7 +22,7 @@ def instance_lock(folder: Path) -> Iterator[None]:
 
     Raises:
         AlreadyRunningError: another daemon holds it.
-        SdaError: it cannot be locked.
+        CannotWriteError: it cannot be locked.
 
     """
     lock = FileLock(folder / INSTANCE_LOCK_NAME, timeout=LOOK_S)
@@ -32,7 +33,8 @@ def instance_lock(folder: Path) -> Iterator[None]:
             f"another daemon is at work on {folder}", "Stop it first, or use another models_dir and state_dir"
         ) from error
     except OSError as error:
-        raise SdaError(f"{folder} cannot be locked: {error.strerror}", "Check its owner and permissions") from error
+        hint = sandbox.explain(error, folder) or "Check its owner and permissions"
+        raise CannotWriteError(f"{folder} cannot be locked: {error.strerror}", hint) from error
     try:
         yield
     finally:
@@ -57,12 +59,11 @@ def make_folder(folder: Path, key: str) -> None:
     """Make a configured folder if it is not there.
 
     Raises:
-        SdaError: it cannot be made; the message names the key.
+        CannotWriteError: it cannot be made; the message names the key.
 
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SdaError(
-            f"{key} {folder} cannot be made: {error.strerror}", "Check the path and its permissions"
-        ) from error
+        hint = sandbox.explain(error, folder) or "Check the path and its permissions"
+        raise CannotWriteError(f"{key} {folder} cannot be made: {error.strerror}", hint) from error

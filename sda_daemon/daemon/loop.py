@@ -21,6 +21,7 @@ from sda_daemon.config import LoadedConfig, state_folder
 from sda_daemon.conversion.ledger import Ledger
 from sda_daemon.conversion.pool import WorkerPool
 from sda_daemon.daemon.conversions import Circumstances, Conversions
+from sda_daemon.daemon.heartbeat import Heartbeat
 from sda_daemon.daemon.intake import Intake
 from sda_daemon.daemon.librarian import Librarian
 from sda_daemon.daemon.locks import instance_lock, make_folder
@@ -38,8 +39,10 @@ from sda_daemon.daemon.report import Reporter
 from sda_daemon.daemon.shelf import Shelf
 from sda_daemon.errors import NothingToWatchError, SdaError
 from sda_daemon.intake.messages import FileSeen, FolderSeen, LibraryReplaced, LibraryTouched, RescanNeeded
+from sda_daemon.intake.reach import why_unwatchable
 from sda_daemon.logs import configure_logging
 from sda_daemon.rules import template_digest
+from sda_daemon.service.notify import Notifier
 from sda_daemon.settings.changes import changes
 from sda_daemon.settings.schema import Settings
 
@@ -55,11 +58,13 @@ class Daemon:
     Args:
         config: what to do.
         once: look at everything once, convert what is new, and return.
+        notifier: the service manager, if there is one.
 
     """
 
-    def __init__(self, config: LoadedConfig, *, once: bool = False) -> None:
+    def __init__(self, config: LoadedConfig, *, once: bool = False, notifier: Notifier | None = None) -> None:
         self._config = config
+        self._notifier = notifier or Notifier()
         self._once = once
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._stop: StopRequested | None = None
@@ -73,7 +78,7 @@ class Daemon:
 
         Raises:
             AlreadyRunningError: another daemon holds the models folder or the state folder.
-            NothingToWatchError: with `once`, none of the watched folders is there.
+            NothingToWatchError: none of the watched folders can be watched; with `once`, none is there.
             SdaError: a folder cannot be made, locked or read.
 
         """
@@ -103,6 +108,10 @@ class Daemon:
         if self._once and not any(watch.path.is_dir() for watch in settings.watch):
             folders = ", ".join(str(watch.path) for watch in settings.watch)
             raise NothingToWatchError(f"none of the watched folders is there: {folders}", "Check the paths under watch")
+        problems = {str(watch.path): why_unwatchable(watch.path) for watch in settings.watch}
+        if all(problems.values()):
+            reasons = "; ".join(f"{path}: {reason}" for path, reason in problems.items())
+            raise NothingToWatchError(f"none of the folders can be watched: {reasons}", "Check the paths under watch")
         self._shelves = []
         make_folder(settings.models_dir, "models_dir")
         make_folder(self._state_dir, "state_dir")
@@ -124,6 +133,8 @@ class Daemon:
         self._intake.rules = settings.rules
         self._intake.template_digest = self._conversions.template_digest
         self._intake.rescan_interval_s = settings.rescan_interval_s
+        self._heartbeat = Heartbeat(self._notifier, self._intake, self._conversions)
+        self._intake.on_progress = self._heartbeat.turn
         stack.callback(self._intake.stop)
         self._intake.start(settings.watch, live=not self._once)
         identity = {
@@ -138,6 +149,7 @@ class Daemon:
         stack.callback(self._config_file.stop)
         if not self._once:
             self._config_file.start()
+        self._heartbeat.ready()
 
     def _open_shelf(self, settings: Settings, on_locked: Callable[[], None] = lambda: None) -> Shelf:
         return Shelf(
@@ -243,20 +255,20 @@ class Daemon:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Turn SIGTERM and SIGINT into messages; SIGIO is what the kernel sends about broken leases."""
+        """Turn signals into messages; SIGIO is what the kernel sends about broken leases."""
 
         def request(number: int, _frame: FrameType | None) -> None:
             self._inbox.put(StopRequested(signal.Signals(number).name))
 
-        def retry(_number: int, _frame: FrameType | None) -> None:
-            self._inbox.put(RetryRequested())
-
         def reload(_number: int, _frame: FrameType | None) -> None:
             self._inbox.put(ReloadRequested())
 
+        def retry(_number: int, _frame: FrameType | None) -> None:
+            self._inbox.put(RetryRequested())
+
         before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
-        before[RETRY_SIGNAL] = signal.signal(RETRY_SIGNAL, retry)
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, reload)
+        before[RETRY_SIGNAL] = signal.signal(RETRY_SIGNAL, retry)
         before[signal.SIGIO] = signal.signal(signal.SIGIO, signal.SIG_IGN)
         try:
             yield
@@ -286,7 +298,7 @@ class Daemon:
         if self._is_all_done():
             return 0.0
         now = time.monotonic()
-        moments = [shelf.librarian.next_moment() for shelf in self._shelves]
+        moments = [self._heartbeat.next_moment(), *(shelf.librarian.next_moment() for shelf in self._shelves)]
         if not self._once:
             moments += [self._supervise_at, self._config_file.next_moment()]
         moments += [at for at in (self._intake.next_moment(), self._conversions.next_moment()) if at is not None]
@@ -321,11 +333,17 @@ class Daemon:
             case ConfigTouched():
                 self._config_file.touched(time.monotonic())
             case ReloadRequested():
-                self._config_file.ask(time.monotonic())
+                self._read_again()
             case StopRequested():
                 self._stop = message
             case _:
                 raise TypeError(f"no such message: {message!r}")
+
+    def _read_again(self) -> None:
+        """Read the config although nothing may have changed; with `once` there is no time for that."""
+        if not self._once:
+            self._heartbeat.reloading()
+            self._config_file.ask(time.monotonic())
 
     def _tick(self, now: float) -> None:
         self._intake.tick(now)
@@ -341,19 +359,24 @@ class Daemon:
             config = self._config_file.tick(now)
             if config is not None:
                 self._reload(config)
+            if not self._config_file.is_asked:
+                self._heartbeat.reloaded()
             self._publish_config_state()
         self._let_go()
         self._reporter.tick(now)
+        self._heartbeat.tick(now)
 
     def _drain(self) -> None:
         """After a stop was asked for: let running conversions finish, within the grace time."""
         running = self._conversions.running
         if self._stop is not None:
+            self._heartbeat.stopping()
             waiting = len(self._conversions.ready) + self._intake.waiting
             events.DAEMON_STOPPING(reason=self._stop.reason, running=len(running), waiting=waiting)
         deadline = time.monotonic() + self._config.settings.stop_grace_s
-        while running and time.monotonic() < deadline:
-            messages = self._receive(max(0.0, min(0.5, deadline - time.monotonic())))
+        while running and (now := time.monotonic()) < deadline:
+            self._heartbeat.drain(now, deadline)
+            messages = self._receive(max(0.0, min(0.5, deadline - now)))
             if any(isinstance(message, StopRequested) for message in messages):
                 break
         self._conversions.cut_off()

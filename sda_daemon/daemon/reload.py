@@ -73,6 +73,10 @@ class ConfigFile:
         enqueue: takes messages for the loop; called from other threads.
         environment: variables for overrides and paths; by default this process's.
 
+    Attributes:
+        state: for `status`.
+        is_asked: whether someone waits for the file to be read again.
+
     """
 
     def __init__(
@@ -87,7 +91,7 @@ class ConfigFile:
         self._considered = config.digest
         self._steadiness = Steadiness()
         self._look_at = float("inf")
-        self._is_asked = False
+        self.is_asked = False
         self._watch = _FolderWatch(lambda: enqueue(ConfigTouched()))
 
     def start(self) -> None:
@@ -104,7 +108,7 @@ class ConfigFile:
 
     def ask(self, now: float) -> None:
         """Read the file again, whether it has changed or not."""
-        self._is_asked = True
+        self.is_asked = True
         self.touched(now)
 
     def supervise(self, now: float) -> None:
@@ -122,12 +126,12 @@ class ConfigFile:
             return None
         self._look_at = float("inf")
         content, digest, problem = self._read()
-        if digest == self._considered and not self._is_asked:
+        if digest == self._considered and not self.is_asked:
             return None
         if not self._steadiness.observe(digest, now):
             self._look_at = now + QUIET_S / 2
             return None
-        self._considered, self._is_asked = digest, False
+        self._considered, self.is_asked = digest, False
         try:
             if content is None:
                 raise ConfigError(problem, "The config that was read before stays in force")

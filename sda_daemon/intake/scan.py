@@ -30,15 +30,22 @@ class CheckpointNames:
 
     def matches(self, root: str, path: str) -> bool:
         """Tell whether a path is that of a checkpoint; hidden files and temporary names are not."""
-        name = path.rpartition("/")[2]
-        if name.startswith(".") or name.endswith(TEMPORARY_ENDINGS) or not self._wanted.match(name):
+        folder, _, name = path.rpartition("/")
+        return self.is_name(name) and self.is_place(root, folder) and not self.is_ignored(root, path)
+
+    def is_name(self, name: str) -> bool:
+        """Tell whether a file name is that of a checkpoint."""
+        return self._wanted.match(name) is not None and name[0] != "." and not name.endswith(TEMPORARY_ENDINGS)
+
+    def is_place(self, root: str, folder: str) -> bool:
+        """Tell whether checkpoints are looked for in a folder: neither it nor one above it is hidden or excluded."""
+        if self._excluded and f"{folder}/".startswith(self._excluded):
             return False
-        relative = path[len(root) :].lstrip("/")
-        if any(part.startswith(".") for part in relative.split("/")[:-1]):
-            return False
-        if self._excluded and path.startswith(self._excluded):
-            return False
-        return self._ignored is None or not self._ignored.match(relative)
+        return "/." not in folder[len(root) :]
+
+    def is_ignored(self, root: str, path: str) -> bool:
+        """Tell whether a path is one of those that are never looked at."""
+        return self._ignored is not None and self._ignored.match(path[len(root) :].lstrip("/")) is not None
 
 
 class CheckpointScan:
@@ -63,6 +70,7 @@ class CheckpointScan:
         self._names = names
 
     def __iter__(self) -> Iterator[tuple[str, FileSignature]]:
+        names, root = self._names, self._root
         waiting = [self._folder]
         while waiting:
             here = waiting.pop()
@@ -71,12 +79,13 @@ class CheckpointScan:
             except OSError:
                 continue
             self.folders += 1
+            is_place = names.is_place(root, here)
             with entries:
                 for entry in entries:
                     try:
                         if entry.is_dir(follow_symlinks=False):
                             waiting.append(entry.path)
-                        elif self._names.matches(self._root, entry.path):
+                        elif is_place and names.is_name(entry.name) and not names.is_ignored(root, entry.path):
                             status = entry.stat()
                             if stat.S_ISREG(status.st_mode):
                                 yield entry.path, FileSignature.of(status)

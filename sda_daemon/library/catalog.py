@@ -8,44 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from sda_daemon import events
-from sda_daemon.errors import LibraryBusyError, LibraryError
-from sda_daemon.files import sweep_temporary
+from sda_daemon.errors import LibraryBusyError, LibraryError, LibraryReadOnlyError
+from sda_daemon.files import find_temporary, sweep_temporary
 from sda_daemon.library import repair
-from sda_daemon.library.entry import ModelEntry, is_bare_model_name, matches, sort_entries
-from sda_daemon.library.index import (
-    INDEX_FILE_NAME,
-    IndexContent,
-    IndexSignature,
-    encode_entry,
-    encode_index,
-    index_signature,
-    load_index,
-    parse_index,
-    write_index,
-    write_index_data,
-)
+from sda_daemon.library.entry import ModelEntry, is_bare_model_name, search_entries, sort_entries
+from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, index_signature, write_index_data
+from sda_daemon.library.index_file import IndexFile
 from sda_daemon.library.repair import Finding, FindingKind, RepairPlan
 from sda_daemon.library.scan import Known, load_known, save_known, scan_models
 from sda_daemon.signature import FileSignature
 
 LOCK_FILE_NAME = ".model_library.lock"
 LOCK_TIMEOUT_S = 30.0
+_LOCK_POLL_S = 0.01
+_TEMPORARY_PREFIX = "model_library."
 
 
 class ModelLibrary:
     """The models of one folder.
 
     Reading answers from memory, as of the last `refresh()` or change; every change reads what others
-    have written first. Safe to use from several threads.
+    have written first. Entries that are returned belong to the library: change a copy and `add_entry` it.
+    Safe to use from several threads. A folder that may not be written can be read all the same.
 
     Args:
         models_dir: the folder; it is made if it is not there.
@@ -65,22 +57,20 @@ class ModelLibrary:
         except OSError as error:
             raise LibraryError(f"{self.models_dir} cannot be made: {error.strerror}", "Check the path") from error
         self._timeout_s = lock_timeout_s
-        self._lock = FileLock(self.models_dir / LOCK_FILE_NAME, timeout=lock_timeout_s, thread_local=False)
+        # Anyone's: whoever makes the lock file must not keep other users of the folder out of it.
+        self._lock = FileLock(self.models_dir / LOCK_FILE_NAME, timeout=lock_timeout_s, thread_local=False, mode=0o666)
         self._threads = threading.RLock()
-        self._content = IndexContent()
-        self._lines: dict[str, str] = {}
-        self._signature: IndexSignature | None = None
+        self._index = IndexFile(self.index_path)
         self._known: dict[str, Known] = {}
         self._saved_known: dict[str, Known] = {}
         self._depth = 0
-        self._dirty = False
         self._open()
 
     # --- reading ----------------------------------------------------------------------------------
 
     def get(self, model_id: str) -> ModelEntry | None:
         """Return the entry with this id, or None."""
-        return self._content.entries.get(model_id)
+        return self._index.content.entries.get(model_id)
 
     def list_all(self, sort_by: str = "save_date", reverse: bool = True) -> list[ModelEntry]:
         """Return all entries in order of one field; missing values come last.
@@ -89,7 +79,7 @@ class ModelLibrary:
             ValueError: no such field.
 
         """
-        return sort_entries(self._content.entries.values(), sort_by, reverse)
+        return sort_entries(self._entries(), sort_by, reverse)
 
     def search(
         self,
@@ -106,12 +96,11 @@ class ModelLibrary:
             ValueError: no such field to sort by.
 
         """
-        found = (entry for entry in self._content.entries.values() if matches(entry, query, tags))
-        return sort_entries(found, sort_by, reverse)
+        return sort_entries(search_entries(self._entries(), query, tags), sort_by, reverse)
 
     def count(self) -> int:
         """Return the number of entries."""
-        return len(self._content.entries)
+        return len(self._index.content.entries)
 
     def refresh(self) -> bool:
         """Read the index again if another program has changed it; tell whether it had.
@@ -121,11 +110,17 @@ class ModelLibrary:
 
         """
         with self._threads:
-            signature = index_signature(self.index_path)
-            if signature == self._signature and signature is not None:
+            if self._depth or not self._index.is_stale():
                 return False
-            with self._locked():
-                return self._reload_if_changed()
+            before = self._index.content
+            try:
+                self._index.load()
+            except BrokenIndex as broken:
+                self._recover(broken)
+            return self._index.content is not before
+
+    def _entries(self) -> list[ModelEntry]:
+        return list(self._index.content.entries.values())  # at once: other threads may change the dict
 
     # --- changing ---------------------------------------------------------------------------------
 
@@ -181,23 +176,47 @@ class ModelLibrary:
 
         """
         with self._threads, self._locked():
-            if self._depth == 0:
-                self._reload_if_changed()
-                self._dirty = False
-            before = self._snapshot() if self._depth == 0 else None
+            outermost = self._depth == 0
+            before, known = self._index.snapshot(), dict(self._known)
             self._depth += 1
             try:
+                if outermost:
+                    self._load_under_lock()
                 yield self
-                if self._depth == 1 and (self._dirty or self._signature is None):
-                    self._write()
+                if outermost and self._index.needs_write:
+                    self._index.write()
             except BaseException:
-                if before is not None:
-                    self._restore(before)
-                else:
-                    self._dirty = True
+                self._index.restore(before)
+                self._known = known
                 raise
             finally:
                 self._depth -= 1
+
+    def _load_under_lock(self) -> None:
+        """Read the index if it is not the one in memory; recover and complete it if it is broken."""
+        if not self._index.is_stale() and not self._index.content.is_recovered:
+            return
+        try:
+            self._index.load()
+        except BrokenIndex as broken:
+            self._index.recover(broken, keep=True)
+            self._complete()
+
+    def _complete(self) -> None:
+        """Repair what was recovered from a backup, in memory."""
+        plan = self._plan()
+        for finding in self._apply(plan):
+            repair.report(finding)
+        self._known = dict(plan.known)
+
+    def _recover(self, broken: BrokenIndex) -> None:
+        """Recover a broken index; where the folder cannot be written, in memory only."""
+        try:
+            with self.transaction():
+                pass
+        except (LibraryReadOnlyError, OSError):
+            self._index.recover(broken, keep=False)
+            self._complete()
 
     # --- repairing --------------------------------------------------------------------------------
 
@@ -208,8 +227,12 @@ class ModelLibrary:
             LibraryError: the folder cannot be listed.
 
         """
-        self.refresh()
-        return self._plan()
+        with self._threads:
+            self.refresh()
+            plan = self._plan()
+            if not self._depth:
+                self._known.update(plan.settled())  # what is found is looked at again until it is dealt with
+            return plan
 
     def repair_index(self) -> tuple[int, int]:
         """Make the index agree with the folder and return (removed_count, added_count).
@@ -222,48 +245,62 @@ class ModelLibrary:
 
         """
         with self.transaction():
-            plan = self._plan()
-            self.apply_repair(plan)
-        return plan.removed, plan.added
+            done = self.apply_repair(self._plan())
+        return sum(finding.removes for finding in done), sum(finding.adds for finding in done)
 
-    def apply_repair(self, plan: RepairPlan) -> None:
-        """Do what a plan says; a finding whose entry has changed since the plan was made is passed over."""
+    def apply_repair(self, plan: RepairPlan) -> list[Finding]:
+        """Do what a plan says and return what was done.
+
+        A finding that is no longer true, because entry or file have changed since the plan was made, is passed over.
+
+        Raises:
+            LibraryBusyError, OSError: see `add_entry`.
+        """
         with self.transaction():
-            done = [finding for finding in plan.findings if self._apply(finding)]
-        self._remember(plan.known)
+            done = self._apply(plan)
+        self._remember(plan, done)
         for finding in done:
-            _report(finding)
+            repair.report(finding)
         if done:
             events.LIBRARY_REPAIRED(
-                removed=plan.removed,
-                added=plan.added,
-                updated=len(plan.of(FindingKind.CHANGED)),
-                invalid=len(plan.of(FindingKind.INVALID)),
+                removed=sum(finding.removes for finding in done),
+                added=sum(finding.adds for finding in done),
+                updated=sum(finding.kind is FindingKind.CHANGED for finding in done),
+                invalid=sum(finding.kind is FindingKind.INVALID for finding in done),
             )
+        return done
 
     def _plan(self) -> RepairPlan:
         try:
             files = scan_models(self.models_dir)
         except OSError as error:
             raise LibraryError(f"{self.models_dir} cannot be listed: {error.strerror}", "Is it mounted?") from error
-        return repair.plan_repair(self.models_dir, self._content.entries, files, self._known)
+        entries = self._index.content.entries
+        return repair.plan_repair(self.models_dir, entries, files, self._known, self._index.written_ns)
 
-    def _apply(self, finding: Finding) -> bool:
-        old, new = finding.old, finding.new
-        if old is not None:
-            current = self._content.entries.get(old.model_id)
-            if current is None or current.file_path != old.file_path:
-                return False
-            if new is None or new.model_id != old.model_id:
-                self._drop(old.model_id)
-        if new is not None:
-            self._put(new)
-        return True
+    def _apply(self, plan: RepairPlan) -> list[Finding]:
+        """Change the entries in memory; return the findings that are still true."""
+        entries = self._index.content.entries
+        true = [finding for finding in plan.findings if repair.is_still_true(finding, self.models_dir, entries, plan)]
+        for finding in true:
+            if finding.old is not None and (finding.new is None or finding.new.model_id != finding.old.model_id):
+                self._index.drop(finding.old.model_id)
+        done = []
+        for finding in true:
+            if finding.new is not None:
+                old_id = finding.old.model_id if finding.old is not None else None
+                if finding.new.model_id in entries and finding.new.model_id != old_id:
+                    continue  # another program has added it meanwhile
+                self._put(finding.new)
+            done.append(finding)
+        return done
 
-    def _remember(self, known: Mapping[str, Known]) -> None:
+    def _remember(self, plan: RepairPlan, done: list[Finding]) -> None:
+        files = {finding.file for finding in done}
+        known = plan.without(finding.file for finding in plan.findings if finding.file not in files).known
+        self._known = dict(known)
         if known == self._saved_known:
             return
-        self._known = dict(known)
         with contextlib.suppress(OSError):  # a cache: without it the next repair takes longer
             save_known(self.models_dir, known)
             self._saved_known = dict(known)
@@ -273,97 +310,47 @@ class ModelLibrary:
     def _open(self) -> None:
         self._known = load_known(self.models_dir)
         self._saved_known = dict(self._known)
-        if self.index_path.exists():
-            with contextlib.suppress(ValueError, RecursionError), self.index_path.open("rb") as file:
-                signature = IndexSignature.of(os.fstat(file.fileno()))
-                self._content, self._signature = parse_index(file.read()), signature
-                return
-        elif not os.access(self.models_dir, os.W_OK):
-            return
-        with self.transaction():
-            sweep_temporary(self.index_path)
+        self.refresh()
+        if index_signature(self.index_path) is None:
+            with contextlib.suppress(LibraryReadOnlyError, OSError), self.transaction():
+                pass  # makes it
+        self._sweep()
 
-    def _reload_if_changed(self) -> bool:
-        """Read the index again if it is not the one in memory; call it under the lock."""
-        signature = index_signature(self.index_path)
-        if signature is not None and signature == self._signature:
-            return False
-        self._content, self._signature = load_index(self.index_path)
-        self._lines = {}
-        if self._content.needs_repair:
-            plan = self._plan()
-            for finding in plan.findings:
-                self._apply(finding)
-            self._known = dict(plan.known)
-        return True
+    def _sweep(self) -> None:
+        """Remove what writers left behind that were killed; those that live hold the lock."""
+        with contextlib.suppress(OSError, LibraryError):
+            if find_temporary(self.models_dir, _TEMPORARY_PREFIX):
+                with self._locked(timeout_s=0):
+                    sweep_temporary(self.models_dir, _TEMPORARY_PREFIX)
 
     def _put(self, entry: ModelEntry) -> None:
-        stored = dataclasses.replace(entry, tags=list(entry.tags))
-        self._content.entries[entry.model_id] = stored
-        self._lines.pop(entry.model_id, None)
-        self._dirty = True
+        self._index.put(dataclasses.replace(entry, tags=list(entry.tags)))
         with contextlib.suppress(OSError):
             status = (self.models_dir / entry.file_path).lstat()
             if status.st_size == entry.file_size_bytes:
                 self._known[entry.file_path] = Known(FileSignature.of(status))
 
     def _drop(self, model_id: str) -> bool:
-        if self._content.entries.pop(model_id, None) is None:
-            return False
-        self._content.entry_extras.pop(model_id, None)
-        self._lines.pop(model_id, None)
-        self._dirty = True
-        return True
-
-    def _write(self) -> None:
-        content = self._content
-        for model_id, entry in content.entries.items():
-            if model_id not in self._lines:
-                self._lines[model_id] = encode_entry(entry, content.entry_extras.get(model_id))
-        lines = (self._lines[model_id] for model_id in content.entries)
-        self._signature = write_index(self.index_path, encode_index(lines, content.top_extras))
-        self._dirty = False
-
-    def _snapshot(self) -> tuple[IndexContent, dict[str, str], IndexSignature | None]:
-        content = self._content
-        copy = dataclasses.replace(content, entries=dict(content.entries), entry_extras=dict(content.entry_extras))
-        return copy, dict(self._lines), self._signature
-
-    def _restore(self, before: tuple[IndexContent, dict[str, str], IndexSignature | None]) -> None:
-        self._content, self._lines, self._signature = before
+        return self._index.drop(model_id)
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, timeout_s: float | None = None) -> Iterator[None]:
         try:
-            self._lock.acquire()
+            self._lock.acquire(timeout=timeout_s, poll_interval=_LOCK_POLL_S)
         except Timeout as error:
             raise LibraryBusyError(
                 f"another process has kept {self._lock.lock_file} for {self._timeout_s:g} s",
                 "Try again; if no program uses this library, a crashed network mount may hold the lock",
             ) from error
-        except OSError as error:
-            raise LibraryError(
-                f"the library {self.models_dir} cannot be locked: {error.strerror}", "Check its owner and permissions"
+        except (OSError, NotImplementedError) as error:
+            raise LibraryReadOnlyError(
+                f"the library {self.models_dir} cannot be changed: its lock file cannot be opened ({error})",
+                "Check the folder's owner and permissions, and whether it is mounted read-only",
             ) from error
         try:
             yield
         finally:
             self._lock.release()
-
-
-def _report(finding: Finding) -> None:
-    """Log one finding of a repair."""
-    entry = finding.new or finding.old
-    if entry is None:
-        events.LIBRARY_FILE_INVALID(file=finding.file, reason=finding.reason)
-        return
-    values = {"model_id": entry.model_id, "name": entry.name, "file": finding.file, "reason": finding.reason}
-    if finding.new is None:
-        events.LIBRARY_ENTRY_REMOVED(**values)
-    elif finding.kind in (FindingKind.CHANGED, FindingKind.MOVED):
-        events.LIBRARY_ENTRY_UPDATED(**values)
-    else:
-        events.LIBRARY_ENTRY_ADOPTED(**values)
 
 
 def _write_index_atomic(index_path: Path, data: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -88,20 +89,20 @@ def entry_from_dict(model_id: str, values: Any) -> tuple[ModelEntry, dict[str, A
     else:
         extra = {}
     if values["model_id"] != model_id:
-        raise ValueError(f"its model_id is {values['model_id']!r}, not the key it stands under")
+        raise ValueError(f"its model_id is {reprlib.repr(values['model_id'])}, not the key it stands under")
     if not isinstance(values["file_path"], str) or not values["file_path"]:
-        raise ValueError(f"file_path must be a file name, not {values['file_path']!r}")
+        raise ValueError(f"file_path must be a file name, not {reprlib.repr(values['file_path'])}")
     for name in _TEXTS:
         if not isinstance(values[name], _TEXT_TYPES):
-            raise ValueError(f"{name} must be text, not {values[name]!r}")
+            raise ValueError(f"{name} must be text, not {reprlib.repr(values[name])}")
     for name in _NUMBERS:
         if not isinstance(values[name], _NUMERIC_TYPES):
-            raise ValueError(f"{name} must be a number, not {values[name]!r}")
+            raise ValueError(f"{name} must be a number, not {reprlib.repr(values[name])}")
     tags = values["tags"]
     if tags is None:
         values = {**values, "tags": []}
     elif not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise ValueError(f"tags must be a list of texts, not {tags!r}")
+        raise ValueError(f"tags must be a list of texts, not {reprlib.repr(tags)}")
     return ModelEntry(**values), extra
 
 
@@ -150,16 +151,20 @@ def _comparable(value: Any) -> tuple[int, Any]:
     return (1, str(value).casefold())
 
 
-def matches(entry: ModelEntry, query: str, tags: Iterable[str] | None) -> bool:
-    """Tell whether name or description contains `query` and any of `tags` is set, ignoring case."""
+def search_entries(entries: Iterable[ModelEntry], query: str, tags: Iterable[str] | None) -> list[ModelEntry]:
+    """Return the entries whose name or description contains `query` and that have any of `tags`, ignoring case."""
+    found = list(entries)
     if query:
         needle = query.casefold()
-        if needle not in (entry.name or "").casefold() and needle not in (entry.description or "").casefold():
-            return False
-    if tags:
-        wanted = {tag.casefold() for tag in tags}
-        return any(tag.casefold() in wanted for tag in entry.tags)
-    return True
+        found = [
+            entry
+            for entry in found
+            if needle in (entry.name or "").casefold() or needle in (entry.description or "").casefold()
+        ]
+    wanted = {tag.casefold() for tag in tags or ()}
+    if wanted:
+        found = [entry for entry in found if not wanted.isdisjoint(tag.casefold() for tag in entry.tags)]
+    return found
 
 
 def differs(entry: ModelEntry, values: Mapping[str, Any]) -> bool:

@@ -11,19 +11,25 @@ import io
 import math
 import os
 import pickle
+import reprlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sda_daemon.errors import BrokenModelError, ModelFileError, NewerModelError, NotAModelError
+from sda_daemon.models.archive import OversizedArchiveError, read_pickle_entry
 from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
 from sda_daemon.models.pickles import outline_pickle
 from sda_daemon.models.plain import StandIn, plain_value, stand_in_class
 
 MAX_PICKLE_BYTES = 64 * 2**20
 """Largest `data.pkl` that is read; real ones have 20 kB."""
-MAX_ENTRIES = 100_000
+_BUFFER_BYTES = 4096
+"""Small, so that next to nothing of the weights is read with what is wanted."""
+_LONGEST_TEXT = 100_000
+_LARGEST_INTEGER = 2**63
+_MOST_COMPONENTS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,8 @@ def read_model_header(path: Path) -> ModelHeader:
     if payload.get("format") != MODEL_FORMAT_MARKER:
         raise NotAModelError(f"{path} is not a saved model: it has no {MODEL_FORMAT_MARKER!r} marker")
     version = payload.get("version")
-    if not isinstance(version, int):
-        raise BrokenModelError(f"{path} has no usable version number, but {version!r}")
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise BrokenModelError(f"{path} has no usable version number, but {reprlib.repr(version)}")
     if version > SAVED_MODEL_VERSION:
         raise NewerModelError(
             f"{path} has version {version}, newer than supported version {SAVED_MODEL_VERSION}", "Update sda-daemon"
@@ -72,7 +78,8 @@ def read_model_header(path: Path) -> ModelHeader:
     if isinstance(analysis, dict):
         metadata.has_analysis = True
         count = analysis.get("n_active_components")
-        metadata.n_active_components = count if isinstance(count, int) else metadata.n_active_components
+        if isinstance(count, int) and 0 <= count <= _MOST_COMPONENTS:
+            metadata.n_active_components = int(count)
     latent_dim = payload.get("latent_dim")
     return ModelHeader(
         metadata=metadata,
@@ -102,18 +109,25 @@ def checked_metadata(raw: dict[str, Any], path: Path) -> ModelMetadata:
         try:
             values[name] = _as_type(value, type(default))
         except (TypeError, ValueError, OverflowError) as error:
-            raise BrokenModelError(f"{path} has {name} = {value!r} in its metadata: {error}") from error
+            raise BrokenModelError(f"{path} has {name} = {reprlib.repr(value)} in its metadata: {error}") from error
     return ModelMetadata.from_dict(values)
 
 
 def _as_type(value: Any, wanted: type) -> Any:
     if wanted is str:
-        return str(value)
+        if isinstance(value, dict | list):
+            raise TypeError("expected text")
+        if len(text := str(value)) > _LONGEST_TEXT:
+            raise ValueError(f"{len(text)} characters are too many")
+        return text
     if isinstance(value, str):
         raise TypeError(f"expected {wanted.__name__}, not text")
     if wanted is int and isinstance(value, float) and not math.isfinite(value):
         raise ValueError("not a whole number")
-    return wanted(value)
+    number = wanted(value)
+    if wanted is int and abs(number) > _LARGEST_INTEGER:
+        raise ValueError("too large")
+    return number
 
 
 def _plain_dict(value: Any) -> dict[str, Any]:
@@ -134,10 +148,10 @@ def read_pickled_dict(path: Path) -> tuple[dict[str, Any], os.stat_result]:
 
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor
+    with open(descriptor, "rb", buffering=_BUFFER_BYTES) as file:  # noqa: PTH123 - a descriptor
         status = os.fstat(file.fileno())
         try:
-            data = _read_pickle_bytes(file, path)
+            data = _read_pickle_bytes(file, path, status.st_size)
             outline_pickle(data)
             content = _HeaderUnpickler(io.BytesIO(data)).load()
         except ModelFileError:
@@ -153,26 +167,19 @@ def read_pickled_dict(path: Path) -> tuple[dict[str, Any], os.stat_result]:
     return content, status
 
 
-def _starts_like_zip(file: io.RawIOBase) -> bool:
+def _starts_like_zip(file: BinaryIO) -> bool:
     file.seek(0)
     return file.read(2) == b"PK"
 
 
-def _read_pickle_bytes(file: io.RawIOBase, path: Path) -> bytes:
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        if len(entries) > MAX_ENTRIES:
-            raise BrokenModelError(f"{path} has {len(entries)} parts, more than any model has")
-        for entry in entries:
-            if entry.filename.endswith("/data.pkl") and entry.filename.count("/") == 1:
-                break
-        else:
-            raise NotAModelError(f"{path} is a zip file, but not one of torch")
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-            raise BrokenModelError(f"{path} has compressed parts, which torch never writes")
-        if entry.file_size > MAX_PICKLE_BYTES:
-            raise BrokenModelError(f"{path} has {entry.file_size} bytes of metadata, too much to be true")
-        return archive.read(entry)
+def _read_pickle_bytes(file: BinaryIO, path: Path, size_bytes: int) -> bytes:
+    try:
+        data, _names = read_pickle_entry(file, size_bytes, MAX_PICKLE_BYTES)
+    except OversizedArchiveError as error:
+        raise BrokenModelError(f"{path} is no honest model file: {error}") from error
+    if data is None:
+        raise NotAModelError(f"{path} is a zip file, but not one of torch")
+    return data
 
 
 class _ItemsOnlyDict(dict[str, Any]):

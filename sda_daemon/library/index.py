@@ -24,7 +24,8 @@ from sda_daemon.library.entry import ModelEntry, entry_from_dict
 INDEX_FILE_NAME = "model_library.json"
 INDEX_VERSION = 1
 _TORN_WRITE_S = 0.5
-"""How long an unreadable index is given: another program may be in the middle of writing it."""
+"""How long an unreadable index is given since it last changed: someone may be in the middle of writing it."""
+_LONGEST_TORN_WRITE_S = 10.0
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(", ", ": ")).encode
 
 
@@ -50,8 +51,8 @@ class IndexContent:
     entries: dict[str, ModelEntry] = field(default_factory=dict)
     entry_extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     top_extras: dict[str, Any] = field(default_factory=dict)
-    needs_repair: bool = False
-    """True where the content was recovered from a backup, or from nothing, because the index was broken."""
+    is_recovered: bool = False
+    """True where the content comes from a backup, or from nothing, because the index was broken."""
     rejected: int = 0
     """Entries of the file that were unusable and left out."""
 
@@ -100,42 +101,81 @@ def parse_index(raw: bytes) -> IndexContent:
     return content
 
 
-def load_index(path: Path) -> tuple[IndexContent, IndexSignature | None]:
-    """Read the index, falling back to its backup where it is broken.
+class BrokenIndex(Exception):
+    """The index cannot be understood; `reason` says why, `raw` is what was read."""
 
-    A broken file is kept under a dated name beside it. Call it under the library's lock if the result
-    is going to be written.
+    def __init__(self, reason: str, signature: IndexSignature, raw: bytes) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.signature = signature
+        self.raw = raw
+
+
+def read_index(path: Path) -> tuple[IndexContent, IndexSignature]:
+    """Read the index as it is at this moment.
 
     Raises:
-        NewerIndexError: written by a later version; nothing was touched.
-        LibraryError: the file cannot be read.
-
+        BrokenIndex: it cannot be understood, perhaps because someone is just writing it.
+        NewerIndexError: written by a later version.
+        FileNotFoundError: there is none.
+        LibraryError: it cannot be opened.
     """
-    deadline = time.monotonic() + _TORN_WRITE_S
+    try:
+        with path.open("rb") as file:
+            raw = file.read()
+            signature = IndexSignature.of(os.fstat(file.fileno()))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise LibraryError(f"{path} cannot be read: {error.strerror}", "Check its owner and permissions") from error
+    try:
+        return parse_index(raw), signature
+    except NewerIndexError as error:
+        raise NewerIndexError(f"{path}: {error.what}", error.hint) from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise BrokenIndex(reason, signature, raw) from None
+
+
+def load_index(path: Path) -> tuple[IndexContent, IndexSignature | None]:
+    """Read the index; a missing one is empty.
+
+    The training application writes it in place and without a lock, so an unreadable one is given time:
+    half a second since it last changed.
+
+    Raises:
+        BrokenIndex: it stays unreadable.
+        NewerIndexError: written by a later version.
+        LibraryError: it cannot be opened.
+    """
+    last: IndexSignature | None = None
+    quiet_at = 0.0
+    gives_up_at = time.monotonic() + _LONGEST_TORN_WRITE_S
     while True:
         try:
-            with path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                raw = file.read()
+            return read_index(path)
         except FileNotFoundError:
             return IndexContent(), None
-        except OSError as error:
-            raise LibraryError(f"{path} cannot be read: {error.strerror}", "Check its owner and permissions") from error
-        try:
-            return parse_index(raw), IndexSignature.of(status)
-        except NewerIndexError as error:
-            raise NewerIndexError(f"{path}: {error.what}", error.hint) from None
-        except (ValueError, RecursionError) as error:
-            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        if time.monotonic() >= deadline:
-            return _recover(path, reason), None
+        except BrokenIndex as broken:
+            now = time.monotonic()
+            if broken.signature != last:
+                last, quiet_at = broken.signature, now + _TORN_WRITE_S
+            if now >= min(quiet_at, gives_up_at):
+                raise
         time.sleep(_TORN_WRITE_S / 10)
 
 
-def _recover(path: Path, reason: str) -> IndexContent:
-    """Set a broken index aside and read the backup, or start empty; the caller repairs what is missing."""
+def recover_index(path: Path, broken: BrokenIndex, *, keep: bool = True) -> IndexContent:
+    """Read the backup in place of a broken index, or start empty; the caller repairs what is missing.
+
+    The broken file stays where it is until the recovered index is written over it: a crash in between
+    leaves all as it was. With `keep` it also gets a dated name, under which it remains.
+
+    Raises:
+        OSError: the broken file cannot be kept.
+    """
     backup = backup_path(path)
-    kept_as = _set_aside(path)
+    kept_as = _keep_broken(path, broken.raw) if keep else None
     try:
         content = parse_index(backup.read_bytes())
         recovered_from = backup.name
@@ -143,28 +183,26 @@ def _recover(path: Path, reason: str) -> IndexContent:
         content, recovered_from = IndexContent(), "nothing"
     except (ValueError, OSError, RecursionError, NewerIndexError) as error:
         content, recovered_from = IndexContent(), f"nothing ({backup.name}: {error})"
-    content.needs_repair = True
+    content.is_recovered = True
     events.LIBRARY_INDEX_BROKEN(
-        file=str(path), kept_as=kept_as.name if kept_as else "", reason=reason, recovered_from=recovered_from
+        file=str(path), kept_as=kept_as.name if kept_as else "", reason=broken.reason, recovered_from=recovered_from
     )
     return content
 
 
-def _set_aside(path: Path) -> Path | None:
-    """Rename a broken index to a dated name of its own."""
+def _keep_broken(path: Path, raw: bytes) -> Path:
+    """Write what could not be understood to a dated name of its own; the same content only once."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    for attempt in range(1000):
-        target = path.with_name(f"{path.name}.broken-{stamp}" + (f"-{attempt}" if attempt else ""))
-        if target.exists():
-            continue
-        try:
-            path.rename(target)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise LibraryError(f"the broken {path} cannot be set aside: {error.strerror}") from error
-        return target
-    raise LibraryError(f"there are a thousand broken copies of {path} already", "Look at them and remove some")
+    for kept in path.parent.glob(f"{path.name}.broken-*"):
+        if kept.stat().st_size == len(raw) and kept.read_bytes() == raw:
+            return kept
+    number = 0
+    while True:
+        target = path.with_name(f"{path.name}.broken-{stamp}" + (f"-{number}" if number else ""))
+        if not target.exists():
+            write_atomic(target, [raw])
+            return target
+        number += 1
 
 
 def backup_path(path: Path) -> Path:
@@ -190,15 +228,20 @@ def encode_index(lines: Iterator[str], top_extras: Mapping[str, Any]) -> Iterato
     yield b"\n}\n}\n"
 
 
-def write_index(path: Path, chunks: Iterator[bytes]) -> IndexSignature:
-    """Replace the index atomically, keeping the previous one as the backup.
+def write_index(path: Path, chunks: Iterator[bytes], *, keep_backup: bool = True) -> IndexSignature:
+    """Replace the index atomically, keeping the previous one as the backup (unless it is broken).
 
     Raises:
         OSError: it cannot be written; the old index is untouched.
-
     """
-    write_atomic(path, chunks, backup=backup_path(path))
-    return IndexSignature.of(path.stat())  # not of the open file: the rename changed its ctime
+    written = write_atomic(path, chunks, backup=backup_path(path) if keep_backup else None)
+    status = path.stat()  # not of the open file: the rename changed its ctime
+    is_ours = (status.st_ino, status.st_size, status.st_mtime_ns) == (
+        written.st_ino,
+        written.st_size,
+        written.st_mtime_ns,
+    )
+    return IndexSignature.of(status if is_ours else written)  # someone was quicker: read again next time
 
 
 def write_index_data(path: Path, data: Mapping[str, Any]) -> None:

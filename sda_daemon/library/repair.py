@@ -7,17 +7,21 @@ are new or changed are opened, and of those only the metadata.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
+from sda_daemon import events
 from sda_daemon.errors import ModelFileError
 from sda_daemon.library.entry import ModelEntry, differs, is_bare_model_name
 from sda_daemon.library.header import ModelHeader, read_model_header
 from sda_daemon.library.scan import Known
 from sda_daemon.models.metadata import _sanitize_filename
 from sda_daemon.signature import FileSignature
+
+_CLOCK_TICK_NS = 20_000_000
+"""File times advance in steps of a few milliseconds: nearer to each other than this they tell no order."""
 
 
 class FindingKind(StrEnum):
@@ -37,8 +41,10 @@ class FindingKind(StrEnum):
     """The entry's file was renamed: the entry follows it."""
     CHANGED = "changed"
     """The file says something else than its entry: the entry is refreshed."""
+    REPLACED = "replaced"
+    """The file holds another model than its entry says: the entry gives way to that model's."""
     INVALID = "invalid"
-    """A `.sda` file that is no readable model: left alone, reported once."""
+    """A `.sda` file that is no readable model: left alone, as is its entry if it has one; reported once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,16 @@ class Finding:
     old: ModelEntry | None = None
     new: ModelEntry | None = None
 
+    @property
+    def removes(self) -> bool:
+        """Whether an entry leaves the index (as its old self: a renamed file's is removed and added)."""
+        return self.old is not None and self.kind is not FindingKind.CHANGED
+
+    @property
+    def adds(self) -> bool:
+        """Whether a file is adopted."""
+        return self.new is not None and self.kind is not FindingKind.CHANGED
+
 
 @dataclass(frozen=True, slots=True)
 class RepairPlan:
@@ -68,14 +84,12 @@ class RepairPlan:
     @property
     def removed(self) -> int:
         """Number of entries that a repair would take out of the index."""
-        gone = (FindingKind.MISSING, FindingKind.OUTSIDE, FindingKind.SHARED, FindingKind.MOVED)
-        return sum(finding.kind in gone for finding in self.findings)
+        return sum(finding.removes for finding in self.findings)
 
     @property
     def added(self) -> int:
         """Number of files that a repair would adopt."""
-        new = (FindingKind.ORPHAN, FindingKind.COPY, FindingKind.MOVED)
-        return sum(finding.kind in new for finding in self.findings)
+        return sum(finding.adds for finding in self.findings)
 
     @property
     def changes_index(self) -> bool:
@@ -86,12 +100,25 @@ class RepairPlan:
         """Return the findings of one kind."""
         return [finding for finding in self.findings if finding.kind is kind]
 
+    def without(self, kinds_or_files: Iterable[FindingKind | str]) -> RepairPlan:
+        """Return a copy without the findings of these kinds or about these files; later plans have them."""
+        left_out = frozenset(str(item) for item in kinds_or_files)
+        kept = tuple(f for f in self.findings if f.kind.value not in left_out and f.file not in left_out)
+        passed_over = {finding.file for finding in self.findings} - {finding.file for finding in kept}
+        known = {file: known for file, known in self.known.items() if file not in passed_over}
+        return replace(self, findings=kept, known=known)
+
+    def settled(self) -> dict[str, Known]:
+        """Return what is known of the files that no finding is about."""
+        return dict(self.without(finding.file for finding in self.findings).known)
+
 
 def plan_repair(
     folder: Path,
     entries: Mapping[str, ModelEntry],
     files: Mapping[str, FileSignature],
     known: Mapping[str, Known],
+    index_written_ns: int = 0,
     read_header: Callable[[Path], ModelHeader] = read_model_header,
 ) -> RepairPlan:
     """Compare the index with the folder.
@@ -101,10 +128,11 @@ def plan_repair(
         entries: the index, by id.
         files: the `.sda` files of the folder, by name.
         known: what earlier plans learned; files with the same signature are not opened again.
+        index_written_ns: when the index was written: a file of the right size that has not changed since
+            is taken to be what its entry says.
         read_header: reads a file's metadata.
-
     """
-    return _Planner(folder, entries, files, known, read_header).plan()
+    return _Planner(folder, entries, files, known, index_written_ns, read_header).plan()
 
 
 class _Planner:
@@ -114,36 +142,26 @@ class _Planner:
         entries: Mapping[str, ModelEntry],
         files: Mapping[str, FileSignature],
         known: Mapping[str, Known],
+        index_written_ns: int,
         read_header: Callable[[Path], ModelHeader],
     ) -> None:
-        self.folder = folder
-        self.entries = entries
-        self.files = files
-        self.known = known
+        self.folder, self.entries, self.files, self.known = folder, entries, files, known
+        self.trusted_until_ns = index_written_ns - _CLOCK_TICK_NS
         self.read_header = read_header
         self.findings: list[Finding] = []
         self.learned: dict[str, Known] = {}
-        self.headers: dict[str, ModelHeader] = {}
+        self.headers: dict[str, ModelHeader | None] = {}
+        self.owner_of: dict[str, ModelEntry] = {}
+        self.missing: dict[str, ModelEntry] = {}
+        self.taken: set[str] = set()
+        """Ids of entries whose file is there and says nothing else."""
 
     def plan(self) -> RepairPlan:
-        owner_of: dict[str, ModelEntry] = {}
-        missing: dict[str, ModelEntry] = {}
-        for entry in self.entries.values():
-            name = entry.file_path
-            if not is_bare_model_name(name):
-                self._add(FindingKind.OUTSIDE, name, "file_path must be the bare name of a .sda file", old=entry)
-            elif name not in self.files:
-                missing[entry.model_id] = entry
-            elif name in owner_of:
-                self._settle_shared(owner_of, entry)
-            else:
-                owner_of[name] = entry
-        for name, entry in owner_of.items():
-            self._check_owned(name, entry)
-        taken = {entry.model_id for entry in owner_of.values()}
-        for name in sorted(self.files.keys() - owner_of.keys(), key=self._originality):
-            self._adopt(name, taken, missing)
-        for entry in missing.values():
+        self._find_owners()
+        self._check_owned()
+        for name in sorted(self.files.keys() - self.owner_of.keys(), key=self._originality):
+            self._adopt(name)
+        for entry in self.missing.values():
             link = (self.folder / entry.file_path).is_symlink()
             reason = "the file is a symbolic link, which is never followed" if link else "its file is gone"
             self._add(FindingKind.OUTSIDE if link else FindingKind.MISSING, entry.file_path, reason, old=entry)
@@ -154,32 +172,87 @@ class _Planner:
     ) -> None:
         self.findings.append(Finding(kind, file, reason, old, new))
 
-    def _settle_shared(self, owner_of: dict[str, ModelEntry], entry: ModelEntry) -> None:
+    def _find_owners(self) -> None:
+        """Give each file the one entry that speaks for it."""
+        for entry in self.entries.values():
+            name = entry.file_path
+            if not is_bare_model_name(name):
+                self._add(FindingKind.OUTSIDE, name, "file_path must be the bare name of a .sda file", old=entry)
+            elif name not in self.files:
+                self.missing[entry.model_id] = entry
+            elif name not in self.owner_of:
+                self.owner_of[name] = entry
+            else:
+                self._settle_shared(entry)
+
+    def _settle_shared(self, entry: ModelEntry) -> None:
         name = entry.file_path
         header = self._header(name)
-        first = owner_of[name]
+        loser = entry
         if header is not None and header.metadata.model_id == entry.model_id:
-            owner_of[name], loser = entry, first
-        else:
-            loser = entry
-        self._add(FindingKind.SHARED, name, f"entry {owner_of[name].model_id} has the same file", old=loser)
+            loser, self.owner_of[name] = self.owner_of[name], entry
+        self._add(FindingKind.SHARED, name, f"entry {self.owner_of[name].model_id} has the same file", old=loser)
 
-    def _check_owned(self, name: str, entry: ModelEntry) -> None:
-        signature = self.files[name]
-        known = self.known.get(name)
-        if known is not None and known.signature == signature and entry.file_size_bytes == signature.size_bytes:
-            self.learned[name] = known
+    def _check_owned(self) -> None:
+        """Refresh entries whose file has changed; a file that holds another model now gets that one's entry."""
+        strangers: list[tuple[str, ModelEntry, ModelHeader]] = []
+        for name, entry in self.owner_of.items():
+            header = None if self._agrees(name, entry) else self._header(name)
+            if header is not None and header.metadata.model_id not in ("", entry.model_id, self._original_of(entry)):
+                strangers.append((name, entry, header))
+                continue
+            self.taken.add(entry.model_id)
+            if header is not None:
+                fresh = _entry_of(header, name, entry.model_id)
+                if differs(entry, fresh.to_dict()):
+                    self._add(FindingKind.CHANGED, name, "the file has changed", old=entry, new=fresh)
+        for name, entry, header in strangers:
+            self._replace(name, entry, header)
+
+    def _agrees(self, name: str, entry: ModelEntry) -> bool:
+        signature, known = self.files[name], self.known.get(name)
+        if entry.file_size_bytes != signature.size_bytes:
+            return False
+        if known is None and not self._unchanged_since_index(name):
+            return False
+        if known is not None and known.signature != signature:
+            return False
+        self.learned[name] = known or Known(signature)
+        return True
+
+    def _unchanged_since_index(self, name: str) -> bool:
+        try:
+            return (self.folder / name).lstat().st_ctime_ns < self.trusted_until_ns
+        except OSError:
+            return False
+
+    def _original_of(self, entry: ModelEntry) -> str:
+        """The id that is in the file of an entry that was adopted as a copy, else an empty text."""
+        header = self.headers.get(entry.file_path)
+        original = header.metadata.model_id if header is not None else ""
+        return original if original and copy_id(original, entry.file_path) == entry.model_id else ""
+
+    def _replace(self, name: str, entry: ModelEntry, header: ModelHeader) -> None:
+        model_id = header.metadata.model_id
+        if model_id in self.missing:  # moved over another model's file
+            self._add(FindingKind.REPLACED, name, f"model {model_id} was moved over it", old=entry)
+            self._follow(name, header)
             return
-        if known is None and entry.file_size_bytes == signature.size_bytes:
-            self.learned[name] = Known(signature)  # first sight of a file that its entry fits: trusted
-            return
-        header = self._header(name)
-        if header is None:
-            return
-        fresh = ModelEntry.from_metadata(header.metadata, name, header.size_bytes)
-        fresh.model_id = entry.model_id
-        if differs(entry, fresh.to_dict()):
-            self._add(FindingKind.CHANGED, name, "the file has changed", old=entry, new=fresh)
+        reason = f"it holds model {model_id} now"
+        if model_id in self.taken:
+            reason = f"it is a copy of model {model_id} now"
+            model_id = copy_id(model_id, name)
+        self.taken.add(model_id)
+        self._add(FindingKind.REPLACED, name, reason, old=entry, new=_entry_of(header, name, model_id))
+
+    def _follow(self, name: str, header: ModelHeader) -> None:
+        """Let a missing entry follow its file; what only the index says of it is kept if the file is the same."""
+        old = self.missing.pop(header.metadata.model_id)
+        before = self.known.get(old.file_path)
+        same = before is not None and before.signature == self.files[name]
+        new = replace(old, file_path=name) if same else _entry_of(header, name, old.model_id)
+        self.taken.add(old.model_id)
+        self._add(FindingKind.MOVED, name, f"renamed from {old.file_path}", old=old, new=new)
 
     def _originality(self, name: str) -> tuple[bool, int, int, str]:
         """Sort key that puts an original before its copies: named after its model, then older, then shorter."""
@@ -187,30 +260,29 @@ class _Planner:
         stem = "" if header is None else _sanitize_filename(header.metadata.name)
         return not (stem and name.startswith(stem)), self.files[name].mtime_ns, len(name), name
 
-    def _adopt(self, name: str, taken: set[str], missing: dict[str, ModelEntry]) -> None:
+    def _adopt(self, name: str) -> None:
         header = self._header(name)
         if header is None:
             return
-        fresh = ModelEntry.from_metadata(header.metadata, name, header.size_bytes)
-        if not fresh.model_id:
-            fresh.model_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"sda-daemon:file:{name}"))
-        if fresh.model_id in taken:
-            original = fresh.model_id
-            fresh.model_id = copy_id(original, name)
-            reason = f"a copy of model {original}"
-            old = missing.pop(fresh.model_id, None)
-            self._add(FindingKind.COPY, name, reason, old=old, new=fresh)
-        elif fresh.model_id in missing:
-            old = missing.pop(fresh.model_id)
-            self._add(FindingKind.MOVED, name, f"renamed from {old.file_path}", old=old, new=fresh)
-        else:
-            self._add(FindingKind.ORPHAN, name, "it has no entry", new=fresh)
-        taken.add(fresh.model_id)
+        model_id = header.metadata.model_id or _id_of(f"sda-daemon:file:{name}")
+        if model_id in self.missing:
+            self._follow(name, header)
+            return
+        if model_id in self.taken:
+            copied = copy_id(model_id, name)
+            old = self.missing.pop(copied, None)
+            new = _entry_of(header, name, copied)
+            self._add(FindingKind.COPY, name, f"a copy of model {model_id}", old=old, new=new)
+            self.taken.add(copied)
+            return
+        self._add(FindingKind.ORPHAN, name, "it has no entry", new=_entry_of(header, name, model_id))
+        self.taken.add(model_id)
 
     def _header(self, name: str) -> ModelHeader | None:
         """Read a file's metadata, once; None (and a finding the first time) if it is no model."""
         if name in self.headers:
             return self.headers[name]
+        self.headers[name] = None
         known = self.known.get(name)
         if known is not None and known.reason and known.signature == self.files[name]:
             self.learned[name] = known
@@ -219,14 +291,63 @@ class _Planner:
             header = self.read_header(self.folder / name)
         except (ModelFileError, OSError) as error:
             if not isinstance(error, FileNotFoundError):
-                self.learned[name] = Known(self.files[name], str(error))
-                self._add(FindingKind.INVALID, name, str(error))
+                self._cannot_read(name, error)
             return None
         self.headers[name] = header
         self.learned[name] = Known(FileSignature(header.size_bytes, header.mtime_ns, header.inode))
         return header
 
+    def _cannot_read(self, name: str, error: Exception) -> None:
+        """A broken file is not read again until it changes, one that may not be read is tried each time."""
+        signature = self.files[name] if isinstance(error, ModelFileError) else FileSignature(0, 0, 0)
+        known, self.learned[name] = self.known.get(name), Known(signature, str(error))
+        if known is None or known.reason != str(error):
+            self._add(FindingKind.INVALID, name, str(error))
+
+
+def _entry_of(header: ModelHeader, name: str, model_id: str) -> ModelEntry:
+    metadata = replace(header.metadata, model_id=model_id)
+    return ModelEntry.from_metadata(metadata, name, header.size_bytes)
+
+
+def is_still_true(finding: Finding, folder: Path, entries: Mapping[str, ModelEntry], plan: RepairPlan) -> bool:
+    """Tell whether a finding still holds: its entry is as it was, and so is its file."""
+    if finding.old is not None:
+        current = entries.get(finding.old.model_id)
+        if current is None or current.file_path != finding.old.file_path:
+            return False
+    try:
+        now = FileSignature.of((folder / finding.file).lstat()) if is_bare_model_name(finding.file) else None
+    except FileNotFoundError:
+        now = None
+    if finding.kind is FindingKind.MISSING:
+        return now is None
+    if finding.new is None:
+        return True
+    known = plan.known.get(finding.file)
+    return known is None or known.signature == now
+
+
+def report(finding: Finding) -> None:
+    """Log one finding that has been acted on."""
+    entry = finding.new or finding.old
+    if entry is None:
+        events.LIBRARY_FILE_INVALID(file=finding.file, reason=finding.reason)
+        return
+    values = {"model_id": entry.model_id, "name": entry.name, "file": finding.file, "reason": finding.reason}
+    if finding.new is None:
+        events.LIBRARY_ENTRY_REMOVED(**values)
+    elif finding.old is not None:
+        events.LIBRARY_ENTRY_UPDATED(**values)
+    else:
+        events.LIBRARY_ENTRY_ADOPTED(**values)
+
 
 def copy_id(original_id: str, name: str) -> str:
     """Return the id of a copied file: the same each time the index is rebuilt."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"sda-daemon:copy:{original_id}:{name}"))
+    return _id_of(f"sda-daemon:copy:{original_id}:{name}")
+
+
+def _id_of(text: str) -> str:
+    encodable = text.encode("utf-8", "backslashreplace").decode()  # file names may hold any bytes
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, encodable))

@@ -7,19 +7,20 @@ torch and numpy that torch itself does not allow are refused before anything is 
 
 from __future__ import annotations
 
-import _compat_pickle
 import os
+import reprlib
 import stat
 import sys
 import threading
 import warnings
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ from sda_daemon.errors import (
     OversizedCheckpointError,
     UnsafeCheckpointError,
 )
+from sda_daemon.models.archive import OversizedArchiveError, read_pickle_entry
 from sda_daemon.models.pickles import outline_pickle
 from sda_daemon.models.plain import StandIn, describe_foreign, plain_value, stand_in_class
 from sda_daemon.models.vae import OutputActivation, WeightsLayout, weights_layout
@@ -46,8 +48,8 @@ CHECKPOINT_VERSION = 1
 """Newest version of the training application's checkpoints that this program knows."""
 MAX_PICKLE_BYTES = 512 * 2**20
 """Largest `data.pkl`; a long metrics history makes tens of megabytes."""
-MAX_ENTRIES = 100_000
 _MAX_LEGACY_PICKLES = 5
+_LARGEST_INTEGER = 2**63
 
 # Allowed by torch itself, or known to do nothing but build values.
 _SAFE_NAMES = frozenset(
@@ -67,6 +69,9 @@ _VALUE_NAMES = frozenset(
 _NUMPY_NAMES = ("_reconstruct", "scalar", "ndarray", "dtype")
 _PREFIXES = ("module.", "_orig_mod.")
 """Put before every weight's name by DataParallel and torch.compile."""
+
+_WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_COUNTER_TYPES = (torch.int64, torch.int32, torch.float32)
 
 _allow_lock = threading.Lock()  # torch's list of allowed names is global
 
@@ -123,7 +128,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if "model_state_dict" not in content:
         if _is_bare_state_dict(content):
             return _interpret({"model_state_dict": content}, path, size_bytes, is_bare=True)
-        keys = ", ".join(repr(key) for key in list(content)[:8]) or "nothing"
+        keys = ", ".join(reprlib.repr(key) for key in list(content)[:8]) or "nothing"
         raise ForeignCheckpointError(
             f"{path} is not a checkpoint of this kind: it has no 'model_state_dict', but {keys}",
             "Only checkpoints of a ConvVAE can be converted",
@@ -139,7 +144,7 @@ def _is_bare_state_dict(content: Mapping[Any, Any]) -> bool:
 def _interpret(content: Mapping[str, Any], path: Path, size_bytes: int, *, is_bare: bool) -> Checkpoint:
     version = content.get("version", CHECKPOINT_VERSION)
     if isinstance(version, bool) or not isinstance(version, int):
-        raise BrokenCheckpointError(f"{path} has no usable version number, but {version!r}")
+        raise BrokenCheckpointError(f"{path} has no usable version number, but {reprlib.repr(version)}")
     if version > CHECKPOINT_VERSION:
         raise NewerCheckpointError(
             f"{path}: checkpoint version {version} is newer than supported version {CHECKPOINT_VERSION}",
@@ -208,6 +213,8 @@ def _number(content: Mapping[str, Any], key: str, wanted: type, path: Path) -> A
     try:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"it is a {describe_foreign(value)}")
+        if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+            raise ValueError("it is too large")
         return wanted(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise BrokenCheckpointError(f"{path} has no usable {key}: {error}") from error
@@ -223,7 +230,7 @@ def _analysis(value: Any, latent_dim: int, note: Any) -> AnalysisResult | None:
         analysis = analysis_from_dict(value)
         if analysis.pca_mean.shape[0] != latent_dim:
             raise ValueError(f"it is for {analysis.pca_mean.shape[0]} latent dimensions, the weights have {latent_dim}")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         note("latent_analysis", f"unusable: {error}")
         return None
     return analysis
@@ -237,15 +244,22 @@ def checked_weights(value: Any, path: Path, size_bytes: int) -> dict[str, Tensor
 
     """
     if not isinstance(value, dict) or not value:
-        raise MisfittingWeightsError(f"{path} has no weights: its state dict is {describe_foreign(value)}")
+        what = "empty" if isinstance(value, dict) else f"a {describe_foreign(value)}"
+        raise MisfittingWeightsError(f"{path} has no weights: its state dict is {what}")
     weights: dict[str, Tensor] = {}
     total_bytes = 0
     for raw_name, tensor in value.items():
-        name = _strip(str(raw_name))
+        if not isinstance(raw_name, str):
+            raise MisfittingWeightsError(f"{path} has a {describe_foreign(raw_name)} as the name of a weight")
+        name = _strip(raw_name)
+        if name in weights:
+            raise MisfittingWeightsError(f"{path} has two weights called {name}")
         if not isinstance(tensor, Tensor):
             raise MisfittingWeightsError(f"{name} in {path} is a {describe_foreign(tensor)}, not a tensor")
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
-            raise MisfittingWeightsError(f"{name} in {path} is not a dense tensor of real numbers")
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise MisfittingWeightsError(f"{name} in {path} is not a dense tensor")
+        if tensor.dtype not in (_COUNTER_TYPES if name.endswith(".num_batches_tracked") else _WEIGHT_TYPES):
+            raise MisfittingWeightsError(f"{name} in {path} holds values of type {tensor.dtype}")
         total_bytes += tensor.numel() * tensor.element_size()
         if total_bytes > size_bytes:
             raise OversizedCheckpointError(
@@ -253,13 +267,23 @@ def checked_weights(value: Any, path: Path, size_bytes: int) -> dict[str, Tensor
             )
         weights[name] = tensor.detach()
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not _is_finite(tensor):
             bad = int((~torch.isfinite(tensor)).sum())
             raise NonFiniteWeightsError(
                 f"{name} in {path} has {bad} values that are NaN or infinite",
                 "Training has diverged; use an earlier checkpoint",
             )
     return weights
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Tell whether all values are finite.
+
+    A sum is several times as fast as a look at each value, and NaN and infinity carry through it; only where it is
+    not finite (it may also have overflowed) each value is looked at.
+    """
+    total = tensor.sum(dtype=torch.float64 if tensor.dtype is torch.float64 else torch.float32)
+    return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
 
 
 def _strip(name: str) -> str:
@@ -336,29 +360,16 @@ def _names_in(path: Path) -> tuple[frozenset[str], bool]:
             raise BrokenCheckpointError(f"{path} is truncated, damaged or no checkpoint ({error})") from error
 
 
-def _zip_names(file: Any, path: Path, size_bytes: int) -> frozenset[str]:
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        if len(entries) > MAX_ENTRIES:
-            raise OversizedCheckpointError(f"{path} has {len(entries)} parts, more than any checkpoint has")
-        stored = 0
-        for entry in entries:
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                raise OversizedCheckpointError(
-                    f"{path} has compressed parts ({entry.filename}), torch never writes such"
-                )
-            stored += entry.file_size
-        if stored > size_bytes:
-            raise OversizedCheckpointError(f"{path} claims {stored} bytes in a file of {size_bytes}")
-        by_name = {entry.filename.partition("/")[2]: entry for entry in entries}
-        if "constants.pkl" in by_name:
-            raise ForeignCheckpointError(f"{path} is a TorchScript program, not a checkpoint")
-        pickle_entry = by_name.get("data.pkl")
-        if pickle_entry is None:
-            raise BrokenCheckpointError(f"{path} is a zip file, but torch did not write it")
-        if pickle_entry.file_size > MAX_PICKLE_BYTES:
-            raise OversizedCheckpointError(f"{path} has {pickle_entry.file_size} bytes beside its tensors")
-        return outline_pickle(archive.read(pickle_entry)).names
+def _zip_names(file: BinaryIO, path: Path, size_bytes: int) -> frozenset[str]:
+    try:
+        data, parts = read_pickle_entry(file, size_bytes, MAX_PICKLE_BYTES)
+    except OversizedArchiveError as error:
+        raise OversizedCheckpointError(f"{path} is no honest checkpoint: {error}") from error
+    if "constants.pkl" in parts:
+        raise ForeignCheckpointError(f"{path} is a TorchScript program, not a checkpoint")
+    if data is None:
+        raise BrokenCheckpointError(f"{path} is a zip file, but torch did not write it")
+    return outline_pickle(data).names
 
 
 def _legacy_names(data: bytes, path: Path) -> frozenset[str]:
@@ -384,33 +395,33 @@ def _legacy_names(data: bytes, path: Path) -> frozenset[str]:
 def _stand_ins(names: frozenset[str], path: Path) -> list[Any]:
     """Return what torch is to build for each name that it does not know; refuse dangerous ones."""
     allowed: list[Any] = []
-    for name in sorted(names | {_modern_name(name) for name in names}):
-        module, _, attribute = name.rpartition(".")
+    for name in sorted(names):
+        shown = _today(name)
+        module, _, attribute = shown.rpartition(".")
         root = module.partition(".")[0]
-        if name in _SAFE_NAMES or (root == "torch" and name not in _VALUE_NAMES):
+        if shown in _SAFE_NAMES or (root == "torch" and shown not in _VALUE_NAMES):
             continue  # torch allows it, or refuses it with its name in the message
         if root == "numpy":
             allowed += _numpy_names(name, attribute, path)
-        elif name in _VALUE_NAMES or root in _VALUE_MODULES or not _is_standard(root):
+        elif shown in _VALUE_NAMES or root in _VALUE_MODULES or not _is_standard(root):
             allowed.append((stand_in_class(name), name))
         else:
             raise UnsafeCheckpointError(
-                f"{path} wants to call {name}; nothing of it was run",
+                f"{path} wants to call {shown}; nothing of it was run",
                 "Do not trust where this file came from",
             )
     return allowed
 
 
-def _modern_name(name: str) -> str:
-    """The name that a pickle of protocol 2 means: it may be written as in Python 2 (`commands` for `subprocess`)."""
+def _today(name: str) -> str:
+    """Return the name that Python 3 has for what pickles call as Python 2 did, as torch's all do."""
     module, _, attribute = name.rpartition(".")
-    if (module, attribute) in _compat_pickle.NAME_MAPPING:
-        module, attribute = _compat_pickle.NAME_MAPPING[module, attribute]
-    return f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{attribute}"
+    module, attribute = NAME_MAPPING.get((module, attribute), (IMPORT_MAPPING.get(module, module), attribute))
+    return f"{module}.{attribute}"
 
 
 def _is_standard(root: str) -> bool:
-    return root in sys.stdlib_module_names or root in ("nt", "pip", "setuptools", "__builtin__")
+    return root in sys.stdlib_module_names or root in ("nt", "pip", "setuptools")
 
 
 def _numpy_names(name: str, attribute: str, path: Path) -> list[Any]:

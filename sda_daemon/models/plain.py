@@ -11,6 +11,9 @@ from typing import Any, ClassVar
 
 MAX_DEPTH = 32
 """Deepest nesting kept; real configs have two or three levels."""
+_LARGEST_INTEGER = 2**63
+MAX_VALUES = 100_000
+"""Most values kept; real configs have some thirty."""
 
 
 class StandIn:
@@ -52,47 +55,75 @@ def stand_in_class(full_name: str) -> type[StandIn]:
     return type(full_name.rpartition(".")[2], (StandIn,), {"foreign_name": full_name})
 
 
-def plain_value(value: Any, dropped: Callable[[str, str], None], where: str = "", depth: int = 0) -> Any:
+def plain_value(value: Any, dropped: Callable[[str, str], None], where: str = "") -> Any:
     """Return `value` made of None, bool, int, float, str, list and dict only.
 
     An enum stand-in (one plain constructor argument, no state) becomes its value; path stand-ins become
     strings; whatever else is foreign is dropped and `dropped(where, description)` is called for it.
-    Tuples and sets become lists. Nesting beyond `MAX_DEPTH` is dropped.
+    Tuples and sets become lists. Nesting beyond `MAX_DEPTH` and values beyond the first `MAX_VALUES` are
+    dropped: lists that share their items can be small in a file and endless when written out.
     """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if depth >= MAX_DEPTH:
-        dropped(where, "nested too deeply")
-        return None
-    if isinstance(value, dict):
-        kept: dict[str, Any] = {}
-        for key, item in value.items():
-            path = f"{where}.{key}" if where else str(key)
-            if not isinstance(key, str | int | float | bool):
-                dropped(path, f"key of type {type(key).__name__}")
-            elif is_plain(item):
-                kept[str(key)] = plain_value(item, dropped, path, depth + 1)
-            else:
-                dropped(path, describe_foreign(item))
-        return kept
-    if isinstance(value, list | tuple | set | frozenset):
+    return _Reduction(dropped).reduce(value, where, 0)
+
+
+class _Reduction:
+    def __init__(self, dropped: Callable[[str, str], None]) -> None:
+        self.dropped = dropped
+        self.left = MAX_VALUES
+        self.told = False
+
+    def reduce(self, value: Any, where: str, depth: int) -> Any:
+        self.left -= 1
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, StandIn):
+            return _stand_in_value(value)
+        if not isinstance(value, dict | list | tuple | set | frozenset):
+            return value.item()
+        if depth >= MAX_DEPTH:
+            self.dropped(where, "nested too deeply")
+            return None
+        if isinstance(value, dict):
+            return self._reduce_dict(value, where, depth)
         items: list[Any] = []
         for index, item in enumerate(value):
-            if is_plain(item):
-                items.append(plain_value(item, dropped, f"{where}[{index}]", depth + 1))
-            else:
-                dropped(f"{where}[{index}]", describe_foreign(item))
+            if self._keeps(item, place := f"{where}[{index}]"):
+                items.append(self.reduce(item, place, depth + 1))
+            if self._is_full(where):
+                break
         return items
-    if isinstance(value, StandIn):
-        return _stand_in_value(value)
-    return value.item()
+
+    def _reduce_dict(self, value: dict[Any, Any], where: str, depth: int) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for key, item in value.items():
+            if not isinstance(key, str | int | float | bool) or not is_plain(key):
+                self.dropped(where, f"key of type {type(key).__name__}")
+            elif self._keeps(item, place := f"{where}.{key}" if where else str(key)):
+                kept[str(key)] = self.reduce(item, place, depth + 1)
+            if self._is_full(where):
+                break
+        return kept
+
+    def _is_full(self, where: str) -> bool:
+        if self.left <= 0 and not self.told:
+            self.told = True
+            self.dropped(where, "too many values")
+        return self.left <= 0
+
+    def _keeps(self, item: Any, where: str) -> bool:
+        if not is_plain(item):
+            self.dropped(where, describe_foreign(item))
+            return False
+        return True
 
 
 def is_plain(value: Any) -> bool:
     """Tell whether `plain_value` can represent `value` itself (not looking inside containers)."""
     if isinstance(value, StandIn):
         return _stand_in_value(value) is not None
-    if value is None or isinstance(value, bool | int | float | str | dict | list | tuple | set | frozenset):
+    if isinstance(value, int):
+        return abs(value) <= _LARGEST_INTEGER
+    if value is None or isinstance(value, float | str | dict | list | tuple | set | frozenset):
         return True
     return type(value).__module__ == "numpy" and getattr(value, "shape", None) == () and _is_scalar(value)
 

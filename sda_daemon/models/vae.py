@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
@@ -244,6 +245,7 @@ def weights_layout(shapes: Mapping[str, tuple[int, ...]], n_mels: int) -> Weight
     return layout
 
 
+@lru_cache(maxsize=16)
 def expected_shapes(layout: WeightsLayout) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every weight of a ConvVAE of this layout."""
     with torch.device("meta"):

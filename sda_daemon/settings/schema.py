@@ -68,7 +68,7 @@ _NO_TRUTH = BeforeValidator(_no_truth)
 Glob = Annotated[str, Field(min_length=1)]
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-LogFormat = Literal["auto", "console", "json"]
+LogFormat = Literal["auto", "console", "json", "journal"]
 ObserverKind = Literal["auto", "native", "polling"]
 
 
@@ -211,7 +211,9 @@ class LoggingSettings(_Section):
         "info", description="The least important events that are logged: debug, info, warning or error."
     )
     format: LogFormat = Field(
-        "auto", description="console for people, json for programs; auto: console on a terminal, else json."
+        "auto",
+        description="console for people, json for programs, journal for entries with fields in systemd's journal; "
+        "auto: journal where stderr is the journal, console on a terminal, else json.",
     )
 
 
@@ -236,7 +238,9 @@ class Settings(_Section):
     rules: tuple[RuleSettings, ...] = Field(
         (), description="What is different for some checkpoints; later rules override earlier ones, field by field."
     )
-    workers: Annotated[int, Field(ge=1, le=64), _NO_TRUTH] = Field(2, description="Conversions that may run at the same time.")
+    workers: Annotated[int, Field(ge=1, le=64), _NO_TRUTH] = Field(
+        2, description="Conversions that may run at the same time."
+    )
     rescan_interval_s: Annotated[Duration, Field(gt=0)] = Field(
         300.0, description="How often everything is looked at anew, in case an event was lost."
     )

@@ -182,7 +182,7 @@ def test_b25_mass_loss(daemon: DaemonProcess, drop: Drop, way: str) -> None:
         away.rename(daemon.models_dir)
         daemon.wait_for("library.folder_back")
         daemon.wait_for_models(5)
-        (daemon.models_dir / daemon.events("conversion.succeeded")[-1]["file"]).unlink()
+        (daemon.models_dir / daemon.wait_for("conversion.succeeded", count=5)[-1]["file"]).unlink()
         eventually(lambda: len(index_of(daemon)) == 4, "the one that was deleted by hand is gone")
     eventually(lambda: is_true(daemon), "index and folder agree")
     assert index_of(daemon) == before

@@ -1,0 +1,26 @@
+"""Tells a folder that is not there yet from one that can never be watched."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from sda_daemon.service import sandbox
+
+
+def why_unwatchable(folder: Path) -> str:
+    """Return why a folder cannot be watched and will not be by waiting; empty if it can, or if it may yet appear."""
+    try:
+        status = os.stat(folder)
+        if not stat.S_ISDIR(status.st_mode):
+            return "it is not a folder"
+        with os.scandir(folder):
+            return ""
+    except FileNotFoundError as error:
+        return sandbox.explain(error, folder)
+    except NotADirectoryError:
+        return "a part of its path is not a folder"
+    except OSError as error:
+        hint = sandbox.explain(error, folder)
+        return f"{error.strerror}. {hint}" if hint else str(error.strerror)

@@ -1,0 +1,161 @@
+"""Loads `.sda` files of this program and of the training application, and never runs anything in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from sda_daemon.audio.spectrogram import AudioSpectrogram, SpectrogramConfig
+from sda_daemon.controls.analysis import AnalysisResult
+from sda_daemon.controls.serialization import analysis_from_dict
+from sda_daemon.errors import BrokenModelError, CheckpointError, NewerModelError, NotAModelError
+from sda_daemon.library.header import checked_metadata
+from sda_daemon.models.checkpoint import activation_of, checked_weights, read_torch_file
+from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
+from sda_daemon.models.plain import plain_value
+from sda_daemon.models.vae import STRIDE, ConvVAE, OutputActivation, WeightsLayout, build_model, weights_layout
+
+_LONGEST_CHUNK_S = 1e6
+
+
+@dataclasses.dataclass
+class LoadedModel:
+    """A model that is ready to generate from.
+
+    Attributes:
+        model: in eval mode, on `device`.
+        spectrogram: turns the model's mel spectrograms into sound, on `device`.
+        analysis: what drives the sliders, or None.
+        metadata: description.
+        device: where model and spectrogram are.
+
+    """
+
+    model: ConvVAE
+    spectrogram: AudioSpectrogram
+    analysis: AnalysisResult | None
+    metadata: ModelMetadata
+    device: torch.device
+
+
+def load_model(model_path: Path, device: str | torch.device = "cpu") -> LoadedModel:
+    """Load a model, ready to generate from; nothing in the file is executed.
+
+    Args:
+        model_path: a `.sda` file of this program or of the training application.
+        device: where to put it, such as "cpu", "cuda" or "mps".
+
+    Raises:
+        NotAModelError: no `.sda` file (a ValueError, like all of these).
+        NewerModelError: saved by a later version.
+        BrokenModelError: truncated or damaged, weights missing or misfitting.
+        OSError: the file cannot be read.
+
+    """
+    path = Path(model_path)
+    where = torch.device(device)
+    content = _model_dict(path)
+    metadata = checked_metadata(content["metadata"], path)
+    training = _config(content, "training_config", path)
+    try:
+        spectrogram_config = SpectrogramConfig.from_dict(_config(content, "spectrogram_config", path))
+        weights = checked_weights(content.get("model_state_dict"), path, path.stat().st_size)
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        layout = weights_layout(shapes, spectrogram_config.n_mels)
+        analysis = _analysis(content.get("latent_analysis"), layout.latent_dim)
+    except ValueError as error:
+        reason = error.what if isinstance(error, CheckpointError) else str(error)
+        raise BrokenModelError(f"{path} cannot be used: {reason}") from error
+    activation = content.get("decoder_activation")
+    if activation not in ("sigmoid", "softplus"):
+        activation = activation_of(training)
+    model = _assemble(layout, weights, cast("OutputActivation", activation), where)
+    model.mel_shape = _mel_shape(layout, spectrogram_config, training)
+    metadata.has_analysis = analysis is not None
+    metadata.n_active_components = analysis.n_active_components if analysis else 0
+    return LoadedModel(model, AudioSpectrogram(spectrogram_config).to(where), analysis, metadata, where)
+
+
+def _model_dict(path: Path) -> dict[str, Any]:
+    """Read the dict of a model file and check its marker and version."""
+    if not path.exists():
+        raise FileNotFoundError(f"there is no model file {path}")
+    try:
+        content = read_torch_file(path)
+    except CheckpointError as error:
+        wrong = BrokenModelError if _starts_like_zip(path) else NotAModelError
+        raise wrong(f"{path} cannot be read as a model: {error.what}", error.hint) from error
+    if not isinstance(content, dict) or content.get("format") != MODEL_FORMAT_MARKER:
+        raise NotAModelError(
+            f"{path} is not a saved model: it has no {MODEL_FORMAT_MARKER!r} marker",
+            "A training checkpoint must be converted first",
+        )
+    version = content.get("version")
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise BrokenModelError(f"{path} has no usable version number, but {reprlib.repr(version)}")
+    if version > SAVED_MODEL_VERSION:
+        raise NewerModelError(
+            f"{path} has version {version}, newer than supported version {SAVED_MODEL_VERSION}", "Update sda-daemon"
+        )
+    if not isinstance(content.get("metadata"), dict):
+        raise BrokenModelError(f"{path} has no metadata")
+    return content
+
+
+def _starts_like_zip(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _config(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    value = content.get(key) or {}
+    if not isinstance(value, dict):
+        raise BrokenModelError(f"{path} has a {type(value).__name__} as {key}, expected a dict")
+    plain = plain_value(value, lambda _where, _what: None)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _analysis(value: Any, latent_dim: int) -> AnalysisResult | None:
+    if value is None:
+        return None
+    analysis = analysis_from_dict(value)
+    found = analysis.pca_mean.shape[0]
+    if found != latent_dim:
+        raise ValueError(f"its analysis is for {found} latent dimensions, the weights have {latent_dim}")
+    return analysis
+
+
+def _assemble(
+    layout: WeightsLayout, weights: Mapping[str, Tensor], activation: OutputActivation, device: torch.device
+) -> ConvVAE:
+    """Build the model around its weights: no random initialization that would be overwritten at once."""
+    with torch.device("meta"):
+        model = build_model(layout, activation)
+    # Copies: the weights are mapped from a file that may be replaced while the model is in use.
+    copies = {
+        name: tensor.to(device, torch.int64 if name.endswith(".num_batches_tracked") else torch.float32, copy=True)
+        for name, tensor in weights.items()
+    }
+    model.load_state_dict(copies, assign=True)
+    model.requires_grad_(True)
+    return model.eval()
+
+
+def _mel_shape(layout: WeightsLayout, config: SpectrogramConfig, training: Mapping[str, Any]) -> tuple[int, int]:
+    """Return (n_mels, frames) of the training's chunks; without their duration, as many frames as there can be."""
+    most = layout.columns * STRIDE
+    duration_s = training.get("chunk_duration_s", 1.0)
+    if isinstance(duration_s, int | float) and 0 < duration_s < _LONGEST_CHUNK_S:
+        frames = int(duration_s * config.sample_rate) // config.hop_length + 1
+        if most - STRIDE < frames <= most:
+            return config.n_mels, frames
+    return config.n_mels, most

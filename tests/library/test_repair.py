@@ -1,0 +1,394 @@
+"""Repair: what it finds, what it does, and that it finds nothing the second time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sda_daemon.library import ModelLibrary
+from sda_daemon.library.repair import FindingKind, RepairPlan, copy_id
+from tests.library.model_files import write_model, write_payload
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> ModelLibrary:
+    """A library of three models, a, b and c."""
+    library = ModelLibrary(tmp_path / "models")
+    library.add_entries([write_model(library.models_dir / f"{name}.sda") for name in "abc"])
+    assert library.repair_index() == (0, 0)
+    return library
+
+
+def state(library: ModelLibrary) -> dict[str, str]:
+    """What an index read anew says: file to id."""
+    return {entry.file_path: entry.model_id for entry in ModelLibrary(library.models_dir).list_all()}
+
+
+def kinds(plan: RepairPlan) -> list[tuple[str, str]]:
+    return sorted((finding.kind.value, finding.file) for finding in plan.findings)
+
+
+def settled(library: ModelLibrary) -> bool:
+    """Whether there is nothing more to repair: here, and for a process that starts anew and has no cache."""
+    first = library.plan_repair().findings == () and library.repair_index() == (0, 0)
+    cache = library.models_dir / ".model_library.scan.json"
+    cache.unlink(missing_ok=True)
+    anew = ModelLibrary(library.models_dir)
+    return first and [f for f in anew.plan_repair().findings if f.kind is not FindingKind.INVALID] == []
+
+
+START = {"a.sda": "id-of-a", "b.sda": "id-of-b", "c.sda": "id-of-c"}
+
+
+def test_b23_a_deleted_file_loses_its_entry(library: ModelLibrary) -> None:
+    """And only that."""
+    (library.models_dir / "b.sda").unlink()
+    assert kinds(library.plan_repair()) == [("missing", "b.sda")]
+    assert library.repair_index() == (1, 0)
+    assert state(library) == {"a.sda": "id-of-a", "c.sda": "id-of-c"}
+    assert settled(library)
+
+
+def test_b23_an_added_file_is_adopted(library: ModelLibrary) -> None:
+    """Its entry says what the file says, its size included."""
+    expected = write_model(library.models_dir / "d.sda", name="Dawn", tags=["x"], final_val_loss=0.5)
+    plan = library.plan_repair()
+    assert kinds(plan) == [("orphan", "d.sda")]
+    assert (plan.removed, plan.added, plan.entries) == (0, 1, 3)
+    assert state(library) == START
+    assert library.repair_index() == (0, 1)
+    assert library.get("id-of-d") == expected
+    assert settled(library)
+
+
+def test_b23_a_renamed_file_keeps_its_entry(library: ModelLibrary) -> None:
+    """It counts as one removed and one added, and what only the index says of it stays."""
+    library.add_entry(dataclasses.replace(library.list_all(sort_by="name", reverse=False)[0], description="edited"))
+    (library.models_dir / "a.sda").rename(library.models_dir / "z.sda")
+    assert kinds(library.plan_repair()) == [("moved", "z.sda")]
+    assert library.repair_index() == (1, 1)
+    assert state(library) == {"b.sda": "id-of-b", "c.sda": "id-of-c", "z.sda": "id-of-a"}
+    moved = library.get("id-of-a")
+    assert moved is not None
+    assert moved.description == "edited"
+    assert library.plan_repair().findings == ()
+    assert ModelLibrary(library.models_dir).plan_repair().findings == ()
+
+
+def test_b24_a_copy_gets_an_id_of_its_own(library: ModelLibrary) -> None:
+    """The original stays what it is; repairing again changes nothing."""
+    shutil.copy2(library.models_dir / "a.sda", library.models_dir / "0.sda")
+    assert kinds(library.plan_repair()) == [("copy", "0.sda")]
+    assert library.repair_index() == (0, 1)
+    assert state(library) == {**START, "0.sda": copy_id("id-of-a", "0.sda")}
+    assert settled(library)
+    os.utime(library.models_dir / "0.sda")  # looked at again, it is still the copy
+    os.utime(library.models_dir / "a.sda")
+    assert library.repair_index() == (0, 0)
+    assert state(library) == {**START, "0.sda": copy_id("id-of-a", "0.sda")}
+
+
+def test_b24_a_rebuilt_index_has_the_same_ids(library: ModelLibrary) -> None:
+    """The copy's id follows from original and name: rebuilt, the longer name is the copy again."""
+    shutil.copy2(library.models_dir / "a.sda", library.models_dir / "a copy.sda")
+    library.repair_index()
+    before = state(library)
+    library.index_path.unlink()
+    assert ModelLibrary(library.models_dir).repair_index() == (0, 4)
+    assert state(library) == before
+
+
+def test_b24_a_copy_outlives_its_original_and_can_be_renamed(library: ModelLibrary) -> None:
+    """No entry is lost or doubled on the way."""
+    shutil.copy2(library.models_dir / "a.sda", library.models_dir / "copy.sda")
+    library.repair_index()
+    (library.models_dir / "copy.sda").rename(library.models_dir / "other.sda")
+    assert library.repair_index() == (1, 1)
+    (library.models_dir / "a.sda").unlink()
+    assert library.repair_index() == (1, 0)
+    assert set(state(library)) == {"b.sda", "c.sda", "other.sda"}
+    assert settled(library)
+
+
+def test_b23_a_changed_file_refreshes_its_entry(library: ModelLibrary) -> None:
+    """The same model with other facts: the entry says what the file says, and counts as neither."""
+    expected = write_model(library.models_dir / "a.sda", "id-of-a", "New name", has_analysis=True)
+    assert kinds(library.plan_repair()) == [("changed", "a.sda")]
+    assert library.plan_repair().findings[0].reason == "the file has changed"
+    assert library.repair_index() == (0, 0)
+    assert library.get("id-of-a") == expected
+    assert settled(library)
+
+
+def test_b23_a_changed_file_is_noticed_without_a_cache(library: ModelLibrary) -> None:
+    """Also with its old date (cp -p) and the same size: it is newer than the index."""
+    path = library.models_dir / "a.sda"
+    status = path.stat()
+    write_model(path, "id-of-a", "A")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    (library.models_dir / ".model_library.scan.json").unlink()
+    anew = ModelLibrary(library.models_dir)
+    anew.repair_index()
+    changed = anew.get("id-of-a")
+    assert changed is not None
+    assert changed.name == "A"
+
+
+def test_b23_a_file_replaced_by_another_model(library: ModelLibrary) -> None:
+    """The entry gives way to that of the model that is there now."""
+    write_model(library.models_dir / "a.sda", "id-new", "Another")
+    assert kinds(library.plan_repair()) == [("replaced", "a.sda")]
+    assert library.repair_index() == (1, 1)
+    assert state(library) == {**START, "a.sda": "id-new"}
+    assert settled(library)
+
+
+def test_b23_files_that_changed_places(library: ModelLibrary) -> None:
+    """Each id follows its file."""
+    folder = library.models_dir
+    (folder / "a.sda").rename(folder / "x")
+    (folder / "b.sda").rename(folder / "a.sda")
+    (folder / "x").rename(folder / "b.sda")
+    write_model(folder / "a.sda", "id-of-b", "b was moved")  # so that the sizes differ
+    assert library.repair_index() == (2, 2)
+    assert state(library) == {"a.sda": "id-of-b", "b.sda": "id-of-a", "c.sda": "id-of-c"}
+    assert settled(library)
+
+
+def test_b23_one_model_moved_over_another(library: ModelLibrary) -> None:
+    """The one that is gone leaves the index, the other one follows its file."""
+    write_model(library.models_dir / "a.sda", "id-of-a", "a longer name")
+    library.repair_index()
+    (library.models_dir / "a.sda").rename(library.models_dir / "b.sda")
+    assert kinds(library.plan_repair()) == [("moved", "b.sda"), ("replaced", "b.sda")]
+    assert library.repair_index() == (2, 1)
+    assert state(library) == {"b.sda": "id-of-a", "c.sda": "id-of-c"}
+    assert settled(library)
+
+
+def test_b23_one_model_copied_over_another(library: ModelLibrary) -> None:
+    """The copy has an id of its own there too."""
+    write_model(library.models_dir / "a.sda", "id-of-a", "a longer name")
+    library.repair_index()
+    shutil.copyfile(library.models_dir / "a.sda", library.models_dir / "b.sda")
+    assert library.repair_index() == (1, 1)
+    assert state(library) == {**START, "b.sda": copy_id("id-of-a", "b.sda")}
+    assert settled(library)
+
+
+@pytest.mark.parametrize("raw", [b"", b"junk", b"PK\x03\x04half a model"])
+def test_a_file_that_is_no_model_is_left_alone(
+    raw: bytes, library: ModelLibrary, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Reported once, not read again until it changes, adopted when it has become one."""
+    path = library.models_dir / "x.sda"
+    path.write_bytes(raw)
+    assert library.repair_index() == (0, 0)
+    told = [record.getMessage() for record in caplog.records if "library.file_invalid" in record.getMessage()]
+    assert len(told) == 1
+    assert "x.sda" in told[0]
+    path.chmod(0)
+    assert library.repair_index() == (0, 0)
+    assert ModelLibrary(library.models_dir).plan_repair().findings == ()
+    assert path.read_bytes() == raw
+    write_model(path)
+    assert library.repair_index() == (0, 1)
+
+
+def test_an_entry_whose_file_is_broken_stays(library: ModelLibrary) -> None:
+    """It may just be being copied: reported once, and well again when the file is."""
+    path = library.models_dir / "a.sda"
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+    assert kinds(library.plan_repair()) == [("invalid", "a.sda")]
+    assert library.repair_index() == (0, 0)
+    assert library.plan_repair().findings == ()
+    path.write_bytes(good)
+    assert library.repair_index() == (0, 0)
+    assert state(library) == START
+
+
+@pytest.mark.parametrize("version", [2, "1", None, True])
+def test_models_of_other_versions_are_not_adopted(version: Any, library: ModelLibrary) -> None:
+    """Nor is a file with odd metadata."""
+    payload = {"format": "sda_model", "version": version, "metadata": {"name": "x"}}
+    write_payload(library.models_dir / "x.sda", payload)
+    write_payload(library.models_dir / "y.sda", {**payload, "version": 1, "metadata": {"training_epochs": "ten"}})
+    write_payload(library.models_dir / "z.sda", {**payload, "version": 1, "format": "other"})
+    assert kinds(library.plan_repair()) == [("invalid", "x.sda"), ("invalid", "y.sda"), ("invalid", "z.sda")]
+
+
+def test_a_file_without_an_id_gets_a_lasting_one(library: ModelLibrary) -> None:
+    """The same whenever the index is rebuilt."""
+    write_payload(library.models_dir / "x.sda", {"format": "sda_model", "version": 1, "metadata": {"name": "x"}})
+    assert library.repair_index() == (0, 1)
+    before = state(library)
+    assert before["x.sda"]
+    assert settled(library)
+    library.index_path.unlink()
+    assert ModelLibrary(library.models_dir).repair_index() == (0, 4)
+    assert state(library) == before
+
+
+def test_temporary_and_hidden_files_are_ignored(library: ModelLibrary) -> None:
+    """Unfinished files, those of others, folders and links."""
+    folder = library.models_dir
+    for name in (".x.sda", "x.sda.tmp", "x.sda.part", "x.SDA", ".x.sda.Ab12Cd"):
+        write_model(folder / name)
+    (folder / "folder.sda").mkdir()
+    os.mkfifo(folder / "pipe.sda")
+    (folder / "link.sda").symlink_to(folder / "a.sda")
+    assert library.plan_repair().findings == ()
+
+
+def test_names_of_any_bytes_are_adopted(library: ModelLibrary) -> None:
+    """A name that is no valid text survives in the index too."""
+    name = os.fsdecode(b"caf\xe9.sda")
+    write_model(library.models_dir / name, "odd", "odd")
+    shutil.copyfile(library.models_dir / name, library.models_dir / os.fsdecode(b"caf\xe9\xe9.sda"))
+    assert library.repair_index() == (0, 2)
+    assert state(library)[name] == "odd"
+    assert settled(library)
+
+
+def test_b26_entries_that_point_outside_are_dropped_and_never_opened(library: ModelLibrary, tmp_path: Path) -> None:
+    """Relative, absolute, or a link: even a fitting model out there stays untouched."""
+    outside = tmp_path / "outside.sda"
+    write_model(outside)
+    os.utime(outside, ns=(1, 1))
+    (library.models_dir / "link.sda").symlink_to(outside)
+    data = json.loads(library.index_path.read_bytes())
+    for number, path in enumerate(["../outside.sda", str(outside), "link.sda", "a/../../outside.sda", "x\0.sda"]):
+        fields = {**data["models"]["id-of-a"], "model_id": f"evil{number}", "file_path": path}
+        data["models"][f"evil{number}"] = fields
+    library.index_path.write_text(json.dumps(data))
+    plan = library.plan_repair()
+    assert {finding.kind for finding in plan.findings} == {FindingKind.OUTSIDE}
+    assert library.repair_index() == (5, 0)
+    assert state(library) == START
+    assert outside.stat().st_atime_ns == 1
+    assert (library.models_dir / "link.sda").is_symlink()
+
+
+def test_two_entries_of_one_file(library: ModelLibrary) -> None:
+    """The one whose id the file has stays, whichever came first."""
+    data = json.loads(library.index_path.read_bytes())
+    fields = data["models"]["id-of-a"]
+    data["models"] = {"wrong": {**fields, "model_id": "wrong"}, **data["models"]}
+    library.index_path.write_text(json.dumps(data))
+    assert kinds(library.plan_repair()) == [("shared", "a.sda")]
+    assert library.repair_index() == (1, 0)
+    assert state(library) == START
+
+
+def test_a_plan_changes_nothing(library: ModelLibrary) -> None:
+    """Not one byte in the folder, however often it is made, and each says the same."""
+    folder = library.models_dir
+    (folder / "a.sda").unlink()
+    write_model(folder / "d.sda")
+    write_model(folder / "b.sda", "id-of-b", "changed")
+    (folder / "x.sda").write_text("junk")
+
+    def everything() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    before = everything()
+    expected = [("changed", "b.sda"), ("invalid", "x.sda"), ("missing", "a.sda"), ("orphan", "d.sda")]
+    for _ in range(3):
+        assert kinds(library.plan_repair()) == expected
+    assert everything() == before
+
+
+def test_a_plan_can_be_applied_in_part(library: ModelLibrary) -> None:
+    """By kind or by file; what was left out is found again."""
+    folder = library.models_dir
+    (folder / "a.sda").unlink()
+    write_model(folder / "b.sda", "id-of-b", "changed")
+    write_model(folder / "d.sda")
+    write_model(folder / "e.sda")
+    plan = library.plan_repair()
+    part = plan.without([FindingKind.MISSING, "d.sda", "b.sda"])
+    assert kinds(part) == [("orphan", "e.sda")]
+    assert kinds(plan) != kinds(part)
+    library.apply_repair(part)
+    assert set(state(library)) == {"a.sda", "b.sda", "c.sda", "e.sda"}
+    assert kinds(library.plan_repair()) == [("changed", "b.sda"), ("missing", "a.sda"), ("orphan", "d.sda")]
+
+
+def test_a_stale_plan_does_no_harm(library: ModelLibrary) -> None:
+    """What has changed since it was made is passed over: a file is back, gone again, adopted by another."""
+    folder = library.models_dir
+    moved = folder / "a.sda"
+    moved.rename(folder / "away")
+    (folder / "b.sda").unlink()
+    write_model(folder / "d.sda")
+    write_model(folder / "e.sda")
+    plan = library.plan_repair()
+    (folder / "away").rename(moved)
+    (folder / "d.sda").unlink()
+    other = ModelLibrary(folder)
+    other.remove("id-of-b")
+    other.add_entry(write_model(folder / "f.sda", "id-of-e"))
+    done = library.apply_repair(plan)
+    assert done == []
+    assert state(library) == {"a.sda": "id-of-a", "c.sda": "id-of-c", "f.sda": "id-of-e"}
+
+
+def test_each_finding_is_warned_of(library: ModelLibrary, caplog: pytest.LogCaptureFixture) -> None:
+    """With file, id and reason."""
+    folder = library.models_dir
+    (folder / "a.sda").unlink()
+    write_model(folder / "b.sda", "id-of-b", "changed")
+    write_model(folder / "d.sda")
+    (folder / "x.sda").write_text("junk")
+    caplog.clear()
+    library.repair_index()
+    warned = {
+        record.getMessage().split()[0]: record.getMessage()
+        for record in caplog.records
+        if record.levelname == "WARNING" and record.getMessage().startswith("library.")
+    }
+    assert set(warned) == {
+        "library.entry_removed",
+        "library.entry_updated",
+        "library.entry_adopted",
+        "library.file_invalid",
+    }
+    assert "its file is gone" in warned["library.entry_removed"]
+
+
+def test_only_new_and_changed_files_are_opened(library: ModelLibrary) -> None:
+    """And by a later process, with the cache, none at all."""
+    from sda_daemon.library.header import read_model_header
+    from sda_daemon.library.repair import plan_repair
+    from sda_daemon.library.scan import load_known, scan_models
+
+    write_model(library.models_dir / "d.sda")
+    opened: list[str] = []
+
+    def reading(path: Path) -> Any:
+        opened.append(path.name)
+        return read_model_header(path)
+
+    folder = library.models_dir
+    entries = {entry.model_id: entry for entry in library.list_all()}
+    plan = plan_repair(folder, entries, scan_models(folder), load_known(folder), 0, reading)
+    assert opened == ["d.sda"]
+    entries["id-of-d"] = plan.findings[0].new  # type: ignore[assignment]
+    assert plan_repair(folder, entries, scan_models(folder), plan.known, 0, reading).findings == ()
+    assert opened == ["d.sda"]
+
+
+@pytest.mark.parametrize("raw", ["", "{", "[]", '{"files": []}', '{"files": {"a.sda": [1]}}'])
+def test_a_broken_cache_is_as_good_as_none(raw: str, library: ModelLibrary) -> None:
+    """It only costs time."""
+    (library.models_dir / ".model_library.scan.json").write_text(raw)
+    (library.models_dir / "a.sda").unlink()
+    assert ModelLibrary(library.models_dir).repair_index() == (1, 0)
