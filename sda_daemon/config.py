@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import platformdirs
 
-from sda_daemon.errors import ConfigError
-from sda_daemon.settings.schema import Settings
+from sda_daemon.errors import ConfigError, ConfigExistsError, Problem
+from sda_daemon.settings.annotated import SCHEMA_FILE_NAME, annotated_config, config_json_schema
+from sda_daemon.settings.document import Origin
+from sda_daemon.settings.schema import Settings, WatchSettings
 from sda_daemon.settings.source import parse_settings
-from sda_daemon.templates import EXAMPLE_FACTS, render_metadata
+from sda_daemon.settings.structure import Where
 
 APP_NAME = "sda-daemon"
 CONFIG_VARIABLE = "SDA_DAEMON_CONFIG"
+CONFIG_FILE_NAME = "config.yaml"
 SYSTEM_CONFIG = Path("/etc/sda-daemon/config.yaml")
 SYSTEM_STATE = Path("/var/lib/sda-daemon")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """Settings, where they came from, and a digest of the text."""
+    """Settings, where they came from, and a digest of the file's content.
+
+    `origins` tells where each value was given; what has no origin is a default.
+    """
 
     settings: Settings
     path: Path
     digest: str
+    origins: Mapping[Where, Origin] = field(default_factory=dict)
+
+
+def user_config(environment: Mapping[str, str] | None = None) -> Path:
+    """Return the place of the user's config file, whether it is there or not."""
+    env = os.environ if environment is None else environment
+    if env.get("XDG_CONFIG_HOME"):
+        return Path(env["XDG_CONFIG_HOME"]) / APP_NAME / CONFIG_FILE_NAME
+    return platformdirs.user_config_path(APP_NAME) / CONFIG_FILE_NAME
 
 
 def find_config(given: Path | None, environment: Mapping[str, str] | None = None) -> Path:
@@ -42,38 +58,101 @@ def find_config(given: Path | None, environment: Mapping[str, str] | None = None
         return Path(given)
     if env.get(CONFIG_VARIABLE):
         return Path(env[CONFIG_VARIABLE])
-    usual = [platformdirs.user_config_path(APP_NAME) / "config.yaml", SYSTEM_CONFIG]
+    usual = [user_config(env), SYSTEM_CONFIG]
     for path in usual:
         if path.is_file():
             return path
     places = " or ".join(str(path) for path in usual)
-    raise ConfigError(f"there is no config file at {places}", f"Name one with --config FILE, or set {CONFIG_VARIABLE}")
+    raise ConfigError(
+        f"there is no config file at {places}",
+        f"Write one with sda-daemon config init, name one with --config FILE, or set {CONFIG_VARIABLE}",
+    )
 
 
-def load_config(path: Path, environment: Mapping[str, str] | None = None) -> LoadedConfig:
-    """Read and check a config file; templates are tried on example facts.
+def read_config(path: Path) -> bytes:
+    """Return the content of a config file.
 
     Raises:
-        ConfigError: missing, unreadable, not valid; the message lists all problems.
+        ConfigError: it is missing or cannot be read.
+
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: there is no such config file", "Check the path, or write one with: sda-daemon config init"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the config file cannot be read: {error.strerror}", "Check the path and its permissions"
+        ) from error
+
+
+def parse_config(raw: bytes, path: Path, environment: Mapping[str, str] | None = None) -> LoadedConfig:
+    """Check the content of a config file; templates are tried on made-up checkpoints.
+
+    Raises:
+        ConfigError: not valid; it holds all problems at once.
 
     """
     env = os.environ if environment is None else environment
     try:
-        raw = path.read_bytes()
-        text = raw.decode("utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"there is no config file {path}", "Check the path, or copy config/sda-daemon.yaml"
-        ) from error
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", "Check the path and its permissions") from error
-    settings = parse_settings(text, str(path), path.resolve().parent, env)
-    render_metadata(settings.metadata, EXAMPLE_FACTS)
+        line = raw.count(b"\n", 0, error.start) + 1
+        message = f"this is not UTF-8 text: {error.reason}; save it as UTF-8"
+        raise ConfigError(problems=[Problem(str(path), line, 1, "", message)]) from error
+    parsed = parse_settings(text, str(path), path.absolute().parent, env)
+    settings = parsed.settings
     if settings.state_dir is None and not env.get("STATE_DIRECTORY"):
         settings = settings.model_copy(update={"state_dir": service_state_folder(path)})
-    return LoadedConfig(settings, path, hashlib.sha256(raw).hexdigest())
+    return LoadedConfig(settings, path, digest_of(raw), parsed.origins)
+
+
+def load_config(path: Path, environment: Mapping[str, str] | None = None) -> LoadedConfig:
+    """Read and check a config file.
+
+    Raises:
+        ConfigError: missing, unreadable, not valid; it holds all problems at once.
+
+    """
+    return parse_config(read_config(path), path, environment)
+
+
+def digest_of(raw: bytes) -> str:
+    """Return the digest by which one content of a config file is told from another."""
+    return hashlib.sha256(raw).hexdigest()
+
+
+def write_new_config(path: Path) -> list[Path]:
+    """Write the annotated config file, and beside it the JSON Schema for editors; return what was written.
+
+    Raises:
+        ConfigExistsError: there is a file already; it is left as it is.
+        OSError: it cannot be written.
+
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(annotated_config())
+    except FileExistsError as error:
+        raise ConfigExistsError(
+            f"{path} is there already and is left as it is",
+            "Choose another place with --path, or move the old one away",
+        ) from error
+    written = [path]
+    schema = path.with_name(SCHEMA_FILE_NAME)
+    with contextlib.suppress(FileExistsError), schema.open("x", encoding="utf-8") as file:
+        file.write(config_json_schema())
+        written.append(schema)
+    return written
+
+
+def watch_of(settings: Settings, path: Path) -> WatchSettings | None:
+    """Return the watched folder that a path lies in, the innermost of several."""
+    inside = [watch for watch in settings.watch if path.is_relative_to(watch.path)]
+    return max(inside, key=lambda watch: len(watch.path.parts), default=None)
 
 
 def service_state_folder(path: Path) -> Path | None:

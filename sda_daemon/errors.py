@@ -7,6 +7,8 @@ that fits, so that an operator can tell classes of failure apart in a script or 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
@@ -60,11 +62,52 @@ class SdaError(Exception):
 # --- configuration and daemon -------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing that is wrong in a config.
+
+    Attributes:
+        source: the file, or the environment variable that the value came from.
+        line, column: counted from 1; 0 means the source as a whole.
+        key: dotted path of the key; empty for the source as a whole.
+        message: the value, what is wrong with it and what would be right.
+
+    """
+
+    source: str
+    line: int
+    column: int
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+        return f"{where}: {self.key}: {self.message}" if self.key else f"{where}: {self.message}"
+
+
 class ConfigError(SdaError):
-    """The config file is missing, unreadable, not YAML, or does not fit the schema."""
+    """The config file is missing, unreadable, not YAML, or does not fit the schema.
+
+    Args:
+        what: what is wrong, for errors that are not about places in the file.
+        hint: what to do next.
+        problems: everything that is wrong; takes the place of `what`.
+
+    """
 
     exit_code = ExitCode.BAD_CONFIG
     kind = "config"
+
+    def __init__(self, what: str = "", hint: str = "", problems: Sequence[Problem] = ()) -> None:
+        super().__init__("\n".join(map(str, problems)) or what, hint)
+        self.problems = tuple(problems)
+
+
+class ConfigExistsError(SdaError):
+    """There is a config file already; it is never written over."""
+
+    exit_code = ExitCode.CANNOT_WRITE
+    kind = "config_exists"
 
 
 class TemplateError(ConfigError):

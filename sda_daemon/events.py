@@ -60,12 +60,19 @@ DAEMON_STOPPING = Event("daemon.stopping", INFO, "A stop was asked for; running 
                         ("reason", "running", "waiting"))  # fmt: skip
 DAEMON_STOPPED = Event("daemon.stopped", INFO, "The daemon has let go of everything and exits.",
                        ("reason", "uptime_s", "converted", "failed"))  # fmt: skip
-CONFIG_RELOADED = Event("config.reloaded", INFO, "The config was read again and is in force.",
-                        ("path",))  # fmt: skip
-CONFIG_REJECTED = Event("config.rejected", ERROR, "The config file is not valid; the one in force stays.",
-                        ("path", "reason"))  # fmt: skip
 DAEMON_CRASHED = Event("daemon.crashed", ERROR, "An error that should not be possible ended the daemon.",
                        ("error",))  # fmt: skip
+
+# --- the config -----------------------------------------------------------------------------------
+CONFIG_RELOADED = Event("config.reloaded", INFO, "The config file was read again and is in force.",
+                        ("path", "changed"))  # fmt: skip
+CONFIG_REJECTED = Event("config.rejected", ERROR, "The config file is not valid now; the old config stays in force.",
+                        ("path", "line", "key", "reason", "problems"))  # fmt: skip
+CONFIG_RESTART_REQUIRED = Event("config.restart_required", WARNING,
+                                "Settings were changed that keep their old value until the next start.",
+                                ("keys", "hint"))  # fmt: skip
+NOTES_IGNORED = Event("notes.ignored", WARNING, "A sda.yaml file could not be used for a checkpoint.",
+                      ("path", "checkpoint", "reason"))  # fmt: skip
 
 # --- watching -------------------------------------------------------------------------------------
 WATCH_STARTED = Event("watch.started", INFO, "A folder is being watched.",

@@ -27,6 +27,23 @@ _ABANDONED_AFTER_S = 24 * 3600.0
 """Where file systems know no locks, a work folder that no one has touched for so long has no owner."""
 
 
+def read_small_file(path: Path, max_bytes: int) -> bytes:
+    """Return a file's content. A pipe or device in its place is not waited for.
+
+    Raises:
+        OSError: it is missing, no regular file, larger than `max_bytes`, or cannot be read.
+
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {max_bytes // 1024} kB", str(path))
+    return content
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames and links in `folder` durable; file systems that cannot do this are let be."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

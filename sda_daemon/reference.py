@@ -25,7 +25,7 @@ from sda_daemon.cli.schemas import SCHEMAS
 from sda_daemon.errors import ExitCode
 from sda_daemon.events import catalogue
 from sda_daemon.settings.schema import Settings
-from sda_daemon.templates import EXAMPLE_FACTS
+from sda_daemon.templates import EXAMPLES, FACTS
 
 MADE_BY = "<!-- Written by `make docs` from {source}; changes here are lost. -->"
 HELP_WIDTH = 100
@@ -75,13 +75,13 @@ def _facts() -> Iterator[str]:
     yield "## Facts for templates"
     yield ""
     yield "Templates are Jinja2 in a sandbox. They can use these facts of a checkpoint; a fact that is not there is an"
-    yield "error, found when the config is read, because every template is tried on this example. Write"
+    yield "error, found when the config is read, because every template is tried on made-up checkpoints. Write"
     yield "`{{ sidecar.files | default(0) }}` for a key that only some checkpoints have."
     yield ""
-    yield "| fact | example |"
-    yield "| --- | --- |"
-    for name, value in EXAMPLE_FACTS.items():
-        yield f"| `{name}` | `{_cell(str(value))}` |"
+    yield "| fact | what it is | example |"
+    yield "| --- | --- | --- |"
+    for name, meaning in FACTS.items():
+        yield f"| `{name}` | {_cell(meaning)} | `{_cell(str(EXAMPLES[0].facts[name]))}` |"
 
 
 def _sections(model: type[BaseModel], title: str) -> Iterator[tuple[str, type[BaseModel]]]:

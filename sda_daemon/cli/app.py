@@ -13,7 +13,7 @@ import sys
 import typer
 
 from sda_daemon import __version__
-from sda_daemon.cli import completion, convert, event_list, inspection, models, run, status, systemd_unit
+from sda_daemon.cli import completion, config, convert, event_list, inspection, models, run, status, systemd_unit
 from sda_daemon.cli.options import examples
 from sda_daemon.cli.output import clean
 from sda_daemon.errors import ExitCode, SdaError
@@ -48,6 +48,7 @@ app.command("status", epilog=STATUS_EXAMPLES)(status.status)
 app.command("retry", epilog=RETRY_EXAMPLES)(status.retry)
 app.command("systemd-unit")(systemd_unit.systemd_unit)
 app.add_typer(models.app, name="models")
+app.add_typer(config.app, name="config")
 app.command("events", epilog=event_list.EXAMPLES)(event_list.list_events)
 app.command("completion", epilog=completion.EXAMPLES)(completion.print_script)
 

@@ -135,7 +135,7 @@ def _plan(
     tags: list[str] | None,
 ) -> _Plan:
     from sda_daemon.settings.schema import MetadataSettings
-    from sda_daemon.templates import EXAMPLE_FACTS, render_metadata
+    from sda_daemon.templates import try_text
 
     settings = None
     if config is not None or models_dir is None:
@@ -148,8 +148,9 @@ def _plan(
     if tags:
         wanted["tags"] = (*metadata.tags, *tags)
     if wanted:
+        for template in (name, description, dataset, *(tags or [])):
+            try_text(template or "")
         metadata = metadata.model_copy(update=wanted)
-        render_metadata(metadata, EXAMPLE_FACTS)
     if models_dir is None:
         assert settings is not None
         models_dir = settings.models_dir

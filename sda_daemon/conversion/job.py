@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sda_daemon.models.metadata import ModelMetadata
-from sda_daemon.settings.schema import MetadataSettings
+from sda_daemon.settings.schema import MetadataSettings, RuleSettings
 from sda_daemon.signature import FileSignature
 
 
@@ -22,6 +24,7 @@ class ConversionJob:
         temporary_name: what to call the finished file there; empty to only look at the checkpoint (a dry run).
         metadata: templates.
         attempt: 1 for the first try.
+        rules: what is different for some checkpoints.
 
     """
 
@@ -33,6 +36,7 @@ class ConversionJob:
     temporary_name: str
     metadata: MetadataSettings
     attempt: int = 1
+    rules: tuple[RuleSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class Converted:
         source_digest: digest of the checkpoint's bytes.
         dropped: (key, foreign name) of values left out.
         duration_s: time from the start of the conversion to the fsynced file.
+        ignored_notes: (path, reason) of `sda.yaml` files that could not be used.
 
     """
 
@@ -57,6 +62,7 @@ class Converted:
     source_digest: str
     dropped: tuple[tuple[str, str], ...]
     duration_s: float
+    ignored_notes: tuple[tuple[str, str], ...] = ()
 
     @property
     def was_written(self) -> bool:
@@ -82,6 +88,30 @@ class Failed:
     permanent: bool
     message: str
     is_crash: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a conversion would give.
+
+    Attributes:
+        job: what was looked at.
+        metadata: what would be inside the model file.
+        sources: for each field that templates give, where that came from; see `rules.Named`.
+        facts: what templates know.
+        skip: why it would not be converted; empty if it would.
+        ignored_notes: (path, reason) of `sda.yaml` files that could not be used.
+        known_as: name and file of the model that the library has of these weights; empty for none.
+
+    """
+
+    job: ConversionJob
+    metadata: ModelMetadata
+    sources: Mapping[str, str]
+    facts: Mapping[str, Any]
+    skip: str
+    ignored_notes: tuple[tuple[str, str], ...]
+    known_as: str
 
 
 Outcome = Converted | Failed

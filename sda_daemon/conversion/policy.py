@@ -26,6 +26,8 @@ class Status(StrEnum):
     GIVEN_UP = "given_up"
     """Failed too often; tried again when the file changes or someone asks for it."""
     INCOMPLETE = "incomplete"
+    SKIPPED = "skipped"
+    """A rule of the config says so; looked at again when templates or rules change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ def decide(signature: FileSignature, row: LedgerRow | None, template_digest: str
         return Convert(1)
     if row.status in (Status.DONE, Status.DUPLICATE):
         return Skip("already converted")
+    if row.status is Status.SKIPPED:
+        return Skip(row.reason) if row.template_digest == template_digest else Convert(1)
     if row.status is Status.REFUSED:
         if row.kind == "template" and row.template_digest != template_digest:
             return Convert(1)

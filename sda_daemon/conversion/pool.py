@@ -15,13 +15,14 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
 from sda_daemon.conversion import worker
-from sda_daemon.conversion.job import ConversionJob, Failed, Outcome
+from sda_daemon.conversion.job import ConversionJob, Failed, Outcome, Preview
 
+T = TypeVar("T")
 _LONGEST_LINE = 2000
 
 
@@ -105,6 +106,16 @@ class WorkerPool:
         self._running().schedule(worker.convert, args=[job], timeout=self._time_limit_s).add_done_callback(finish)
         return outer
 
+    def preview(self, job: ConversionJob) -> Future[Preview | Failed]:
+        """Tell what a conversion would give; the future's result is never an exception."""
+        outer: Future[Preview | Failed] = Future()
+
+        def finish(inner: Future[Preview | Failed]) -> None:
+            outer.set_result(_outcome(inner, job, self._time_limit_s))
+
+        self._running().schedule(worker.preview, args=[job], timeout=self._time_limit_s).add_done_callback(finish)
+        return outer
+
     def warm(self) -> None:
         """Start the processes and let them import torch."""
         if self._pool is None:
@@ -135,7 +146,7 @@ def _listen(reader: Connection, on_output: Callable[[str], None]) -> None:
                 on_output(text[:_LONGEST_LINE])
 
 
-def _outcome(future: Future[Outcome], job: ConversionJob, time_limit_s: float) -> Outcome:
+def _outcome(future: Future[T], job: ConversionJob, time_limit_s: float) -> T | Failed:
     try:
         return future.result()
     except (FutureTimeoutError, TimeoutError):

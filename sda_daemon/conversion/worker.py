@@ -12,14 +12,17 @@ import json
 import os
 import resource
 import signal
+import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
+from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome, Preview
 from sda_daemon.errors import ChangedWhileReadError, CheckpointError, SdaError, TemplateError
 from sda_daemon.intake.sources import SIDECAR_ENDING
 from sda_daemon.service import sandbox
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from sda_daemon.library import ModelEntry, ModelLibrary
     from sda_daemon.models.checkpoint import Checkpoint
 
+T = TypeVar("T")
 _MAX_SIDECAR_BYTES = 2**20
 _PR_SET_PDEATHSIG = 1
 _KINDS = {
@@ -76,9 +80,18 @@ def warm_up() -> None:
 
 def convert(job: ConversionJob) -> Outcome:
     """Convert one checkpoint. Never raises: whatever goes wrong is told in the result."""
+    return _told(job, _convert)
+
+
+def preview(job: ConversionJob) -> Preview | Failed:
+    """Tell what a conversion would give. Never raises, like `convert`."""
+    return _told(job, _preview)
+
+
+def _told(job: ConversionJob, what: Callable[[ConversionJob], T]) -> T | Failed:
     try:
         warm_up()
-        return _convert(job)
+        return what(job)
     except (CheckpointError, TemplateError) as error:
         return Failed(job, error.kind, True, str(error))
     except SdaError as error:
@@ -95,19 +108,25 @@ def convert(job: ConversionJob) -> Outcome:
         return Failed(job, "bug", False, f"{type(error).__name__}: {error}", is_crash=True)
 
 
-def _convert(job: ConversionJob) -> Converted:
+def _convert(job: ConversionJob) -> Converted | Failed:
     from sda_daemon.models.checkpoint import read_checkpoint
     from sda_daemon.models.digest import file_digest, model_id_of, weights_digest
     from sda_daemon.models.persistence import complete_metadata, parts_of, utc_now, write_parts
-    from sda_daemon.templates import render_metadata, template_digest
+    from sda_daemon.notes import read_notes
+    from sda_daemon.rules import name_checkpoint, template_digest
 
     began = time.perf_counter()
     path = Path(job.path)
     _check_unchanged(job)
     checkpoint = read_checkpoint(path)
     digest = weights_digest(checkpoint.state_dict)
-    facts = facts_of(checkpoint, Path(job.watch_root) if job.watch_root else None)
-    metadata = complete_metadata(render_metadata(job.metadata, facts), checkpoint, path.stat().st_mtime)
+    root = Path(job.watch_root) if job.watch_root else None
+    facts = facts_of(checkpoint, root)
+    notes, ignored_notes = read_notes(path, root)
+    named = name_checkpoint(job.metadata, job.rules, notes, facts)
+    if named.skip:
+        return Failed(job, "skipped", True, named.skip)
+    metadata = complete_metadata(named.metadata, checkpoint, path.stat().st_mtime)
     metadata = replace(metadata, model_id=model_id_of(digest), save_date=utc_now())
     known = _library_at(job.models_dir).get(metadata.model_id)
     if known is not None:
@@ -124,7 +143,7 @@ def _convert(job: ConversionJob) -> Converted:
             "source_size_bytes": job.signature.size_bytes,
             "source_digest": source_digest,
             "weights_digest": digest,
-            "template_digest": template_digest(job.metadata),
+            "template_digest": template_digest(job.metadata, job.rules),
             "converted_at": metadata.save_date,
         }
         temporary = Path(job.work_dir) / job.temporary_name
@@ -134,7 +153,29 @@ def _convert(job: ConversionJob) -> Converted:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    return Converted(job, metadata, size_bytes, digest, source_digest, checkpoint.dropped, time.perf_counter() - began)
+    duration_s = time.perf_counter() - began
+    ignored = (*ignored_notes, *named.ignored_notes)
+    return Converted(job, metadata, size_bytes, digest, source_digest, checkpoint.dropped, duration_s, ignored)
+
+
+def _preview(job: ConversionJob) -> Preview:
+    from sda_daemon.models.checkpoint import read_checkpoint
+    from sda_daemon.models.digest import model_id_of, weights_digest
+    from sda_daemon.models.persistence import complete_metadata, utc_now
+    from sda_daemon.notes import read_notes
+    from sda_daemon.rules import name_checkpoint
+
+    path = Path(job.path)
+    root = Path(job.watch_root) if job.watch_root else None
+    checkpoint = read_checkpoint(path)
+    facts = facts_of(checkpoint, root)
+    notes, ignored = read_notes(path, root)
+    named = name_checkpoint(job.metadata, job.rules, notes, facts)
+    metadata = complete_metadata(named.metadata, checkpoint, path.stat().st_mtime)
+    metadata = replace(metadata, model_id=model_id_of(weights_digest(checkpoint.state_dict)), save_date=utc_now())
+    known = _library_at(job.models_dir).get(metadata.model_id) if Path(job.models_dir).is_dir() else None
+    known_as = f"{known.name} ({known.file_path})" if known else ""
+    return Preview(job, metadata, named.sources, facts, named.skip, (*ignored, *named.ignored_notes), known_as)
 
 
 def _check_unchanged(job: ConversionJob) -> None:
@@ -180,6 +221,8 @@ def facts_of(checkpoint: Checkpoint, watch_root: Path | None) -> dict[str, Any]:
         watch_root,
         size_bytes=status.st_size,
         mtime_s=status.st_mtime,
+        now=datetime.now(UTC),
+        host=socket.gethostname(),
         content={
             "epoch": checkpoint.epoch,
             "step": checkpoint.step,

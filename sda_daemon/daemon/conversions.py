@@ -25,10 +25,10 @@ from sda_daemon.intake.sources import delete_source, move_source
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.removal import unlink_models
+from sda_daemon.rules import template_digest, watch_settings_for
 from sda_daemon.service.sandbox import tell
-from sda_daemon.settings.schema import Settings
+from sda_daemon.settings.schema import Settings, WatchSettings
 from sda_daemon.signature import FileSignature
-from sda_daemon.templates import template_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,36 @@ class Task:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a conversion begins with, and ends with whatever happens to the config meanwhile.
+
+    Attributes:
+        settings: the config.
+        library: where models go.
+        pool: runs conversions.
+        work_dir: folder for unfinished files, in the file system of the library.
+
+    """
+
+    settings: Settings
+    library: ModelLibrary
+    pool: ConversionPool
+    work_dir: Path
+
+    def watch_of(self, task: Task) -> WatchSettings | None:
+        """Return the settings of a checkpoint's watched folder, with what rules change for this file."""
+        watch = next((watch for watch in self.settings.watch if str(watch.path) == task.root), None)
+        relpath = task.path[len(task.root) :].lstrip("/")
+        return watch and watch_settings_for(watch, self.settings.rules, relpath)
+
+
 class Conversions:
     """Everything between settling and the library.
 
     Args:
-        settings: the config in force; replace `settings` for another one.
+        now: the config in force and what follows from it; see `configure`.
         ledger: remembers what was tried.
-        library: where models go.
-        pool: runs conversions.
-        work_dir: folder for unfinished files, in the file system of the library.
         enqueue: takes messages for the loop; called from other threads.
         retries: whether failures that may pass are tried again.
 
@@ -57,11 +78,8 @@ class Conversions:
 
     def __init__(
         self,
-        settings: Settings,
+        now: Circumstances,
         ledger: Ledger,
-        library: ModelLibrary,
-        pool: ConversionPool,
-        work_dir: Path,
         enqueue: Callable[[object], None],
         *,
         retries: bool,
@@ -71,23 +89,55 @@ class Conversions:
         self.last: tuple[str, float] | None = None  # name of the newest model, and when it came (monotonic)
         self.ready: dict[str, Task] = {}
         self.running: dict[str, Task] = {}
-        self.pool = pool
+        self._begun: dict[str, Circumstances] = {}
+        self._retired: list[ConversionPool] = []
+        self._now = now
         self._ledger = ledger
-        self._library = library
-        self._work_dir = work_dir
         self._enqueue = enqueue
         self._with_retries = retries
         self._retries: dict[str, tuple[float, Task]] = {}
         self._count = 0
         self._is_cut = False
         self._busy_at = time.monotonic()
-        self.configure(settings)
+        self.configure(now)
 
-    def configure(self, settings: Settings) -> None:
-        """Use other settings from now on; running conversions keep theirs."""
-        self._settings = settings
-        self.template_digest = template_digest(settings.metadata)
-        self._watches = {str(watch.path): watch for watch in settings.watch}
+    def configure(self, now: Circumstances, is_wanted: Callable[[str, str], bool] = lambda _root, _path: True) -> None:
+        """Use another config from now on; running conversions keep theirs.
+
+        Args:
+            now: the config and what follows from it.
+            is_wanted: tells of a root and a path in it whether the config still wants it converted.
+
+        """
+        if now.pool is not self._now.pool:
+            self._retired.append(self._now.pool)
+        self._now = now
+        self._settings = now.settings
+        self.template_digest = template_digest(now.settings.metadata, now.settings.rules)
+        self.ready = {path: task for path, task in self.ready.items() if is_wanted(task.root, path)}
+        self._retries = {path: item for path, item in self._retries.items() if is_wanted(item[1].root, path)}
+        self._close_retired()
+
+    def warm(self) -> None:
+        """Get workers ready, because a checkpoint is to be expected."""
+        self._now.pool.warm()
+
+    @property
+    def pool(self) -> ConversionPool:
+        """What runs new conversions."""
+        return self._now.pool
+
+    def uses(self, library: ModelLibrary) -> bool:
+        """Tell whether models go into a library, or will when a running conversion ends."""
+        return any(item.library is library for item in (self._now, *self._begun.values()))
+
+    def _close_retired(self) -> None:
+        """End the workers of earlier configs that have nothing more to do."""
+        busy = [pool for pool in self._retired if any(item.pool is pool for item in self._begun.values())]
+        for pool in self._retired:
+            if pool not in busy:
+                pool.close()
+        self._retired = busy
 
     # --- the queue --------------------------------------------------------------------------------
 
@@ -168,10 +218,11 @@ class Conversions:
             path=task.path,
             signature=task.signature,
             watch_root=task.root,
-            models_dir=str(self._library.models_dir),
-            work_dir=str(self._work_dir),
+            models_dir=str(self._now.library.models_dir),
+            work_dir=str(self._now.work_dir),
             temporary_name=f"{self._count}.tmp",
             metadata=self._settings.metadata,
+            rules=self._settings.rules,
             attempt=task.attempt,
         )
         before = self._ledger.get(task.path)
@@ -180,6 +231,7 @@ class Conversions:
         self._ledger.put([replace(row, model_id=before.model_id if before else "")])
         events.CONVERSION_STARTED(path=task.path, attempt=task.attempt)
         self.running[task.path] = task
+        self._begun[task.path] = self._now
         self._busy_at = time.monotonic()
         self.pool.submit(job).add_done_callback(self._on_done)
 
@@ -189,7 +241,8 @@ class Conversions:
     def cut_off(self) -> None:
         """End the workers; what they were at costs no attempt and is done at the next start."""
         self._is_cut = True
-        self.pool.close()
+        for pool in (self._now.pool, *self._retired):
+            pool.close()
 
     # --- finishing --------------------------------------------------------------------------------
 
@@ -198,12 +251,20 @@ class Conversions:
 
         The order of durable steps is file, index, ledger, and only then the checkpoints themselves.
         """
+        libraries = {id(begun.library): begun.library for item in outcomes if (begun := self._begun[item.job.path])}
+        for library in libraries.values():
+            self._finish_in(library, [item for item in outcomes if self._begun[item.job.path].library is library])
+        for item in outcomes:
+            del self._begun[item.job.path]
+        self._close_retired()
+
+    def _finish_in(self, library: ModelLibrary, outcomes: list[Outcome]) -> None:
         converted = [outcome for outcome in outcomes if isinstance(outcome, Converted)]
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failed) and not self._is_cut]
         published: list[Published] = []
         if converted:
             try:
-                published = publish(self._library, converted, self._replacements(converted))
+                published = publish(library, converted, self._replacements(converted))
             except (OSError, SdaError) as error:
                 kind = error.kind if isinstance(error, SdaError) else "cannot_publish"
                 failed += [Failed(item.job, kind, False, tell(error)) for item in converted]
@@ -212,17 +273,20 @@ class Conversions:
         rows += [row for outcome in failed if (row := self._not_converted(outcome)) is not None]
         self._remember(published, tasks)
         self._ledger.put(rows)
-        self._prune(tasks)
+        self._prune(library, tasks)
         for item, task in zip(published, tasks, strict=True):
             if item.action is not Action.AGAIN:
                 self._clear_source(task)
+
+    def _watch_of(self, task: Task) -> WatchSettings | None:
+        return self._begun[task.path].watch_of(task)
 
     def _replacements(self, converted: list[Converted]) -> dict[str, str]:
         """Checkpoints whose earlier model is to be replaced: made of this path, and of no other that is still there."""
         found: dict[str, str] = {}
         for item in converted:
             path = item.job.path
-            watch = self._watches.get(self.running[path].root)
+            watch = self._watch_of(self.running[path])
             row = self._ledger.get(path)
             if watch is None or watch.on_overwrite != "replace" or row is None or not row.model_id:
                 continue
@@ -241,15 +305,15 @@ class Conversions:
         if made:
             self._ledger.remember_models(made)
 
-    def _prune(self, tasks: list[Task]) -> None:
+    def _prune(self, library: ModelLibrary, tasks: list[Task]) -> None:
         """Where only the best or the latest model of a folder is wanted, remove the others: index, then file."""
-        chosen = {str(Path(task.path).parent): task.root for task in tasks}
+        chosen = {str(Path(task.path).parent): task for task in tasks}
         losers: dict[str, ModelEntry] = {}
-        for folder, root in chosen.items():
-            watch = self._watches.get(root)
+        for folder, task in chosen.items():
+            watch = self._watch_of(task)
             if watch is None or watch.select == "all":
                 continue
-            made = [self._library.get(model.model_id) for model in self._ledger.models_below(folder)]
+            made = [library.get(model.model_id) for model in self._ledger.models_below(folder)]
             models = [entry for entry in made if entry is not None]
             lost = superseded(watch.select, models)
             winner = next((entry for entry in models if entry not in lost), None)
@@ -263,13 +327,13 @@ class Conversions:
                     select=watch.select,
                 )
         if losers:
-            self._library.remove_many(losers)
-            unlink_models(self._library.models_dir, [entry.file_path for entry in losers.values()])
+            library.remove_many(losers)
+            unlink_models(library.models_dir, [entry.file_path for entry in losers.values()])
             self._ledger.forget_models(losers)
 
     def _clear_source(self, task: Task) -> None:
         """Delete or move a converted checkpoint, if that is wanted and it is still what was converted."""
-        watch = self._watches.get(task.root)
+        watch = self._watch_of(task)
         path = Path(task.path)
         if watch is None or watch.after == "keep" or look(task.path) != task.signature:
             return
@@ -287,6 +351,8 @@ class Conversions:
         converted, entry = item.converted, item.entry
         path = converted.job.path
         task = self.running.pop(path)
+        for notes, reason in converted.ignored_notes:
+            events.NOTES_IGNORED(path=notes, checkpoint=path, reason=reason)
         if entry is None:
             self.ready[path] = task
             return None
@@ -313,7 +379,8 @@ class Conversions:
         task = self.running.pop(path)
         row = LedgerRow(path, task.root, task.signature, Status.FAILED, task.attempt, failed.kind, failed.message)
         before = self._ledger.get(path)
-        row = replace(row, template_digest=self.template_digest, model_id=before.model_id if before else "")
+        digest = template_digest(failed.job.metadata, failed.job.rules)
+        row = replace(row, template_digest=digest, model_id=before.model_id if before else "")
         if failed.kind == "vanished":
             events.CHECKPOINT_VANISHED(path=path)
             self._ledger.forget([path])
@@ -322,12 +389,17 @@ class Conversions:
             self._ledger.forget([path])
             self._enqueue(FileSeen(task.root, path, False))
             return None
+        if digest != self.template_digest and failed.kind in ("skipped", "template"):
+            self._enqueue(FileSeen(task.root, path, False))  # the config has changed meanwhile: it is looked at again
+        if failed.kind == "skipped":
+            events.CHECKPOINT_SKIPPED(path=path, reason=failed.message)
+            return replace(row, status=Status.SKIPPED)
         self.failed += 1
         verdict = after_failure(
             task.attempt,
             permanent=failed.permanent,
             is_crash=failed.is_crash,
-            max_attempts=self._settings.conversion.max_attempts,
+            max_attempts=self._begun[path].settings.conversion.max_attempts,
             spread=random.random(),  # noqa: S311 - jitter
         )
         facts = {"path": path, "kind": failed.kind, "reason": failed.message}
@@ -343,6 +415,6 @@ class Conversions:
                 hint = "it is tried again when the file changes"
                 events.CONVERSION_GIVEN_UP(**facts, attempts=task.attempt, hint=hint)
             return replace(row, status=verdict.status)
-        if pause_s is not None:
+        if pause_s is not None and any(str(watch.path) == task.root for watch in self._settings.watch):
             self._retries[path] = (time.monotonic() + pause_s, task)
         return replace(row, next_try_at=time.time() + verdict.pause_s)

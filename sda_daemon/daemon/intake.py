@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sda_daemon import events
 from sda_daemon.conversion.ledger import Ledger
-from sda_daemon.conversion.policy import Convert, decide
+from sda_daemon.conversion.policy import Convert, LedgerRow, Status, decide
 from sda_daemon.intake.messages import FileSeen, FolderSeen, Hint, RescanNeeded
 from sda_daemon.intake.probe import look, why_unfinished
 from sda_daemon.intake.reach import why_unwatchable
 from sda_daemon.intake.scan import CheckpointNames, CheckpointScan
 from sda_daemon.intake.settling import Incomplete, Settled, Settling, Timing
 from sda_daemon.intake.watcher import OverflowListener, RootWatch, inotify_watch_count
-from sda_daemon.settings.schema import WatchSettings
+from sda_daemon.rules import skipped_by_path, watch_settings_for
+from sda_daemon.settings.schema import RuleSettings, WatchSettings
 from sda_daemon.signature import FileSignature
 
 FOLDER_RELOOK_S = (0.5, 2.0)
@@ -36,7 +37,6 @@ class Root:
     path: str
     names: CheckpointNames
     watch: RootWatch
-    timing: Timing
     rescan_at: float = 0.0
     recover_at: float = 0.0
     folders: int = 0
@@ -67,6 +67,7 @@ class Intake:
         self.roots: dict[str, Root] = {}
         self.settling = Settling()
         self.template_digest = ""
+        self.rules: tuple[RuleSettings, ...] = ()
         self.rescan_interval_s = 300.0
         self.on_progress: Callable[[], None] = lambda: None  # called while something long goes on
         self._ledger = ledger
@@ -96,7 +97,6 @@ class Intake:
             path,
             CheckpointNames(settings.patterns, settings.ignore, str(settings.move_to or "")),
             RootWatch(path, settings.observer, settings.poll_interval_s, self._enqueue),
-            Timing(settings.settle_s, settings.incomplete_after_s),
             rescan_at=time.monotonic() + self.rescan_interval_s,
         )
         self.roots[path] = root
@@ -115,6 +115,42 @@ class Intake:
         if root is not None:
             root.watch.stop()
             self.settling.forget_root(path)
+
+    def configure(self, watches: Iterable[WatchSettings], rules: tuple[RuleSettings, ...]) -> None:
+        """Watch what another config wants, as it wants it; the caller has everything looked at afterwards.
+
+        Folders that both configs watch in the same way go on being watched without a gap.
+        """
+        wanted = {str(watch.path): watch for watch in watches}
+        has_other_rules, self.rules = rules != self.rules, rules
+        for path in [path for path in self.roots if path not in wanted]:
+            self.remove(path)
+        for path, settings in wanted.items():
+            root = self.roots.get(path)
+            if root is None:
+                self.add(settings)
+            elif root.settings != settings or has_other_rules:
+                self._change(root, settings)
+
+    def _change(self, root: Root, settings: WatchSettings) -> None:
+        old, root.settings = root.settings, settings
+        root.names = CheckpointNames(settings.patterns, settings.ignore, str(settings.move_to or ""))
+        if (old.observer, old.poll_interval_s) != (settings.observer, settings.poll_interval_s):
+            root.watch.stop()
+            root.watch = RootWatch(root.path, settings.observer, settings.poll_interval_s, self._enqueue)
+            root.shortage = ""
+            if self._live:
+                self._start_watch(root)
+        self.settling.forget_root(root.path)  # they are waited for anew, with the new times
+
+    def wants(self, root_path: str, path: str) -> bool:
+        """Tell whether a file is a checkpoint that is to be converted, as far as its path tells."""
+        root = self.roots.get(root_path)
+        return (
+            root is not None
+            and root.names.matches(root_path, path)
+            and not skipped_by_path(self.rules, _below(root_path, path))
+        )
 
     def stop(self) -> None:
         """Stop watching."""
@@ -294,12 +330,26 @@ class Intake:
         """Begin or go on waiting for a file; tell whether it is a new one."""
         if self._is_taken(path, signature):
             return False
+        relpath = _below(root.path, path)
+        if reason := skipped_by_path(self.rules, relpath):
+            self._skip(root, path, signature, reason)
+            return False
         is_new = path not in self.settling
-        self.settling.observe(path, root.path, signature, root.timing, time.monotonic(), is_whole=is_whole)
+        settings = watch_settings_for(root.settings, self.rules, relpath)
+        timing = Timing(settings.settle_s, settings.incomplete_after_s)
+        self.settling.observe(path, root.path, signature, timing, time.monotonic(), is_whole=is_whole)
         if is_new:
             events.CHECKPOINT_SEEN(path=path, size_bytes=signature.size_bytes, watch=root.path)
             self._on_candidate()
         return is_new
+
+    def _skip(self, root: Root, path: str, signature: FileSignature, reason: str) -> None:
+        """Say once that a rule leaves this content of a file alone."""
+        events.CHECKPOINT_SKIPPED(path=path, reason=reason)
+        before = self._ledger.get(path)
+        row = LedgerRow(path, root.path, signature, Status.SKIPPED, reason=reason)
+        model_id = before.model_id if before else ""
+        self._ledger.put([replace(row, template_digest=self.template_digest, model_id=model_id)])
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -323,3 +373,7 @@ class Intake:
                 self._on_settled(verdict)
             case Incomplete(reason=reason):
                 events.CHECKPOINT_INCOMPLETE(**facts, reason=reason)
+
+
+def _below(root: str, path: str) -> str:
+    return path[len(root) :].lstrip("/")

@@ -11,28 +11,40 @@ import os
 import queue
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from types import FrameType
 
 from sda_daemon import __version__, events
-from sda_daemon.config import LoadedConfig, load_config, state_folder
+from sda_daemon.config import LoadedConfig, state_folder
 from sda_daemon.conversion.ledger import Ledger
 from sda_daemon.conversion.pool import WorkerPool
-from sda_daemon.daemon.conversions import Conversions
+from sda_daemon.daemon.conversions import Circumstances, Conversions
 from sda_daemon.daemon.heartbeat import Heartbeat
 from sda_daemon.daemon.intake import Intake
 from sda_daemon.daemon.librarian import Librarian
 from sda_daemon.daemon.locks import instance_lock, make_folder
-from sda_daemon.daemon.messages import JobDone, ReloadRequested, RetryRequested, StopRequested, WorkerSaid
+from sda_daemon.daemon.messages import (
+    ConfigTouched,
+    JobDone,
+    ReloadRequested,
+    RetryRequested,
+    StopRequested,
+    WorkerSaid,
+)
 from sda_daemon.daemon.rebuild import rebuild_ledger
+from sda_daemon.daemon.reload import ConfigFile, ConfigState
 from sda_daemon.daemon.report import Reporter
-from sda_daemon.errors import ConfigError, NothingToWatchError
-from sda_daemon.files import close_work_folder, open_work_folder
+from sda_daemon.daemon.shelf import Shelf
+from sda_daemon.errors import NothingToWatchError, SdaError
 from sda_daemon.intake.messages import FileSeen, FolderSeen, LibraryReplaced, LibraryTouched, RescanNeeded
 from sda_daemon.intake.reach import why_unwatchable
-from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.logs import configure_logging
+from sda_daemon.rules import template_digest
 from sda_daemon.service.notify import Notifier
+from sda_daemon.settings.changes import changes
+from sda_daemon.settings.schema import Settings
 
 SUPERVISE_S = 2.0
 """How often the watches are checked for life, in seconds."""
@@ -57,6 +69,9 @@ class Daemon:
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._stop: StopRequested | None = None
         self._supervise_at = 0.0
+        self._shelves: list[Shelf] = []
+        self._state_dir = state_folder(config.settings)
+        self._config_file = ConfigFile(config, self._inbox.put)
 
     def run(self) -> int:
         """Run until stopped (or until all is done, with `once`); return the exit code.
@@ -97,43 +112,25 @@ class Daemon:
         if all(problems.values()):
             reasons = "; ".join(f"{path}: {reason}" for path, reason in problems.items())
             raise NothingToWatchError(f"none of the folders can be watched: {reasons}", "Check the paths under watch")
-        state_dir = state_folder(settings)
+        self._shelves = []
         make_folder(settings.models_dir, "models_dir")
-        make_folder(state_dir, "state_dir")
-        stack.enter_context(instance_lock(settings.models_dir))
-        if state_dir.resolve() != settings.models_dir.resolve():
-            stack.enter_context(instance_lock(state_dir))
-        stack.enter_context(self._signals())
-        ledger = Ledger(state_dir)
-        stack.callback(ledger.close)
-        library = ModelLibrary(settings.models_dir)
-        events.DAEMON_STARTED(
-            pid=os.getpid(),
-            version=__version__,
-            config=str(self._config.path),
-            models_dir=str(settings.models_dir),
-            state_dir=str(state_dir),
-            watches=len(settings.watch),
-        )
-        ledger.recover()
-        self._librarian = Librarian(library, self._inbox.put, settings.rescan_interval_s)
-        stack.callback(self._librarian.stop)
-        self._librarian.start(live=not self._once)
+        make_folder(self._state_dir, "state_dir")
+        stack.callback(self._close_shelves)
+        self._shelves = [self._open_shelf(settings, lambda: self._begin(settings, stack))]
+        ledger = self._ledger
         if ledger.is_new:
-            rebuild_ledger(ledger, library, [str(watch.path) for watch in settings.watch])
-        work_dir, descriptor = open_work_folder(settings.models_dir)
-        stack.callback(close_work_folder, work_dir, descriptor)
-        limits = settings.conversion
-        pool = WorkerPool(
-            settings.workers, limits.time_limit_s, limits.memory_limit, lambda text: self._inbox.put(WorkerSaid(text))
-        )
-        stack.callback(pool.close)
-        self._conversions = Conversions(
-            settings, ledger, library, pool, work_dir, self._inbox.put, retries=not self._once
-        )
+            rebuild_ledger(ledger, self._shelves[0].library, [str(watch.path) for watch in settings.watch])
+        now = Circumstances(settings, self._shelves[0].library, self._new_pool(settings), self._shelves[0].work_dir)
+        self._conversions: Conversions = Conversions(now, ledger, self._inbox.put, retries=not self._once)
+        stack.callback(self._conversions.cut_off)
         self._intake = Intake(
-            ledger, self._inbox.put, self._conversions.is_taken, self._conversions.take, self._conversions.pool.warm
+            ledger,
+            self._inbox.put,
+            self._conversions.is_taken,
+            self._conversions.take,
+            self._conversions.warm,
         )
+        self._intake.rules = settings.rules
         self._intake.template_digest = self._conversions.template_digest
         self._intake.rescan_interval_s = settings.rescan_interval_s
         self._heartbeat = Heartbeat(self._notifier, self._intake, self._conversions)
@@ -146,9 +143,115 @@ class Daemon:
             "version": __version__,
             "config": str(self._config.path),
             "models_dir": str(settings.models_dir),
+            "config_state": asdict(self.config_state),
         }
         self._reporter = Reporter(ledger, self._intake, self._conversions, identity)
+        stack.callback(self._config_file.stop)
+        if not self._once:
+            self._config_file.start()
         self._heartbeat.ready()
+
+    def _open_shelf(self, settings: Settings, on_locked: Callable[[], None] = lambda: None) -> Shelf:
+        return Shelf(
+            settings.models_dir,
+            self._inbox.put,
+            settings.rescan_interval_s,
+            live=not self._once,
+            held={self._state_dir.resolve()} if self._shelves else set(),
+            on_locked=on_locked,
+        )
+
+    def _begin(self, settings: Settings, stack: contextlib.ExitStack) -> None:
+        """Take the state folder, once the library is locked."""
+        if self._state_dir.resolve() != settings.models_dir.resolve():
+            stack.enter_context(instance_lock(self._state_dir))
+        stack.enter_context(self._signals())
+        self._ledger = Ledger(self._state_dir)
+        stack.callback(self._ledger.close)
+        events.DAEMON_STARTED(
+            pid=os.getpid(),
+            version=__version__,
+            config=str(self._config.path),
+            models_dir=str(settings.models_dir),
+            state_dir=str(self._state_dir),
+            watches=len(settings.watch),
+        )
+        self._ledger.recover()
+
+    def _new_pool(self, settings: Settings) -> WorkerPool:
+        limits = settings.conversion
+        return WorkerPool(
+            settings.workers, limits.time_limit_s, limits.memory_limit, lambda text: self._inbox.put(WorkerSaid(text))
+        )
+
+    @property
+    def _librarian(self) -> Librarian:
+        """That of the library which new models go into."""
+        return self._shelves[0].librarian
+
+    @property
+    def config_state(self) -> ConfigState:
+        """When the config was last read, from where, and why a newer version was refused."""
+        return self._config_file.state
+
+    # --- another config -----------------------------------------------------------------------------
+
+    def _reload(self, config: LoadedConfig) -> None:
+        """Put another config into force: first everything that may fail, then the rest."""
+        old, new = self._config.settings, config.settings
+        kept = [] if state_folder(new) == self._state_dir else ["state_dir"]
+        try:
+            shelf = self._shelf_for(new)
+        except (SdaError, OSError) as error:
+            self._config_file.refuse(error)
+            return
+        if kept:
+            hint = f"it is still {self._state_dir}; restart the daemon to use {state_folder(new)}"
+            events.CONFIG_RESTART_REQUIRED(keys=kept, hint=hint)
+        new = new.model_copy(update={"state_dir": old.state_dir})
+        self._commit(replace(config, settings=new), shelf)
+        self._config_file.accept(config)
+        events.CONFIG_RELOADED(path=str(config.path), changed=list(changes(old, new)))
+
+    def _shelf_for(self, settings: Settings) -> Shelf:
+        """Return the shelf of a models folder: the one in use, one that is still being emptied, or a new one."""
+        folder = settings.models_dir.resolve()
+        known = next((item for item in self._shelves if item.library.models_dir.resolve() == folder), None)
+        return known or self._open_shelf(settings)
+
+    def _commit(self, config: LoadedConfig, shelf: Shelf) -> None:
+        """Nothing here can fail for a reason that lies in the config."""
+        old, new = self._config.settings, config.settings
+        self._config = config
+        if new.logging != old.logging:
+            configure_logging(new.logging.level, new.logging.format)
+        self._shelves = [shelf, *(item for item in self._shelves if item is not shelf)]
+        for item in self._shelves:
+            item.librarian.interval_s = new.rescan_interval_s
+        is_same = (old.workers, old.conversion) == (new.workers, new.conversion)
+        pool = self._conversions.pool if is_same else self._new_pool(new)
+        self._intake.rescan_interval_s = new.rescan_interval_s
+        now = Circumstances(new, shelf.library, pool, shelf.work_dir)
+        self._intake.template_digest = template_digest(new.metadata, new.rules)
+        self._intake.configure(new.watch, new.rules)
+        self._conversions.configure(now, self._intake.wants)
+        self._intake.rescan_all("config reloaded")
+
+    def _publish_config_state(self) -> None:
+        state = asdict(self.config_state)
+        if self._reporter.identity["config_state"] != state:
+            models_dir = str(self._config.settings.models_dir)
+            self._reporter.identity = {**self._reporter.identity, "models_dir": models_dir, "config_state": state}
+
+    def _close_shelves(self) -> None:
+        for shelf in self._shelves:
+            shelf.close()
+
+    def _let_go(self) -> None:
+        """Close libraries of earlier configs once the last conversion for them is done."""
+        for shelf in [shelf for shelf in self._shelves[1:] if not self._conversions.uses(shelf.library)]:
+            self._shelves.remove(shelf)
+            shelf.close()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -195,9 +298,9 @@ class Daemon:
         if self._is_all_done():
             return 0.0
         now = time.monotonic()
-        moments = [self._librarian.next_moment(), self._heartbeat.next_moment()]
+        moments = [self._heartbeat.next_moment(), *(shelf.librarian.next_moment() for shelf in self._shelves)]
         if not self._once:
-            moments.append(self._supervise_at)
+            moments += [self._supervise_at, self._config_file.next_moment()]
         moments += [at for at in (self._intake.next_moment(), self._conversions.next_moment()) if at is not None]
         return max(0.0, min(moments) - now)
 
@@ -218,7 +321,8 @@ class Daemon:
             case FileSeen() | FolderSeen() | RescanNeeded():
                 self._intake.handle(message)
             case LibraryTouched():
-                self._librarian.touched(time.monotonic())
+                for shelf in self._shelves:
+                    shelf.librarian.touched(time.monotonic())
             case LibraryReplaced():
                 self._again = True  # locks, work folder and index are those of the old folder: begin anew
             case WorkerSaid(text):
@@ -226,35 +330,39 @@ class Daemon:
             case RetryRequested():
                 self._conversions.retry_now()
                 self._intake.rescan_all("retry")
+            case ConfigTouched():
+                self._config_file.touched(time.monotonic())
             case ReloadRequested():
-                self._reload()
+                self._read_again()
             case StopRequested():
                 self._stop = message
             case _:
                 raise TypeError(f"no such message: {message!r}")
 
-    def _reload(self) -> None:
-        """Read the config again; one that is not valid changes nothing."""
-        self._heartbeat.reloading()
-        try:
-            config = load_config(self._config.path)
-        except ConfigError as error:
-            events.CONFIG_REJECTED(path=str(self._config.path), reason=str(error))
-        else:
-            self._conversions.configure(config.settings)
-            self._intake.template_digest = self._conversions.template_digest
-            events.CONFIG_RELOADED(path=str(config.path))
-        finally:
-            self._heartbeat.reloaded()
+    def _read_again(self) -> None:
+        """Read the config although nothing may have changed; with `once` there is no time for that."""
+        if not self._once:
+            self._heartbeat.reloading()
+            self._config_file.ask(time.monotonic())
 
     def _tick(self, now: float) -> None:
         self._intake.tick(now)
-        self._librarian.tick(now)
+        for shelf in self._shelves:
+            shelf.librarian.tick(now)
         if not self._once and self._supervise_at <= now:
             self._supervise_at = now + SUPERVISE_S
             self._intake.supervise()
             self._librarian.supervise()
+            self._config_file.supervise(now)
         self._conversions.tick(now, expecting=self._intake.waiting > 0, hold=self._librarian.is_lost)
+        if not self._once:
+            config = self._config_file.tick(now)
+            if config is not None:
+                self._reload(config)
+            if not self._config_file.is_asked:
+                self._heartbeat.reloaded()
+            self._publish_config_state()
+        self._let_go()
         self._reporter.tick(now)
         self._heartbeat.tick(now)
 

@@ -27,8 +27,13 @@ class RetryRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigTouched:
+    """Something happened to the config file, or on the way to it."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReloadRequested:
-    """Someone wants the config to be read again."""
+    """Someone wants the config to be read again (SIGHUP)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,19 @@
 from sda_daemon.settings.schema import (
     ConversionSettings,
     LoggingSettings,
+    MetadataOverrides,
     MetadataSettings,
+    RuleSettings,
     Settings,
     WatchSettings,
 )
 
-__all__ = ["ConversionSettings", "LoggingSettings", "MetadataSettings", "Settings", "WatchSettings"]
+__all__ = [
+    "ConversionSettings",
+    "LoggingSettings",
+    "MetadataOverrides",
+    "MetadataSettings",
+    "RuleSettings",
+    "Settings",
+    "WatchSettings",
+]

@@ -1,19 +1,71 @@
 """Everything that can be configured, with its default and its meaning: the single source of the schema.
 
-A description here is what `config/sda-daemon.yaml`, the reference and the JSON Schema say.
+A description here is what the annotated config, `config show` and the JSON Schema say.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from sda_daemon.errors import TemplateError
 from sda_daemon.settings.units import Duration, Size
+from sda_daemon.templates import try_condition, try_number, try_text
 
-Text = str
+
+def _tried_text(value: str) -> str:
+    try:
+        try_text(value)
+    except TemplateError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+def _tried_number(value: Any) -> Any:
+    """Check a number, or a template that gives one."""
+    if isinstance(value, str):
+        try:
+            try_number(value)
+        except TemplateError as error:
+            raise ValueError(str(error)) from error
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ValueError('must be a number from 0 on, or a template such as "{{ sidecar.files }}"')
+    return value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float):
+        raise ValueError('must be a whole number, or a template such as "{{ sidecar.files }}"')
+    return value
+
+
+def _no_truth(value: Any) -> Any:
+    """Refuse true and false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")
+    return value
+
+
+def _tried_condition(value: str) -> str:
+    try:
+        try_condition(value)
+    except TemplateError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+Text = Annotated[str, AfterValidator(_tried_text)]
 """A Jinja2 template."""
+CountText = Annotated[int | str, BeforeValidator(_tried_number), BeforeValidator(_whole)]
+"""A whole number, or a template that gives one."""
+NumberText = Annotated[float | str, BeforeValidator(_tried_number)]
+"""A number, or a template that gives one."""
+Condition = Annotated[str, AfterValidator(_tried_condition)]
+"""A Jinja2 expression over the facts."""
+_NO_TRUTH = BeforeValidator(_no_truth)
+Glob = Annotated[str, Field(min_length=1)]
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json", "journal"]
@@ -21,32 +73,44 @@ ObserverKind = Literal["auto", "native", "polling"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, allow_inf_nan=False)
 
 
 class MetadataSettings(_Section):
-    """Templates for what a new model is called and how it is described.
-
-    Each is a Jinja2 template over the checkpoint's facts.
-    """
+    """What a new model is called and how it is described: Jinja2 templates over the checkpoint's facts."""
 
     name: Text = Field("{{ run }} epoch {{ epoch }}", description="The model's name; its file name follows from it.")
     description: Text = Field("", description="A sentence or two.")
     dataset_name: Text = Field("{{ run }}", description="The recordings that it was trained on.")
-    dataset_file_count: int | Text = Field(0, description="How many recordings; a number or a template that gives one.")
-    dataset_total_duration_s: float | Text = Field(0.0, description="Their duration in seconds; likewise.")
+    dataset_file_count: CountText = Field(0, description="How many recordings: a number or a template that gives one.")
+    dataset_total_duration_s: NumberText = Field(0.0, description="Their duration in seconds, likewise.")
     training_date: Text = Field(
         "{{ mtime.isoformat(timespec='seconds') }}", description="When it was trained, as ISO 8601."
     )
-    tags: tuple[Text, ...] = Field((), description="Tags; one that renders to nothing is left out.")
+    tags: tuple[Text, ...] = Field((), description="Each tag is a template; one that renders to nothing is left out.")
+
+
+class MetadataOverrides(_Section):
+    """Metadata that replaces what the config says in general; also what a `sda.yaml` file may hold."""
+
+    name: Text | None = Field(None, description="The model's name.")
+    description: Text | None = Field(None, description="A sentence or two.")
+    dataset_name: Text | None = Field(None, description="The recordings that it was trained on.")
+    dataset_file_count: CountText | None = Field(None, description="How many recordings.")
+    dataset_total_duration_s: NumberText | None = Field(None, description="Their duration in seconds.")
+    training_date: Text | None = Field(None, description="When it was trained, as ISO 8601.")
+    tags: tuple[Text, ...] = Field((), description="Tags; they add up with those given elsewhere.")
+    replace_tags: bool = Field(False, description="Whether these tags take the place of all others instead.")
 
 
 class WatchSettings(_Section):
     """One folder whose checkpoints are converted."""
 
-    path: Path = Field(description="The folder; everything below it is watched.")
-    patterns: tuple[str, ...] = Field(("*.pt", "*.pth", "*.ckpt"), description="File names that count as checkpoints.")
-    ignore: tuple[str, ...] = Field((), description="Globs on the path below the folder that are never looked at.")
+    path: Path = Field(description="The folder; everything below it is watched.", examples=["~/training/runs"])
+    patterns: tuple[Glob, ...] = Field(("*.pt", "*.pth", "*.ckpt"), description="File names that count as checkpoints.")
+    ignore: tuple[Glob, ...] = Field(
+        (), description='Globs on the path below the folder that are never looked at, such as "old/*".'
+    )
     settle_s: Annotated[Duration, Field(ge=0)] = Field(
         2.0, description="How long a file must be left alone before it is converted."
     )
@@ -54,22 +118,25 @@ class WatchSettings(_Section):
         600.0, description="How long a half-written file may stay so before it is reported."
     )
     observer: ObserverKind = Field(
-        "auto", description="How changes are noticed: natively, by polling, or whichever the file system allows."
+        "auto",
+        description="How changes are noticed: native, polling, or auto (native where the file system allows it).",
     )
     poll_interval_s: Annotated[Duration, Field(gt=0)] = Field(
         5.0, description="How often a polled folder is looked at."
     )
     on_overwrite: Literal["version", "replace"] = Field(
         "version",
-        description="When other weights are saved under the same path: make a further model, or replace the old one.",
+        description="When other weights are saved under the same path: make a further model (version), or replace the "
+        "old one (replace).",
     )
     select: Literal["all", "best", "latest"] = Field(
         "all",
-        description="Which checkpoints of a folder stay as models: all, the one with the lowest validation loss, "
-        "or the one with the highest epoch. Models saved by hand are never touched.",
+        description="Which checkpoints of a folder stay as models: all, best (lowest validation loss) or latest "
+        "(highest epoch). Models saved by hand are never touched.",
     )
     after: Literal["keep", "delete", "move"] = Field(
-        "keep", description="What happens to a checkpoint once its model is safely in the library."
+        "keep",
+        description="What happens to a checkpoint once its model is safely in the library: keep, delete or move.",
     )
     move_to: Path | None = Field(
         None, description="Where `after: move` puts checkpoints; their path below the watched folder is kept."
@@ -82,6 +149,44 @@ class WatchSettings(_Section):
         return self
 
 
+class RuleSettings(_Section):
+    """What is different for some checkpoints. Keys of `watch` that are here too can be set by a rule."""
+
+    match: Glob = Field(
+        description='Glob on the path below the watched folder; * also matches "/".', examples=['"field-*/*"']
+    )
+    when: Condition | None = Field(
+        None, description="A condition on the facts, such as: epoch >= 100 and training.preset == 'balanced'."
+    )
+    skip: bool | None = Field(None, description="Whether such checkpoints are left alone.")
+    metadata: MetadataOverrides = Field(MetadataOverrides(), description="Templates that are used instead.")
+    settle_s: Annotated[Duration, Field(ge=0)] | None = Field(
+        None, description="How long such a file must be left alone before it is converted."
+    )
+    incomplete_after_s: Annotated[Duration, Field(gt=0)] | None = Field(
+        None, description="How long such a file may stay half written before it is reported."
+    )
+    on_overwrite: Literal["version", "replace"] | None = Field(
+        None, description="When other weights are saved under the same path: version or replace."
+    )
+    after: Literal["keep", "delete"] | None = Field(
+        None, description="What happens to such a checkpoint once its model is safely in the library: keep or delete."
+    )
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        given = self.model_fields_set - {"match", "when"}
+        if not given:
+            raise ValueError("this rule changes nothing; give it metadata, skip: true or settle_s")
+        by_path = sorted(given & set(WatchSettings.model_fields))
+        if self.when is not None and by_path:
+            raise ValueError(
+                f"{by_path[0]} does not go with `when`: it is decided by the path alone, before the checkpoint is "
+                "read; give it in a rule that has only `match`"
+            )
+        return self
+
+
 class ConversionSettings(_Section):
     """How conversions are run."""
 
@@ -91,18 +196,20 @@ class ConversionSettings(_Section):
     idle_close_s: Annotated[Duration, Field(ge=0)] = Field(
         60.0, description="Worker processes end after this long without work."
     )
-    max_attempts: Annotated[int, Field(ge=1)] = Field(
+    max_attempts: Annotated[int, Field(ge=1), _NO_TRUTH] = Field(
         5, description="A checkpoint whose worker dies or hangs this often is given up."
     )
     memory_limit: Annotated[Size, Field(ge=2**30)] | None = Field(
-        16 * 2**30, description="Address space of one worker process, in bytes; null for no limit."
+        16 * 2**30, description="Address space of one worker process; null for no limit."
     )
 
 
 class LoggingSettings(_Section):
     """What is logged and how."""
 
-    level: LogLevel = Field("info", description="The least important events that are logged.")
+    level: LogLevel = Field(
+        "info", description="The least important events that are logged: debug, info, warning or error."
+    )
     format: LogFormat = Field(
         "auto",
         description="console for people, json for programs, journal for entries with fields in systemd's journal; "
@@ -113,13 +220,27 @@ class LoggingSettings(_Section):
 class Settings(_Section):
     """The whole config."""
 
-    models_dir: Path = Field(description="The folder of the finished models and their index.")
-    watch: tuple[WatchSettings, ...] = Field(min_length=1, description="The folders of the checkpoints.")
-    state_dir: Path | None = Field(
-        None, description="Where the daemon keeps what it remembers; by default a folder of its own for each library."
+    models_dir: Path = Field(
+        description="The folder of the finished models and of their index, model_library.json; made if it is missing.",
+        examples=["~/Music/models"],
     )
-    metadata: MetadataSettings = Field(MetadataSettings(), description="Templates for the models' metadata.")
-    workers: Annotated[int, Field(ge=1, le=64)] = Field(2, description="Conversions that may run at the same time.")
+    state_dir: Path | None = Field(
+        None,
+        description="Where the daemon keeps what it remembers. Default: a folder of its own for each library, "
+        "in the user's state folder or in the one that systemd gives.",
+    )
+    watch: tuple[WatchSettings, ...] = Field(
+        min_length=1, description="The folders of the checkpoints.", examples=["[{path: ~/training/runs}]"]
+    )
+    metadata: MetadataSettings = Field(
+        MetadataSettings(), description="What a new model is called and how it is described."
+    )
+    rules: tuple[RuleSettings, ...] = Field(
+        (), description="What is different for some checkpoints; later rules override earlier ones, field by field."
+    )
+    workers: Annotated[int, Field(ge=1, le=64), _NO_TRUTH] = Field(
+        2, description="Conversions that may run at the same time."
+    )
     rescan_interval_s: Annotated[Duration, Field(gt=0)] = Field(
         300.0, description="How often everything is looked at anew, in case an event was lost."
     )

@@ -1,0 +1,166 @@
+"""`sda-daemon config`: checking, showing and writing the config file, and trying its templates."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sda_daemon.errors import ConfigError, ExitCode
+
+app = typer.Typer(no_args_is_help=True, help="Check, show and write the config file, and try its templates.")
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help="Config file (YAML).", show_default=False)
+]
+
+
+@app.command("check")
+def check(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Config file.", show_default=False)] = None,
+    config: ConfigFile = None,
+) -> int:
+    """Say everything that is wrong with a config file: exit code 0 if nothing is, else 78."""
+    from sda_daemon.config import find_config, load_config
+
+    try:
+        path = find_config(file or config)
+        loaded = load_config(path)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        if len(error.problems) > 1:
+            print(f"{len(error.problems)} problems", file=sys.stderr)
+        return error.exit_code
+    settings = loaded.settings
+    typer.echo(f"{path}: this config is valid")
+    typer.echo(f"models go to {settings.models_dir}")
+    for watch in settings.watch:
+        note = "" if watch.path.is_dir() else " (not there yet)"
+        typer.echo(f"watched: {watch.path}{note}")
+    return ExitCode.OK
+
+
+@app.command("show")
+def show(config: ConfigFile = None) -> None:
+    """Print the config that is in force, with every default and override marked as such."""
+    from sda_daemon.config import find_config, load_config
+    from sda_daemon.settings.writing import write_effective
+
+    path = find_config(config)
+    loaded = load_config(path)
+    typer.echo(f"# {path.absolute()}")
+    typer.echo(write_effective(loaded.settings, loaded.origins), nl=False)
+
+
+@app.command("init")
+def init(
+    user: Annotated[bool, typer.Option("--user", help="At the user's usual place (this is the default).")] = False,
+    path: Annotated[
+        Path | None, typer.Option("--path", metavar="FILE", help="At this place instead.", show_default=False)
+    ] = None,
+) -> int:
+    """Write a config file that explains itself; never over one that is there."""
+    from sda_daemon.config import user_config, write_new_config
+
+    if user and path is not None:
+        print("sda-daemon: --user and --path do not go together; give one of them", file=sys.stderr)
+        return ExitCode.USAGE
+    target = path or user_config()
+    for written in write_new_config(target):
+        typer.echo(f"wrote {written}")
+    place = f" {target}" if path is not None else ""
+    option = f" --config {target}" if path is not None else ""
+    typer.echo(f"Set models_dir and the watched folders in it, then: sda-daemon config check{place}")
+    typer.echo(f"and start the daemon: sda-daemon run{option}")
+    return ExitCode.OK
+
+
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of the config file, by which editors check and complete it."""
+    from sda_daemon.settings.annotated import config_json_schema
+
+    typer.echo(config_json_schema(), nl=False)
+
+
+@app.command("render")
+def render(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint.")],
+    config: ConfigFile = None,
+    facts: Annotated[bool, typer.Option("--facts", help="Also show everything that templates can use.")] = False,
+) -> int:
+    """Show the metadata that a checkpoint's model would get, and what gave each field. Nothing is written."""
+    from sda_daemon.config import find_config, load_config, watch_of
+    from sda_daemon.conversion.job import ConversionJob, Failed
+    from sda_daemon.conversion.pool import WorkerPool
+    from sda_daemon.intake.probe import look
+
+    settings = load_config(find_config(config)).settings
+    path = checkpoint.absolute()
+    signature = look(str(path))
+    if signature is None:
+        print(f"sda-daemon: there is no file {checkpoint}", file=sys.stderr)
+        return ExitCode.FAILED
+    watch = watch_of(settings, path)
+    root = str(watch.path) if watch else ""
+    job = ConversionJob(
+        str(path), signature, root, str(settings.models_dir), "", "", settings.metadata, rules=settings.rules
+    )
+    limits = settings.conversion
+    pool = WorkerPool(1, limits.time_limit_s, limits.memory_limit)
+    try:
+        result = pool.preview(job).result()
+    finally:
+        pool.close()
+    if isinstance(result, Failed):
+        print(f"sda-daemon: {result.message}", file=sys.stderr)
+        return ExitCode.BAD_CONFIG if result.kind == "template" else ExitCode.BAD_DATA
+    if watch is None:
+        typer.echo("It lies in no watched folder: rules match its bare name, notes only in its own folder.")
+    if result.skip:
+        typer.echo(f"It is not converted: {result.skip}.")
+    if result.known_as:
+        typer.echo(f"The library has this model already, as {result.known_as}; its name and words stay as they are.")
+    for notes, reason in result.ignored_notes:
+        typer.echo(f"{notes} is ignored: {reason}")
+    rows = [
+        (field.name, str(getattr(result.metadata, field.name)), _source(field.name, result.sources, root))
+        for field in dataclasses.fields(result.metadata)
+        if field.name != "tags"
+    ]
+    tags = [
+        ("tags", tag, _source(f"tags[{index}]", result.sources, root)) for index, tag in enumerate(result.metadata.tags)
+    ]
+    rows += tags or [("tags", "-", "")]
+    _print_table(("Field", "Value", "From"), rows)
+    if facts:
+        typer.echo()
+        _print_table(("Fact", "Value"), [(name, _written(value)) for name, value in result.facts.items()])
+    return ExitCode.OK
+
+
+def _source(field: str, sources: Mapping[str, str], root: str) -> str:
+    own = {"model_id": "the weights", "save_date": "the conversion"}
+    source = sources.get(field) or own.get(field, "the checkpoint")
+    return source.removeprefix(f"{root}/") if root else source
+
+
+def _written(value: Any) -> str:
+    return value.isoformat(sep=" ", timespec="seconds") if hasattr(value, "isoformat") else str(value)
+
+
+def _print_table(titles: tuple[str, ...], rows: list[Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)

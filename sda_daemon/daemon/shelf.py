@@ -1,0 +1,58 @@
+"""One library in use by the daemon: its lock, its work folder and its librarian, taken and let go together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from sda_daemon.daemon.librarian import Librarian
+from sda_daemon.daemon.locks import instance_lock, make_folder
+from sda_daemon.files import close_work_folder, open_work_folder
+from sda_daemon.intake.messages import Hint
+from sda_daemon.library.catalog import ModelLibrary
+
+
+class Shelf:
+    """A library that models are put into.
+
+    Args:
+        models_dir: its folder; made if it is not there.
+        enqueue: takes hints for the loop.
+        interval_s: how often the folder is looked at without any sign of a change, in seconds.
+        live: whether changes of the folder are watched for.
+        held: folders whose lock this daemon holds already.
+        on_locked: called when the folder is locked, before anything in it is changed.
+
+    Raises:
+        SdaError: the folder cannot be made, locked or read.
+        OSError: likewise. Nothing stays taken.
+
+    """
+
+    def __init__(
+        self,
+        models_dir: Path,
+        enqueue: Callable[[Hint], None],
+        interval_s: float,
+        *,
+        live: bool,
+        held: Collection[Path] = (),
+        on_locked: Callable[[], None] = lambda: None,
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            make_folder(models_dir, "models_dir")
+            if models_dir.resolve() not in held:
+                stack.enter_context(instance_lock(models_dir))
+            self.library = ModelLibrary(models_dir)
+            on_locked()
+            self.librarian = Librarian(self.library, enqueue, interval_s)
+            stack.callback(self.librarian.stop)
+            self.librarian.start(live=live)
+            self.work_dir, descriptor = open_work_folder(models_dir)
+            stack.callback(close_work_folder, self.work_dir, descriptor)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Let go of the library."""
+        self._stack.close()
