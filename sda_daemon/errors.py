@@ -123,6 +123,13 @@ class AlreadyRunningError(SdaError):
     kind = "already_running"
 
 
+class LedgerError(SdaError):
+    """The daemon's memory cannot be opened or written: disk full, no permission."""
+
+    exit_code = ExitCode.CANNOT_WRITE
+    kind = "ledger"
+
+
 class NothingToWatchError(SdaError):
     """Not one of the configured folders can be watched."""
 

@@ -125,6 +125,8 @@ SOURCE_KEPT = Event("source.kept", WARNING, "A checkpoint could not be deleted o
                     ("path", "reason"))  # fmt: skip
 LEDGER_REBUILT = Event("ledger.rebuilt", INFO, "A new ledger was filled from the provenance of the models.",
                        ("models", "checkpoints"))  # fmt: skip
+LEDGER_FAILED = Event("ledger.failed", ERROR, "The ledger cannot be written or read; everything waits and begins anew.",
+                      ("reason", "retry_in_s"))  # fmt: skip
 WORKER_OUTPUT = Event("worker.output", WARNING, "Something a worker process or its libraries printed.",
                       ("text",))  # fmt: skip
 

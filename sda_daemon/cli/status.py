@@ -49,7 +49,7 @@ def _open_ledger(state_dir: Path) -> Any:
 
     if not (state_dir / LEDGER_FILE_NAME).exists():
         raise SdaError(f"no daemon has run with this config yet: there is no ledger in {state_dir}", "Start it: run")
-    ledger = Ledger(state_dir)
+    ledger = Ledger(state_dir, owned=False)
     try:
         yield ledger
     finally:
@@ -58,17 +58,20 @@ def _open_ledger(state_dir: Path) -> Any:
 
 def collect_status(ledger: Ledger, *, running: bool) -> dict[str, Any]:
     """Return everything that `status` shows, as plain values."""
+    from sda_daemon.conversion.ledger import RETRY_KIND
     from sda_daemon.conversion.policy import Status
+    from sda_daemon.intake.probe import look
 
     reported = ledger.reported()
     midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
     today = ledger.counts_since(midnight)
     nothing = {"count": 0, "paths": []}
-    failures = list(ledger.of_status(Status.FAILED, Status.REFUSED, Status.GIVEN_UP))
+    failed = ledger.of_status(Status.FAILED, Status.REFUSED, Status.GIVEN_UP)
+    failures = [row for row in failed if row.kind != RETRY_KIND and look(row.path) is not None]
     return {
         "running": running,
         "daemon": reported.get("daemon") if running else None,
-        "config_state": reported.get("config_state"),
+        "config_state": (reported.get("daemon") or {}).get("config_state") if running else None,
         "watches": reported.get("watches", []) if running else [],
         "settling": reported.get("settling", nothing) if running else nothing,
         "waiting": reported.get("waiting", nothing) if running else nothing,
@@ -98,6 +101,7 @@ def _failure(row: LedgerRow, *, running: bool) -> dict[str, Any]:
 
 def _print_status(facts: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console(soft_wrap=True, highlight=False)
     daemon = facts["daemon"]
@@ -111,18 +115,21 @@ def _print_status(facts: dict[str, Any]) -> None:
         console.print("[bold yellow]not running[/]")
     state = facts["config_state"]
     if state and state.get("error"):
-        console.print(f"[bold red]the config file is newer and was refused[/]\n{state['error']}")
+        console.print("[bold red]the config file has changed and was refused; the earlier one stays in force[/]")
+        console.print(f"  {state['error']}", markup=False)
+    elif state and daemon:
+        console.print(f"         read {_local(state['read_at'])}")
     for watch in facts["watches"]:
         how = watch["observer"] or "missing"
-        problem = f"  [yellow]{watch['problem']}[/]" if watch["problem"] else ""
-        console.print(f"watching {watch['path']} ({how}){problem}")
+        problem = f"  [yellow]{escape(watch['problem'])}[/]" if watch["problem"] else ""
+        console.print(f"watching {escape(watch['path'])} ({how}){problem}")
     _print_paths(console, "settling", facts["settling"]["count"], facts["settling"]["paths"])
     _print_paths(console, "waiting", facts["waiting"]["count"], facts["waiting"]["paths"])
     _print_paths(console, "converting", len(facts["converting"]), facts["converting"])
     for item in facts["incomplete"]:
-        console.print(f"[yellow]incomplete[/] {item['path']}: {item['reason']}")
+        console.print(f"[yellow]incomplete[/] {escape(item['path'])}: {escape(item['reason'])}")
     for item in facts["failed"]:
-        console.print(f"[red]{item['status'].replace('_', ' ')}[/] {item['path']}")
+        console.print(f"[red]{item['status'].replace('_', ' ')}[/] {escape(item['path'])}")
         console.print(f"  {item['reason']}", markup=False)
         again = item["next_try_in_s"]
         attempts = f"{item['attempts']} attempt{'s' if item['attempts'] != 1 else ''}"
@@ -165,14 +172,14 @@ def retry(
         raise typer.BadParameter("name checkpoints, or use --all")
     settings = load_config(find_config(config)).settings
     with _open_ledger(state_folder(settings)) as ledger:
-        wanted = [str(path.absolute()) for path in paths or []]
+        wanted = [os.path.abspath(path) for path in paths or []]  # noqa: PTH100 - `..` is to go, links are to stay
         chosen = ledger.reset_attempts(None if everything else wanted)
         daemon = ledger.reported().get("daemon") or {}
     for path in wanted:
         if path not in chosen:
             typer.echo(f"sda-daemon: {path} has not failed", err=True)
     if chosen and is_locked(settings.models_dir) and daemon.get("pid"):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(int(daemon["pid"]), RETRY_SIGNAL)
         typer.echo(f"trying {len(chosen)} again now")
     else:

@@ -25,6 +25,7 @@ class ConversionJob:
         metadata: templates.
         attempt: 1 for the first try.
         rules: what is different for some checkpoints.
+        by_daemon: whether the daemon makes the model, which it may then prune or replace by itself.
 
     """
 
@@ -37,6 +38,7 @@ class ConversionJob:
     metadata: MetadataSettings
     attempt: int = 1
     rules: tuple[RuleSettings, ...] = ()
+    by_daemon: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,21 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sda_daemon.conversion.policy import LedgerRow, Status
-from sda_daemon.errors import SdaError
+from sda_daemon.errors import LedgerError
 from sda_daemon.signature import FileSignature
 
 LEDGER_FILE_NAME = "ledger.sqlite3"
 _SCHEMA_VERSION = 1
+_REBUILT = "rebuilt"
+RETRY_KIND = "retry"
+"""Kind of a failure that someone wants tried again, or that was cut off by a stop."""
+INTERRUPTED_KIND = "interrupted"
+"""Kind of a failure that took the daemon with it, or was taken by it."""
 _COLUMNS = (
     "path, root, size_bytes, mtime_ns, inode, status, attempts, kind, reason, model_id, weights_digest, "
     "template_digest, next_try_at, updated_at"
@@ -73,29 +78,37 @@ class Ledger:
 
     Args:
         state_dir: folder of the database; made if it is not there.
+        owned: whether this is the daemon, which alone makes, clears and replaces the file.
 
     Attributes:
-        is_new: whether there was none before, so that it should be rebuilt from the models' provenance.
+        is_new: whether it has yet to be filled from the models' provenance; see `mark_rebuilt`.
 
     Raises:
-        SdaError: it cannot be opened.
+        LedgerError: it cannot be opened.
 
     """
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, *, owned: bool = True) -> None:
         self.path = state_dir / LEDGER_FILE_NAME
-        self.is_new = False
+        self._owned = owned
         try:
-            state_dir.mkdir(parents=True, exist_ok=True)
+            if owned:
+                state_dir.mkdir(parents=True, exist_ok=True)
             self._db = self._open()
-        except (OSError, sqlite3.Error) as error:
-            raise SdaError(f"the ledger {self.path} cannot be opened: {error}", "Check state_dir") from error
+            self.is_new = _REBUILT not in self.reported()
+        except (OSError, sqlite3.Error, ValueError) as error:
+            raise LedgerError(f"the ledger {self.path} cannot be opened: {error}", "Check state_dir") from error
+
+    def mark_rebuilt(self) -> None:
+        """Remember that all that the models say of their origin is in the ledger."""
+        self.report({_REBUILT: True})
+        self.is_new = False
 
     def _open(self) -> sqlite3.Connection:
         try:
             return self._connect()
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
+            if isinstance(error, sqlite3.OperationalError) or not self._owned:
                 raise
             # Broken: it is only a memory, so a new one is begun and the old one kept for a look.
             self.path.replace(self.path.with_name(f"{LEDGER_FILE_NAME}.broken-{time.time_ns()}"))
@@ -107,9 +120,10 @@ class Ledger:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
             if database.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:
+                if not self._owned:
+                    raise sqlite3.DatabaseError("it belongs to another version of sda-daemon")
                 drop = " ".join(f"DROP TABLE IF EXISTS {table};" for table in ("checkpoints", "models", "report"))
                 database.executescript(f"{drop} {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION};")
-                self.is_new = True
         except BaseException:
             database.close()
             raise
@@ -121,7 +135,7 @@ class Ledger:
 
     def get(self, path: str) -> LedgerRow | None:
         """Return what is remembered of a path."""
-        found = self._db.execute(f"SELECT {_COLUMNS} FROM checkpoints WHERE path = ?", (path,)).fetchone()  # noqa: S608
+        found = self._db.execute(f"SELECT {_COLUMNS} FROM checkpoints WHERE path = ?", (_stored(path),)).fetchone()  # noqa: S608
         return None if found is None else _row(found)
 
     def contents_of_root(self, root: str) -> dict[str, tuple[int, int, int] | None]:
@@ -132,9 +146,9 @@ class Ledger:
         """
         found = self._db.execute(
             "SELECT path, size_bytes, mtime_ns, inode, status IN (?, ?) FROM checkpoints WHERE root = ?",
-            (Status.DONE, Status.DUPLICATE, root),
+            (Status.DONE, Status.DUPLICATE, _stored(root)),
         )
-        return {path: (size, mtime, inode) if done else None for path, size, mtime, inode, done in found}
+        return {_text(path): (size, mtime, inode) if done else None for path, size, mtime, inode, done in found}
 
     def of_status(self, *statuses: Status) -> Iterator[LedgerRow]:
         """Yield all rows with one of these statuses, the newest first."""
@@ -162,7 +176,7 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
                 "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)",
-                [(model.model_id, model.weights_digest, model.source_path, model.root) for model in models],
+                [(m.model_id, m.weights_digest, _stored(m.source_path), _stored(m.root)) for m in models],
             )
 
     def forget_models(self, model_ids: Iterable[str]) -> None:
@@ -174,21 +188,25 @@ class Ledger:
     def made_model(self, model_id: str) -> MadeModel | None:
         """Return what is remembered of a model, None if the daemon did not make it."""
         found = self._db.execute("SELECT * FROM models WHERE model_id = ?", (model_id,)).fetchone()
-        return None if found is None else MadeModel(*found)
+        return None if found is None else _model(found)
 
     def models_below(self, folder: str) -> list[MadeModel]:
         """Return the models made of checkpoints directly in a folder."""
-        prefix = folder.rstrip("/") + "/"
+        prefix = _stored(folder.rstrip("/") + "/")
         found = self._db.execute(
             "SELECT * FROM models WHERE substr(source_path, 1, ?) = ? AND instr(substr(source_path, ?), '/') = 0",
             (len(prefix), prefix, len(prefix) + 1),
         )
-        return [MadeModel(*values) for values in found]
+        return [_model(values) for values in found]
 
-    def paths_of_model(self, model_id: str) -> list[str]:
-        """Return the checkpoints that are known to be this model."""
-        found = self._db.execute("SELECT path FROM checkpoints WHERE model_id = ?", (model_id,))
-        return [path for (path,) in found]
+    def made_models(self) -> list[MadeModel]:
+        """Return all models that the daemon made."""
+        return [_model(values) for values in self._db.execute("SELECT * FROM models")]
+
+    def paths_of_model(self, model_id: str) -> list[tuple[str, str]]:
+        """Return path and watched folder of the checkpoints that are known to be this model."""
+        found = self._db.execute("SELECT path, root FROM checkpoints WHERE model_id = ?", (model_id,))
+        return [(_text(path), _text(root)) for path, root in found]
 
     def report(self, values: Mapping[str, Any]) -> None:
         """Publish facts about the running daemon, for `status`."""
@@ -217,43 +235,91 @@ class Ledger:
             The checkpoints that had failed.
 
         """
-        failed = {row.path for row in self.of_status(Status.FAILED, Status.REFUSED, Status.GIVEN_UP)}
-        chosen = sorted(failed if paths is None else failed & set(paths))
-        self.forget(chosen)
+        rows = self.of_status(Status.FAILED, Status.REFUSED, Status.GIVEN_UP)
+        failed = {row.path: row for row in rows if row.kind != RETRY_KIND}
+        chosen = sorted(failed if paths is None else failed.keys() & set(paths))
+        # Rows stay, because they know which model the path made before.
+        self.put(replace(failed[path], status=Status.FAILED, attempts=0, kind=RETRY_KIND) for path in chosen)
         return chosen
 
     def forget(self, paths: Iterable[str]) -> None:
         """Forget paths."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("DELETE FROM checkpoints WHERE path = ?", [(path,) for path in paths])
+            self._db.executemany("DELETE FROM checkpoints WHERE path = ?", [(_stored(path),) for path in paths])
 
     def recover(self) -> int:
-        """Take back attempts that a killed daemon had begun; return how many there were."""
+        """Mark attempts that ended with the daemon itself; return how many there were.
+
+        They count: what takes the whole daemon down each time must be noticed.
+        """
         changed = self._db.execute(
-            "UPDATE checkpoints SET status = ?, attempts = MAX(attempts - 1, 0), next_try_at = 0 WHERE status = ?",
-            (Status.FAILED, Status.CONVERTING),
+            "UPDATE checkpoints SET status = ?, kind = ?, reason = ?, next_try_at = 0 WHERE status = ?",
+            (Status.FAILED, INTERRUPTED_KIND, "the daemon was killed during its conversion", Status.CONVERTING),
         )
         return changed.rowcount
+
+    def take_back(self, paths: Iterable[str]) -> None:
+        """Take back attempts that were cut off because the daemon was stopped: they do not count."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "UPDATE checkpoints SET status = ?, kind = ?, attempts = MAX(attempts - 1, 0) "
+                "WHERE path = ? AND status = ?",
+                [(Status.FAILED, RETRY_KIND, _stored(path), Status.CONVERTING) for path in paths],
+            )
+
+    def forget_missing(self, paths: Iterable[str], before: float) -> None:
+        """Forget checkpoints that are no more and have not been heard of since a moment (UTC seconds)."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "DELETE FROM checkpoints WHERE path = ? AND updated_at < ?",
+                [(_stored(path), before) for path in paths],
+            )
+
+
+_ESCAPE = "\0"
+"""Begins a stored path that is not UTF-8; no path contains it."""
+
+
+def _stored(path: str) -> str:
+    """Return a path as SQLite can store it: names on disk are bytes, which need not be UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return _ESCAPE + path.encode("utf-8", "surrogateescape").decode("latin-1")
+    return path
+
+
+def _text(stored: str) -> str:
+    if stored.startswith(_ESCAPE):
+        return stored[1:].encode("latin-1").decode("utf-8", "surrogateescape")
+    return stored
+
+
+def _model(values: tuple[str, str, str, str]) -> MadeModel:
+    model_id, digest, path, root = values
+    return MadeModel(model_id, digest, _text(path), _text(root))
 
 
 def _row(values: tuple[str, str, int, int, int, str, int, str, str, str, str, str, float, float]) -> LedgerRow:
     path, root, size, mtime, inode, status, *rest = values
-    return LedgerRow(path, root, FileSignature(size, mtime, inode), Status(status), *rest)  # type: ignore[arg-type]
+    return LedgerRow(_text(path), _text(root), FileSignature(size, mtime, inode), Status(status), *rest)  # type: ignore[arg-type]
 
 
 def _values(row: LedgerRow, now: float) -> tuple[object, ...]:
     signature = row.signature
     return (
-        row.path,
-        row.root,
+        _stored(row.path),
+        _stored(row.root),
         signature.size_bytes,
         signature.mtime_ns,
         signature.inode,
         row.status,
         row.attempts,
         row.kind,
-        row.reason,
+        row.reason.encode("utf-8", "backslashreplace").decode(),
         row.model_id,
         row.weights_digest,
         row.template_digest,

@@ -9,6 +9,8 @@ from sda_daemon.signature import FileSignature
 
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 300.0
+FREE_INTERRUPTIONS = 3
+LONGEST_INTERRUPTION_PAUSE_S = 60.0
 JITTER = 0.2
 """Pauses are spread by this share up and down, so that many failures do not come back at once."""
 
@@ -98,6 +100,19 @@ def decide(signature: FileSignature, row: LedgerRow | None, template_digest: str
     if row.status is Status.GIVEN_UP:
         return Skip(f"given up after {row.attempts} attempts: {row.reason}")
     return Convert(row.attempts + 1)
+
+
+def pause_after_interruptions(row: LedgerRow | None) -> float:
+    """Return how long to wait with a checkpoint whose conversions ended with the daemon itself, in seconds.
+
+    Once or twice is chance. What takes the daemon down again and again (by all the memory, say) comes back more
+    and more rarely, so that the others get their turn; it is never given up, because no one knows that it is to blame.
+    """
+    if row is None or row.kind != "interrupted" or row.attempts <= FREE_INTERRUPTIONS:
+        return 0.0
+    return float(
+        min(FIRST_PAUSE_S * 2.0 ** min(row.attempts - FREE_INTERRUPTIONS - 1, 10), LONGEST_INTERRUPTION_PAUSE_S)
+    )
 
 
 def after_failure(

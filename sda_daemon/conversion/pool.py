@@ -103,7 +103,12 @@ class WorkerPool:
         def finish(inner: Future[Outcome]) -> None:
             outer.set_result(_outcome(inner, job, self._time_limit_s))
 
-        self._running().schedule(worker.convert, args=[job], timeout=self._time_limit_s).add_done_callback(finish)
+        try:
+            inner = self._running().schedule(worker.convert, args=[job], timeout=self._time_limit_s)
+        except (OSError, RuntimeError) as error:  # no more processes or descriptors
+            outer.set_result(Failed(job, "no_worker", False, f"no worker process could be started: {error}"))
+        else:
+            inner.add_done_callback(finish)
         return outer
 
     def preview(self, job: ConversionJob) -> Future[Preview | Failed]:
@@ -120,7 +125,7 @@ class WorkerPool:
         """Start the processes and let them import torch."""
         if self._pool is None:
             for _ in range(self._workers):
-                self._running().schedule(worker.warm_up)
+                self._running().schedule(worker.warm_up, timeout=self._time_limit_s)
 
     def rest(self) -> None:
         """End the processes."""

@@ -72,10 +72,15 @@ def publish(
     return published
 
 
+def _brings_analysis(item: Converted, known: ModelEntry) -> bool:
+    return item.was_written and item.metadata.has_analysis and not known.has_analysis
+
+
 def _publish_one(library: ModelLibrary, item: Converted, new_files: list[Path], replaced_id: str) -> Published:
     temporary = Path(item.job.work_dir) / item.job.temporary_name
     known = library.get(item.metadata.model_id)
-    if known is not None and not (item.was_written and item.metadata.has_analysis and not known.has_analysis):
+    is_there = known is not None and library.holds(known.model_id)
+    if known is not None and is_there and not _brings_analysis(item, known):
         if item.was_written:
             temporary.unlink(missing_ok=True)
         return Published(item, Action.DUPLICATE, known)
@@ -85,7 +90,7 @@ def _publish_one(library: ModelLibrary, item: Converted, new_files: list[Path], 
     if old is not None:
         target = library.models_dir / old.file_path
         temporary.replace(target)
-        action = Action.UPDATED if known is not None else Action.REPLACED
+        action = Action.REPLACED if known is None else Action.UPDATED if is_there else Action.ADDED
         if known is None:
             library.remove(old.model_id)
     else:

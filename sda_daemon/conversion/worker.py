@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import json
 import os
 import resource
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome, Preview
-from sda_daemon.errors import ChangedWhileReadError, CheckpointError, SdaError, TemplateError
+from sda_daemon.errors import ChangedWhileReadError, CheckpointError, ModelFileError, SdaError, TemplateError
 from sda_daemon.intake.sources import SIDECAR_ENDING
 from sda_daemon.service import sandbox
 from sda_daemon.signature import FileSignature
@@ -65,7 +66,9 @@ def initialize(memory_limit: int | None, parent: int, output: Connection | None)
     if os.getppid() != parent:
         os._exit(1)  # the parent died before we asked to be told
     if memory_limit is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = memory_limit if hard == resource.RLIM_INFINITY else min(memory_limit, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -128,18 +131,24 @@ def _convert(job: ConversionJob) -> Converted | Failed:
         return Failed(job, "skipped", True, named.skip)
     metadata = complete_metadata(named.metadata, checkpoint, path.stat().st_mtime)
     metadata = replace(metadata, model_id=model_id_of(digest), save_date=utc_now())
-    known = _library_at(job.models_dir).get(metadata.model_id)
+    library = _library_at(job.models_dir)
+    known = library.get(metadata.model_id)
     if known is not None:
         metadata = _keep_words(metadata, known)
     source_digest, size_bytes = "", 0
-    is_wanted = known is None or (checkpoint.analysis is not None and not known.has_analysis)
+    is_wanted = (
+        known is None
+        or not library.holds(known.model_id)
+        or (checkpoint.analysis is not None and not known.has_analysis)
+    )
     if is_wanted and job.temporary_name:
         source_digest = file_digest(path)
         provenance = {
             "source_file": path.name,
             "source_path": str(facts["relpath"]),
             "source_mtime_ns": job.signature.mtime_ns,
-            "made_by_daemon": bool(job.watch_root),
+            "source_root": _root_digest(job.watch_root),
+            "made_by_daemon": job.by_daemon and (known is None or _is_made_by_daemon(library, known)),
             "source_size_bytes": job.signature.size_bytes,
             "source_digest": source_digest,
             "weights_digest": digest,
@@ -176,6 +185,26 @@ def _preview(job: ConversionJob) -> Preview:
     known = _library_at(job.models_dir).get(metadata.model_id) if Path(job.models_dir).is_dir() else None
     known_as = f"{known.name} ({known.file_path})" if known else ""
     return Preview(job, metadata, named.sources, facts, named.skip, (*ignored, *named.ignored_notes), known_as)
+
+
+def _is_made_by_daemon(library: ModelLibrary, known: ModelEntry) -> bool:
+    """Whether the model that is brought up to date was the daemon's own; one made by hand stays that."""
+    from sda_daemon.library.header import read_model_header
+
+    try:
+        header = read_model_header(library.models_dir / known.file_path)
+    except (ModelFileError, OSError):
+        return True
+    return bool(header.provenance.get("made_by_daemon"))
+
+
+def _root_digest(root: str) -> str:
+    return root_digest(root) if root else ""
+
+
+def root_digest(root: str) -> str:
+    """Return a digest of a watched folder's path: models tell where they come from, but not who lives there."""
+    return hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
 
 
 def _check_unchanged(job: ConversionJob) -> None:

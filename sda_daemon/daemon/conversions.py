@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sda_daemon import events
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
-from sda_daemon.conversion.ledger import Ledger, MadeModel
-from sda_daemon.conversion.policy import Convert, GiveUp, LedgerRow, RetryIn, Status, after_failure, decide
+from sda_daemon.conversion.ledger import Ledger
+from sda_daemon.conversion.policy import (
+    Convert,
+    GiveUp,
+    LedgerRow,
+    RetryIn,
+    Status,
+    after_failure,
+    decide,
+    pause_after_interruptions,
+)
 from sda_daemon.conversion.pool import ConversionPool
 from sda_daemon.conversion.publish import Action, Published, publish
-from sda_daemon.conversion.selection import superseded
+from sda_daemon.daemon.aftermath import Aftermath
 from sda_daemon.daemon.messages import JobDone
 from sda_daemon.errors import SdaError
 from sda_daemon.intake.messages import FileSeen
 from sda_daemon.intake.probe import look
 from sda_daemon.intake.settling import Settled
-from sda_daemon.intake.sources import delete_source, move_source
 from sda_daemon.library.catalog import ModelLibrary
-from sda_daemon.library.entry import ModelEntry
-from sda_daemon.library.removal import unlink_models
 from sda_daemon.rules import template_digest, watch_settings_for
 from sda_daemon.service.sandbox import tell
 from sda_daemon.settings.schema import Settings, WatchSettings
@@ -98,6 +106,7 @@ class Conversions:
         self._retries: dict[str, tuple[float, Task]] = {}
         self._count = 0
         self._is_cut = False
+        self._aftermath = Aftermath(ledger)
         self._busy_at = time.monotonic()
         self.configure(now)
 
@@ -158,9 +167,16 @@ class Conversions:
         self._consider(settled.path, settled.root, settled.signature)
 
     def _consider(self, path: str, root: str, signature: FileSignature) -> None:
-        verdict = decide(signature, self._ledger.get(path), self.template_digest)
-        if isinstance(verdict, Convert):
-            self.ready[path] = Task(path, root, signature, verdict.attempt)
+        row = self._ledger.get(path)
+        verdict = decide(signature, row, self.template_digest)
+        if not isinstance(verdict, Convert):
+            return
+        task = Task(path, root, signature, verdict.attempt)
+        pause_s = pause_after_interruptions(row)
+        if pause_s and self._with_retries:
+            self._retries[path] = (time.monotonic() + pause_s, task)
+        else:
+            self.ready[path] = task
 
     @property
     def is_idle(self) -> bool:
@@ -208,9 +224,13 @@ class Conversions:
             self._ledger.forget([task.path])
             events.CHECKPOINT_VANISHED(path=task.path)
         elif signature == task.signature:
-            self._consider(task.path, task.root, signature)
+            self.ready[task.path] = replace(task, attempt=self._next_attempt(task))
         else:
             self._enqueue(FileSeen(task.root, task.path, False))
+
+    def _next_attempt(self, task: Task) -> int:
+        verdict = decide(task.signature, self._ledger.get(task.path), self.template_digest)
+        return verdict.attempt if isinstance(verdict, Convert) else task.attempt
 
     def _begin(self, task: Task) -> None:
         self._count += 1
@@ -224,6 +244,7 @@ class Conversions:
             metadata=self._settings.metadata,
             rules=self._settings.rules,
             attempt=task.attempt,
+            by_daemon=True,
         )
         before = self._ledger.get(task.path)
         row = LedgerRow(task.path, task.root, task.signature, Status.CONVERTING, task.attempt)
@@ -240,9 +261,12 @@ class Conversions:
 
     def cut_off(self) -> None:
         """End the workers; what they were at costs no attempt and is done at the next start."""
-        self._is_cut = True
-        for pool in (self._now.pool, *self._retired):
-            pool.close()
+        if not self._is_cut:
+            self._is_cut = True
+            for pool in (self._now.pool, *self._retired):
+                pool.close()
+            with contextlib.suppress(sqlite3.Error):  # at worst the attempts count
+                self._ledger.take_back(self.running)
 
     # --- finishing --------------------------------------------------------------------------------
 
@@ -271,12 +295,33 @@ class Conversions:
         tasks = [self.running[item.converted.job.path] for item in published]
         rows = [row for item in published if (row := self._published(item)) is not None]
         rows += [row for outcome in failed if (row := self._not_converted(outcome)) is not None]
-        self._remember(published, tasks)
+        self._aftermath.remember(library, published)
         self._ledger.put(rows)
-        self._prune(library, tasks)
-        for item, task in zip(published, tasks, strict=True):
-            if item.action is not Action.AGAIN:
-                self._clear_source(task)
+        watches = {task.path: watch for task in tasks if (watch := self._watch_of(task)) is not None}
+        self._prune(library, {str(Path(path).parent): watch for path, watch in watches.items()})
+        for task in tasks:
+            if task.path in watches:
+                self._aftermath.clear_source(library, task.path, task.root, task.signature, watches[task.path])
+
+    def _prune(self, library: ModelLibrary, folders: Mapping[str, WatchSettings]) -> None:
+        try:
+            self._aftermath.prune(library, folders)
+        except (SdaError, OSError) as error:  # it is done by the next conversion of the folder, or at the next start
+            events.LIBRARY_REPAIR_FAILED(reason=tell(error))
+
+    def catch_up(self) -> None:
+        """Prune what a killed daemon did not come to prune."""
+        watches = {str(watch.path): watch for watch in self._settings.watch}
+        try:
+            self._aftermath.prune_all(self._now.library, watches)
+        except (SdaError, OSError) as error:
+            events.LIBRARY_REPAIR_FAILED(reason=tell(error))
+
+    def clear_done(self, path: str, root: str, signature: FileSignature) -> None:
+        """Delete or move a checkpoint that was converted before, where that was wanted and did not come about."""
+        watch = self._now.watch_of(Task(path, root, signature, 1))
+        if watch is not None:
+            self._aftermath.clear_source(self._now.library, path, root, signature, watch)
 
     def _watch_of(self, task: Task) -> WatchSettings | None:
         return self._begun[task.path].watch_of(task)
@@ -290,62 +335,12 @@ class Conversions:
             row = self._ledger.get(path)
             if watch is None or watch.on_overwrite != "replace" or row is None or not row.model_id:
                 continue
-            others = [other for other in self._ledger.paths_of_model(row.model_id) if other != path]
+            others = [other for other, _ in self._ledger.paths_of_model(row.model_id) if other != path and look(other)]
             made = self._ledger.made_model(row.model_id)
-            if made is not None and row.model_id != item.metadata.model_id and not others:
+            is_of_path = made is not None and made.source_path == path
+            if is_of_path and row.model_id != item.metadata.model_id and not others:
                 found[path] = row.model_id
         return found
-
-    def _remember(self, published: list[Published], tasks: list[Task]) -> None:
-        made = [
-            MadeModel(item.entry.model_id, item.converted.weights_digest, task.path, task.root)
-            for item, task in zip(published, tasks, strict=True)
-            if item.entry is not None and item.action is not Action.DUPLICATE
-        ]
-        if made:
-            self._ledger.remember_models(made)
-
-    def _prune(self, library: ModelLibrary, tasks: list[Task]) -> None:
-        """Where only the best or the latest model of a folder is wanted, remove the others: index, then file."""
-        chosen = {str(Path(task.path).parent): task for task in tasks}
-        losers: dict[str, ModelEntry] = {}
-        for folder, task in chosen.items():
-            watch = self._watch_of(task)
-            if watch is None or watch.select == "all":
-                continue
-            made = [library.get(model.model_id) for model in self._ledger.models_below(folder)]
-            models = [entry for entry in made if entry is not None]
-            lost = superseded(watch.select, models)
-            winner = next((entry for entry in models if entry not in lost), None)
-            for entry in lost:
-                losers[entry.model_id] = entry
-                events.MODEL_SUPERSEDED(
-                    model_id=entry.model_id,
-                    name=entry.name,
-                    file=entry.file_path,
-                    by=winner.name if winner else "",
-                    select=watch.select,
-                )
-        if losers:
-            library.remove_many(losers)
-            unlink_models(library.models_dir, [entry.file_path for entry in losers.values()])
-            self._ledger.forget_models(losers)
-
-    def _clear_source(self, task: Task) -> None:
-        """Delete or move a converted checkpoint, if that is wanted and it is still what was converted."""
-        watch = self._watch_of(task)
-        path = Path(task.path)
-        if watch is None or watch.after == "keep" or look(task.path) != task.signature:
-            return
-        try:
-            if watch.after == "delete":
-                delete_source(path)
-                events.SOURCE_DELETED(path=task.path)
-            elif watch.move_to is not None:
-                target = move_source(path, Path(task.root), watch.move_to)
-                events.SOURCE_MOVED(path=task.path, to=str(target))
-        except OSError as error:
-            events.SOURCE_KEPT(path=task.path, reason=str(error))
 
     def _published(self, item: Published) -> LedgerRow | None:
         converted, entry = item.converted, item.entry
@@ -386,9 +381,8 @@ class Conversions:
             self._ledger.forget([path])
             return None
         if failed.kind == "changed":
-            self._ledger.forget([path])
             self._enqueue(FileSeen(task.root, path, False))
-            return None
+            return row
         if digest != self.template_digest and failed.kind in ("skipped", "template"):
             self._enqueue(FileSeen(task.root, path, False))  # the config has changed meanwhile: it is looked at again
         if failed.kind == "skipped":

@@ -15,7 +15,7 @@ from sda_daemon.intake.probe import look, why_unfinished
 from sda_daemon.intake.reach import why_unwatchable
 from sda_daemon.intake.scan import CheckpointNames, CheckpointScan
 from sda_daemon.intake.settling import Incomplete, Settled, Settling, Timing
-from sda_daemon.intake.watcher import OverflowListener, RootWatch, inotify_watch_count
+from sda_daemon.intake.watcher import OverflowListener, RootWatch
 from sda_daemon.rules import skipped_by_path, watch_settings_for
 from sda_daemon.settings.schema import RuleSettings, WatchSettings
 from sda_daemon.signature import FileSignature
@@ -24,6 +24,8 @@ FOLDER_RELOOK_S = (0.5, 2.0)
 """A new folder is looked into again after these pauses: files can come before its watch is in place."""
 RECOVER_S = 30.0
 """How often native watching is tried again where only polling was possible."""
+FORGET_AFTER_S = 30 * 86_400.0
+"""A checkpoint that is gone for so long is forgotten, in seconds."""
 _UNKNOWN = (-1, -1, -1)
 """Stands for a path that the ledger does not know; no file has such a size."""
 LIMIT_HINT = "raise fs.inotify.max_user_watches and max_user_instances with sysctl; then it recovers by itself"
@@ -70,6 +72,7 @@ class Intake:
         self.rules: tuple[RuleSettings, ...] = ()
         self.rescan_interval_s = 300.0
         self.on_progress: Callable[[], None] = lambda: None  # called while something long goes on
+        self.on_done: Callable[[str, str, FileSignature], None] = lambda *_: None  # (path, root, signature)
         self._ledger = ledger
         self._enqueue = enqueue
         self._is_taken = is_taken
@@ -225,9 +228,7 @@ class Intake:
         """Notice folders that the kernel refused to watch: watchdog passes over them in silence."""
         if root.watch.state.observer != "native":
             return
-        native = [other for other in self.roots.values() if other.watch.state.observer == "native"]
-        outermost = [r for r in native if not any(r.path.startswith(o.path + "/") for o in native)]
-        lacking = sum(other.folders for other in outermost) - inotify_watch_count()
+        lacking = root.folders - root.watch.watched_folders()
         if lacking <= 0:
             if root.shortage:
                 root.shortage = ""
@@ -283,6 +284,9 @@ class Intake:
         events.RESCAN_STARTED(path=path, reason=reason)
         remembered = self._ledger.contents_of_root(path)
         files = news = 0
+        clears = root.settings.after != "keep" or any(rule.after not in (None, "keep") for rule in self.rules)
+        shares = any(f"{other}/".startswith(f"{path}/") or f"{path}/".startswith(f"{other}/")
+                     for other in self.roots if other != path)  # fmt: skip
         scan = CheckpointScan(path, path, root.names)
         for file, signature in scan:
             if files % 1000 == 0:
@@ -290,13 +294,15 @@ class Intake:
             files += 1
             content = remembered.pop(file, _UNKNOWN)
             if content == (signature.size_bytes, signature.mtime_ns, signature.inode):
-                continue
-            if content is _UNKNOWN:
+                if clears:
+                    self.on_done(file, path, signature)
+            elif content is _UNKNOWN and not shares:
                 news += self._observe(root, file, signature, is_whole=False)
             else:
                 news += self._consider(root, file, signature, is_whole=False)
-        if remembered and Path(path).is_dir():
-            self._ledger.forget(remembered)
+        if remembered:
+            # Not at once: a folder that is unmounted, or that cannot be read for a moment, comes back.
+            self._ledger.forget_missing(remembered, time.time() - FORGET_AFTER_S)
         root.folders = scan.folders
         self._check_watch_limit(root)
         events.RESCAN_FINISHED(

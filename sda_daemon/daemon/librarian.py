@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from sda_daemon.intake.messages import Hint, LibraryReplaced, LibraryTouched
 from sda_daemon.intake.watcher import RootWatch, folder_identity
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.repair import FindingKind, RepairPlan
+from sda_daemon.models.metadata import MODEL_FILE_EXTENSION
 from sda_daemon.service.sandbox import tell
 
 REPAIR_DELAY_S = 1.0
@@ -23,6 +25,15 @@ MASS_LOSS_SHARE = 0.5
 GRACE_S = 3.0
 """A missing file is given this long to come back before its entry goes: it may just be being replaced."""
 _POLL_INTERVAL_S = 5.0
+
+
+def has_models(models_dir: Path) -> bool:
+    """Tell whether there is a library with models in a folder; an empty index made by a command is none."""
+    try:
+        with os.scandir(models_dir) as entries:
+            return any(entry.name.endswith(MODEL_FILE_EXTENSION) for entry in entries)
+    except OSError:
+        return False
 
 
 class Librarian:
@@ -80,7 +91,7 @@ class Librarian:
         """Notice that the folder is gone, back or another one; watch again if the watch has been lost."""
         identity = folder_identity(str(self.models_dir))
         if identity != self._identity:
-            if identity is None or (self._entries and not self.library.index_path.exists()):
+            if identity is None or (self._entries and not has_models(self.models_dir)):
                 self._lose("it is gone" if identity is None else "an empty folder has its name")
             else:
                 self._enqueue(LibraryReplaced())
@@ -110,8 +121,7 @@ class Librarian:
             if self._is_mass_loss(plan):
                 return
             plan = self._without_recent(plan)
-            if plan.findings:
-                self.library.apply_repair(plan)
+            self.library.apply_repair(plan)
             self._entries = self.library.count()
         except (LibraryError, OSError) as error:
             events.LIBRARY_REPAIR_FAILED(reason=tell(error))

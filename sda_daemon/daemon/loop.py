@@ -10,11 +10,13 @@ import contextlib
 import os
 import queue
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from types import FrameType
+from typing import Any
 
 from sda_daemon import __version__, events
 from sda_daemon.config import LoadedConfig, state_folder
@@ -37,7 +39,7 @@ from sda_daemon.daemon.rebuild import rebuild_ledger
 from sda_daemon.daemon.reload import ConfigFile, ConfigState
 from sda_daemon.daemon.report import Reporter
 from sda_daemon.daemon.shelf import Shelf
-from sda_daemon.errors import NothingToWatchError, SdaError
+from sda_daemon.errors import LedgerError, NothingToWatchError, SdaError
 from sda_daemon.intake.messages import FileSeen, FolderSeen, LibraryReplaced, LibraryTouched, RescanNeeded
 from sda_daemon.intake.reach import why_unwatchable
 from sda_daemon.logs import configure_logging
@@ -48,6 +50,9 @@ from sda_daemon.settings.schema import Settings
 
 SUPERVISE_S = 2.0
 """How often the watches are checked for life, in seconds."""
+LEDGER_PAUSE_S = 2.0
+LONGEST_LEDGER_PAUSE_S = 60.0
+"""How long to wait with a ledger that cannot be used, at first and at the longest, in seconds."""
 RETRY_SIGNAL = signal.SIGUSR1
 """Sent by `sda-daemon retry` after it has taken failures out of the ledger."""
 
@@ -66,9 +71,12 @@ class Daemon:
         self._config = config
         self._notifier = notifier or Notifier()
         self._once = once
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._stop: StopRequested | None = None
         self._supervise_at = 0.0
+        self._was_up = False
+        self._ledger_pause_s = LEDGER_PAUSE_S
         self._shelves: list[Shelf] = []
         self._state_dir = state_folder(config.settings)
         self._config_file = ConfigFile(config, self._inbox.put)
@@ -83,17 +91,9 @@ class Daemon:
 
         """
         began = time.monotonic()
-        self._again = True
-        while self._again:
-            self._again = False
-            with contextlib.ExitStack() as stack:
-                self._set_up(stack)
-                try:
-                    self._loop()
-                    self._drain()
-                except Exception as error:
-                    events.DAEMON_CRASHED(error=f"{type(error).__name__}: {error}")
-                    raise
+        with self._signals():
+            while not self._live_once():
+                pass
         events.DAEMON_STOPPED(
             reason=self._stop.reason if self._stop else "all done",
             uptime_s=round(time.monotonic() - began, 3),
@@ -101,6 +101,46 @@ class Daemon:
             failed=self._conversions.failed,
         )
         return 1 if self._once and self._conversions.failed else 0
+
+    def _live_once(self) -> bool:
+        """Set everything up and run; True when that was all, False to begin anew.
+
+        It begins anew with another library in place of the old one, and when the ledger could not be used (a full
+        disk, say): what is on disk is the truth, and all that follows from it is found again.
+        """
+        self._again = False
+        try:
+            with contextlib.ExitStack() as stack:
+                self._set_up(stack)
+                self._was_up = True
+                self._loop()
+                self._drain()
+        except (sqlite3.Error, LedgerError) as error:
+            if not self._was_up or self._once:
+                raise LedgerError(f"the ledger cannot be used: {error}", "Is the disk of state_dir full?") from error
+            self._pause_for_ledger(error)
+            return self._stop is not None
+        except SdaError:
+            raise
+        except Exception as error:
+            events.DAEMON_CRASHED(error=f"{type(error).__name__}: {error}")
+            raise
+        if self._again:
+            return self._stop is not None
+        self._ledger_pause_s = LEDGER_PAUSE_S
+        return True
+
+    def _pause_for_ledger(self, error: Exception) -> None:
+        """Wait until it is worth another try with the ledger, or a stop is asked for."""
+        pause_s, self._ledger_pause_s = self._ledger_pause_s, min(2 * self._ledger_pause_s, LONGEST_LEDGER_PAUSE_S)
+        events.LEDGER_FAILED(reason=str(error), retry_in_s=pause_s)
+        end = time.monotonic() + pause_s
+        while self._stop is None and (left_s := end - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                message = self._inbox.get(timeout=min(left_s, 1.0))
+                if isinstance(message, StopRequested):
+                    self._stop = message
+            self._notifier.alive(time.monotonic())
 
     def _set_up(self, stack: contextlib.ExitStack) -> None:
         """Take the locks and build all parts; what was begun is undone by the stack."""
@@ -123,6 +163,7 @@ class Daemon:
         now = Circumstances(settings, self._shelves[0].library, self._new_pool(settings), self._shelves[0].work_dir)
         self._conversions: Conversions = Conversions(now, ledger, self._inbox.put, retries=not self._once)
         stack.callback(self._conversions.cut_off)
+        self._conversions.catch_up()
         self._intake = Intake(
             ledger,
             self._inbox.put,
@@ -130,6 +171,7 @@ class Daemon:
             self._conversions.take,
             self._conversions.warm,
         )
+        self._intake.on_done = self._conversions.clear_done
         self._intake.rules = settings.rules
         self._intake.template_digest = self._conversions.template_digest
         self._intake.rescan_interval_s = settings.rescan_interval_s
@@ -137,15 +179,7 @@ class Daemon:
         self._intake.on_progress = self._heartbeat.turn
         stack.callback(self._intake.stop)
         self._intake.start(settings.watch, live=not self._once)
-        identity = {
-            "pid": os.getpid(),
-            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "version": __version__,
-            "config": str(self._config.path),
-            "models_dir": str(settings.models_dir),
-            "config_state": asdict(self.config_state),
-        }
-        self._reporter = Reporter(ledger, self._intake, self._conversions, identity)
+        self._reporter = Reporter(ledger, self._intake, self._conversions, self._identity())
         stack.callback(self._config_file.stop)
         if not self._once:
             self._config_file.start()
@@ -165,7 +199,6 @@ class Daemon:
         """Take the state folder, once the library is locked."""
         if self._state_dir.resolve() != settings.models_dir.resolve():
             stack.enter_context(instance_lock(self._state_dir))
-        stack.enter_context(self._signals())
         self._ledger = Ledger(self._state_dir)
         stack.callback(self._ledger.close)
         events.DAEMON_STARTED(
@@ -177,6 +210,18 @@ class Daemon:
             watches=len(settings.watch),
         )
         self._ledger.recover()
+        self._ledger.report({"daemon": self._identity()})
+
+    def _identity(self) -> dict[str, Any]:
+        """What `status` and `retry` must know of this process."""
+        return {
+            "pid": os.getpid(),
+            "started_at": self._started_at,
+            "version": __version__,
+            "config": str(self._config.path),
+            "models_dir": str(self._config.settings.models_dir),
+            "config_state": asdict(self.config_state),
+        }
 
     def _new_pool(self, settings: Settings) -> WorkerPool:
         limits = settings.conversion
@@ -353,6 +398,8 @@ class Daemon:
             self._supervise_at = now + SUPERVISE_S
             self._intake.supervise()
             self._librarian.supervise()
+            if not self._librarian.is_lost and not self._shelves[0].is_whole():
+                self._again = True  # the lock or the work folder was removed by hand: take them anew
             self._config_file.supervise(now)
         self._conversions.tick(now, expecting=self._intake.waiting > 0, hold=self._librarian.is_lost)
         if not self._once:
@@ -377,7 +424,9 @@ class Daemon:
         while running and (now := time.monotonic()) < deadline:
             self._heartbeat.drain(now, deadline)
             messages = self._receive(max(0.0, min(0.5, deadline - now)))
-            if any(isinstance(message, StopRequested) for message in messages):
+            stops = [message for message in messages if isinstance(message, StopRequested)]
+            if stops:
+                self._stop = stops[0]
                 break
         self._conversions.cut_off()
         self._receive(0.0)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from sda_daemon import events
 from sda_daemon.conversion.ledger import Ledger, MadeModel
 from sda_daemon.conversion.policy import LedgerRow, Status
+from sda_daemon.conversion.worker import root_digest
 from sda_daemon.errors import ModelFileError
 from sda_daemon.intake.probe import look
 from sda_daemon.library.catalog import ModelLibrary
@@ -38,18 +41,23 @@ def rebuild_ledger(ledger: Ledger, library: ModelLibrary, roots: Iterable[str]) 
         rows += [row] if row is not None else []
     ledger.remember_models(models)
     ledger.put(rows)
+    ledger.mark_rebuilt()
     if models:
         events.LEDGER_REBUILT(models=len(models), checkpoints=len(rows))
 
 
 def _recall(entry: ModelEntry, provenance: dict[str, Any], roots: list[str]) -> tuple[MadeModel, LedgerRow | None]:
+    """Find the checkpoint that a model was made of, in the folder that was watched then."""
     relative, digest = str(provenance.get("source_path", "")), str(provenance.get("weights_digest", ""))
-    for root in roots:
-        path = f"{root}/{relative}"
-        signature = look(path)
-        same = (provenance.get("source_size_bytes"), provenance.get("source_mtime_ns"))
-        if signature is not None and (signature.size_bytes, signature.mtime_ns) == same:
-            row = LedgerRow(path, root, signature, Status.DONE, 1, model_id=entry.model_id, weights_digest=digest)
-            return MadeModel(entry.model_id, digest, path, root), row
-    root = roots[0] if roots else ""
-    return MadeModel(entry.model_id, digest, f"{root}/{relative}", root), None
+    root = next((root for root in roots if root_digest(root) == provenance.get("source_root")), "")
+    if not root or not relative:
+        return MadeModel(entry.model_id, digest, "", ""), None
+    path = f"{root}/{relative}"
+    model = MadeModel(entry.model_id, digest, path, root)
+    signature = look(path)
+    same = (provenance.get("source_size_bytes"), provenance.get("source_mtime_ns"))
+    if signature is None or (signature.size_bytes, signature.mtime_ns) != same:
+        return model, None
+    made_at = datetime.fromisoformat(entry.save_date).timestamp() if entry.save_date else 0.0
+    row = LedgerRow(path, root, signature, Status.DONE, 1, model_id=entry.model_id, weights_digest=digest)
+    return model, replace(row, updated_at=made_at)

@@ -59,5 +59,8 @@ class Reporter:
             "settling": {"count": len(waiting), "paths": waiting[:MAX_LISTED]},
             "waiting": {"count": len(self._conversions.ready), "paths": list(self._conversions.ready)[:MAX_LISTED]},
             "converting": sorted(self._conversions.running),
-            "incomplete": [{"path": path, "reason": reason} for path, reason in list(unfinished.items())[:MAX_LISTED]],
+            "incomplete": [
+                {"path": path, "reason": reason}
+                for path, reason in list(self._intake.settling.reported().items())[:MAX_LISTED]
+            ],
         }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from sda_daemon.daemon.librarian import Librarian
-from sda_daemon.daemon.locks import instance_lock, make_folder
+from sda_daemon.daemon.locks import INSTANCE_LOCK_NAME, instance_lock, make_folder
 from sda_daemon.files import close_work_folder, open_work_folder
 from sda_daemon.intake.messages import Hint
 from sda_daemon.library.catalog import ModelLibrary
@@ -52,6 +52,10 @@ class Shelf:
             self.work_dir, descriptor = open_work_folder(models_dir)
             stack.callback(close_work_folder, self.work_dir, descriptor)
             self._stack = stack.pop_all()
+
+    def is_whole(self) -> bool:
+        """Tell whether lock file and work folder are still there: a restored backup may have swept them away."""
+        return self.work_dir.is_dir() and (self.library.models_dir / INSTANCE_LOCK_NAME).exists()
 
     def close(self) -> None:
         """Let go of the library."""

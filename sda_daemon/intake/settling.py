@@ -168,6 +168,10 @@ class Settling:
         """Return all files that are waited for."""
         return list(self._candidates)
 
+    def reported(self) -> dict[str, str]:
+        """Return the files that have been half written for longer than their limit, with the reason."""
+        return {path: reason for path, reason in self._unfinished.items() if self._candidates[path].was_reported}
+
     @property
     def waiting(self) -> int:
         """How many files may still settle soon: those that were not found incomplete."""

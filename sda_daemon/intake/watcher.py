@@ -196,6 +196,16 @@ class RootWatch:
             return "the inotify reader died"
         return ""
 
+    def watched_folders(self) -> int:
+        """Return how many folders are watched natively, as the kernel counts them (proc(5), fdinfo)."""
+        reader = getattr(self._observer, "_inotify_fd", None)
+        if not isinstance(reader, InotifyFD):
+            return 0
+        try:
+            return Path(f"/proc/self/fdinfo/{reader._inotify_fd}").read_bytes().count(b"inotify wd:")
+        except OSError:
+            return 0
+
     def stop(self) -> None:
         """Stop watching."""
         observer, self._observer = self._observer, None
@@ -217,15 +227,6 @@ def _reader_is_alive(observer: BaseObserver) -> bool:
     except OSError:
         return False
     return reader.is_alive()
-
-
-def inotify_watch_count() -> int:
-    """Return how many folders this process watches natively, as the kernel counts them (proc(5), fdinfo)."""
-    count = 0
-    for name in os.listdir("/proc/self/fdinfo"):
-        with contextlib.suppress(OSError):
-            count += Path(f"/proc/self/fdinfo/{name}").read_bytes().count(b"inotify wd:")
-    return count
 
 
 def _end(observer: BaseObserver) -> None:

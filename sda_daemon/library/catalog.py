@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -71,6 +72,17 @@ class ModelLibrary:
     def get(self, model_id: str) -> ModelEntry | None:
         """Return the entry with this id, or None."""
         return self._index.content.entries.get(model_id)
+
+    def holds(self, model_id: str) -> bool:
+        """Tell whether a model is really there: an entry, and a regular file of the size that the entry says."""
+        entry = self.get(model_id)
+        if entry is None:
+            return False
+        try:
+            status = (self.models_dir / entry.file_path).lstat()
+        except OSError:
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_size == entry.file_size_bytes
 
     def list_all(self, sort_by: str = "save_date", reverse: bool = True) -> list[ModelEntry]:
         """Return all entries in order of one field; missing values come last.

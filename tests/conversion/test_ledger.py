@@ -28,10 +28,10 @@ def row(path: str, status: Status = Status.DONE, **facts: object) -> LedgerRow:
 
 def test_rows_come_back_as_they_were(ledger: Ledger, tmp_path: Path) -> None:
     """Also in another process's view, and after a new opening."""
-    written = row(
-        "/drop/ä\udcff.pt".encode("utf-8", "replace").decode(), Status.FAILED, attempts=3, kind="io", reason="r"
-    )
+    written = row("/drop/ä\udcff.pt", Status.FAILED, attempts=3, kind="io", reason="r")
     ledger.put([written])
+    assert ledger.is_new
+    ledger.mark_rebuilt()
     other = Ledger(tmp_path)
     assert not other.is_new
     found = other.get(written.path)
@@ -47,13 +47,32 @@ def test_rows_come_back_as_they_were(ledger: Ledger, tmp_path: Path) -> None:
     other.close()
 
 
-def test_attempts_of_a_killed_daemon_are_taken_back(ledger: Ledger) -> None:
-    """An attempt that was begun and never ended counts for nothing."""
+def test_attempts_of_a_killed_daemon_count_and_cut_off_ones_do_not(ledger: Ledger) -> None:
+    """What ended with the daemon may have ended it; what a stop cut off is only put off."""
     ledger.put([row("a", Status.CONVERTING, attempts=2), row("b", Status.DONE, attempts=1)])
     assert ledger.recover() == 1
     found = ledger.get("a")
     assert found is not None
-    assert (found.status, found.attempts) == (Status.FAILED, 1)
+    assert (found.status, found.attempts, found.kind) == (Status.FAILED, 2, "interrupted")
+    ledger.put([row("c", Status.CONVERTING, attempts=2), row("d", Status.DONE, attempts=2)])
+    ledger.take_back(["c", "d"])
+    cut, done = ledger.get("c"), ledger.get("d")
+    assert cut is not None
+    assert done is not None
+    assert (cut.status, cut.attempts) == (Status.FAILED, 1)
+    assert (done.status, done.attempts) == (Status.DONE, 2)
+
+
+def test_only_the_daemon_makes_and_replaces_it(tmp_path: Path) -> None:
+    """A command that looks must not make a ledger, nor set a broken one aside under a running daemon."""
+    with pytest.raises(SdaError):
+        Ledger(tmp_path / "none", owned=False)
+    assert not (tmp_path / "none").exists()
+    broken = tmp_path / LEDGER_FILE_NAME
+    broken.write_bytes(b"no database " * 1000)
+    with pytest.raises(SdaError):
+        Ledger(tmp_path, owned=False)
+    assert broken.read_bytes() == b"no database " * 1000
 
 
 def test_failures_can_be_forgotten(ledger: Ledger) -> None:
