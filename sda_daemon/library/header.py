@@ -21,7 +21,7 @@ from sda_daemon.errors import BrokenModelError, ModelFileError, NewerModelError,
 from sda_daemon.models.archive import OversizedArchiveError, read_pickle_entry
 from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
 from sda_daemon.models.pickles import outline_pickle
-from sda_daemon.models.plain import StandIn, plain_value, stand_in_class
+from sda_daemon.models.plain import plain_value, stand_in_class
 
 MAX_PICKLE_BYTES = 64 * 2**20
 """Largest `data.pkl` that is read; real ones have 20 kB."""
@@ -190,12 +190,19 @@ class _ItemsOnlyDict(dict[str, Any]):
 
 
 class _HeaderUnpickler(pickle.Unpickler):
-    """Builds plain containers; every class becomes an inert stand-in, every storage a placeholder."""
+    """Builds plain containers; every class becomes an inert stand-in, every tensor a tuple of what it is made of."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return _ItemsOnlyDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuilt
         return stand_in_class(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
-        return StandIn(pid)
+        return pid
+
+
+def _rebuilt(*args: Any) -> tuple[Any, ...]:
+    """What a tensor is made of (storage, offset, sizes, strides), in its place."""
+    return args
