@@ -60,7 +60,7 @@ def outline_pickle(data: bytes | memoryview, start: int = 0) -> PickleOutline:
     """
     names: set[str] = set()
     position, length = start, len(data)
-    while True:
+    while position < length:
         run = _RUN.match(data, position)
         position = position if run is None else run.end()
         if position >= length:
