@@ -128,16 +128,22 @@ class AudioSpectrogram:
         self.config.check()
         self.device = torch.device("cpu")
         self._window = torch.hann_window(self.config.n_fft)
-        self._filters = mel_filterbank(self.config)
+        self._made_filters: Tensor | None = None  # when first needed, like the next: not every user makes sound
         self._inverse: Tensor | None = None  # made when first needed: a pseudo-inverse is slow to compute
 
     def to(self, device: torch.device | str) -> AudioSpectrogram:
         """Move to a device; returns self."""
         self.device = torch.device(device)
         self._window = self._window.to(self.device)
-        self._filters = self._filters.to(self.device)
+        self._made_filters = None
         self._inverse = None if self._inverse is None else self._inverse.to(self.device)
         return self
+
+    @property
+    def _filters(self) -> Tensor:
+        if self._made_filters is None:
+            self._made_filters = mel_filterbank(self.config).to(self.device)
+        return self._made_filters
 
     def get_mel_shape(self, num_samples: int) -> tuple[int, int]:
         """Return (n_mels, frames) of the spectrogram of `num_samples` samples."""

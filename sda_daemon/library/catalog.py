@@ -108,7 +108,7 @@ class ModelLibrary:
             ValueError: no such field to sort by.
 
         """
-        return sort_entries(search_entries(self._entries(), query, tags), sort_by, reverse)
+        return sort_entries(search_entries(self._index.searchable(), query, tags), sort_by, reverse)
 
     def count(self) -> int:
         """Return the number of entries."""

@@ -81,6 +81,10 @@ def entry_from_dict(model_id: str, values: Any) -> tuple[ModelEntry, dict[str, A
     """
     if type(values) is not dict:
         raise ValueError(f"an entry must be an object, this one is {type(values).__name__}")
+    if values.get("model_id") == model_id and tuple(values) == ENTRY_FIELDS and _is_usual(values):
+        entry = object.__new__(ModelEntry)
+        entry.__dict__.update(values)
+        return entry, {}
     if len(values) != len(ENTRY_FIELDS) or values.keys() != _FIELD_SET:
         extra = {key: value for key, value in values.items() if key not in _FIELD_SET}
         values = {name: values[name] if name in values else _DEFAULTS.get(name) for name in ENTRY_FIELDS}
@@ -106,6 +110,21 @@ def entry_from_dict(model_id: str, values: Any) -> tuple[ModelEntry, dict[str, A
     return ModelEntry(**values), extra
 
 
+def _is_usual(values: Mapping[str, Any]) -> bool:
+    """Tell whether all values are of the types that programs write: nearly every entry is, and quickly seen to be."""
+    if tuple(map(type, values.values())) not in _USUAL_TYPES or not values["file_path"]:
+        return False
+    return set(map(type, values["tags"])) <= {str}
+
+
+_USUAL_TYPES = frozenset(
+    (str, str, str, str, int, str, int, duration, str, str, int, train_loss, val_loss, bool, int, list)
+    for duration in (int, float)
+    for train_loss in (int, float)
+    for val_loss in (int, float)
+)
+
+
 def is_bare_model_name(file_path: str) -> bool:
     """Tell whether `file_path` is the plain name of a `.sda` file: no folder, no `..`, no NUL."""
     return (
@@ -120,8 +139,8 @@ def is_bare_model_name(file_path: str) -> bool:
 def sort_entries(entries: Iterable[ModelEntry], sort_by: str, reverse: bool) -> list[ModelEntry]:
     """Return the entries in order of one field; missing values (None, NaN, empty text) come last.
 
-    Texts compare without regard to case, values of different kinds never compare with each other.
-    Ties are broken by model id, so that the order is always the same.
+    Texts compare without regard to case, values of different kinds never compare with each other. Equal
+    values stay in the order of the index.
 
     Raises:
         ValueError: `sort_by` is not one of the 16 fields; the message lists them.
@@ -129,18 +148,23 @@ def sort_entries(entries: Iterable[ModelEntry], sort_by: str, reverse: bool) -> 
     """
     if sort_by not in _FIELD_SET:
         raise ValueError(f"cannot sort by {sort_by!r}; choose one of: {', '.join(ENTRY_FIELDS)}")
-    present: list[tuple[Any, ModelEntry]] = []
+    present: list[ModelEntry] = []
+    keys: list[Any] = []
     missing: list[ModelEntry] = []
     for entry in entries:
         value = getattr(entry, sort_by)
-        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        if value is None or value == "" or value != value:  # noqa: PLR0124 - only NaN is not itself
             missing.append(entry)
         else:
-            present.append((_comparable(value), entry))
-    present.sort(key=lambda pair: pair[1].model_id)
-    present.sort(key=lambda pair: pair[0], reverse=reverse)
-    missing.sort(key=lambda entry: entry.model_id)
-    return [entry for _, entry in present] + missing
+            present.append(entry)
+            keys.append(value)
+    kinds = set(map(type, keys))
+    if kinds == {str}:
+        keys = [key.casefold() for key in keys]
+    elif not kinds <= {int, float, bool}:
+        keys = [_comparable(key) for key in keys]
+    order = sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse)
+    return [present[index] for index in order] + missing
 
 
 def _comparable(value: Any) -> tuple[int, Any]:
@@ -151,20 +175,43 @@ def _comparable(value: Any) -> tuple[int, Any]:
     return (1, str(value).casefold())
 
 
-def search_entries(entries: Iterable[ModelEntry], query: str, tags: Iterable[str] | None) -> list[ModelEntry]:
-    """Return the entries whose name or description contains `query` and that have any of `tags`, ignoring case."""
-    found = list(entries)
-    if query:
-        needle = query.casefold()
-        found = [
-            entry
-            for entry in found
-            if needle in (entry.name or "").casefold() or needle in (entry.description or "").casefold()
-        ]
+def searched_text(entry: ModelEntry) -> str:
+    """Return the text that `search_entries` looks into, without regard to case."""
+    return f"{entry.name or ''}{_BETWEEN}{entry.description or ''}".casefold()
+
+
+_BETWEEN = "\0"
+"""Keeps a query from matching the end of the name and the beginning of the description."""
+
+
+def search_entries(
+    entries: Iterable[tuple[ModelEntry, str]], query: str, tags: Iterable[str] | None
+) -> list[ModelEntry]:
+    """Return the entries whose name or description contains `query` and that have any of `tags`, ignoring case.
+
+    Args:
+        entries: each with its `searched_text`.
+        query: substring; empty matches everything.
+        tags: none matches everything.
+    """
+    needle = query.casefold()
+    if _BETWEEN in needle:
+        return []  # in no name and no description that a program has written
+    found = [entry for entry, text in entries if needle in text]
     wanted = {tag.casefold() for tag in tags or ()}
-    if wanted:
-        found = [entry for entry in found if not wanted.isdisjoint(tag.casefold() for tag in entry.tags)]
-    return found
+    if not wanted:
+        return found
+    is_wanted: dict[str, bool] = {}  # few different tags are on many entries
+    kept = []
+    for entry in found:
+        for tag in entry.tags:
+            hit = is_wanted.get(tag)
+            if hit is None:
+                hit = is_wanted[tag] = tag.casefold() in wanted
+            if hit:
+                kept.append(entry)
+                break
+    return kept
 
 
 def differs(entry: ModelEntry, values: Mapping[str, Any]) -> bool:

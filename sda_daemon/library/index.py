@@ -7,6 +7,8 @@ rewrite only joins lines that are already encoded.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 import time
@@ -73,7 +75,23 @@ def parse_index(raw: bytes) -> IndexContent:
         ValueError: not JSON, or not of the shape of an index.
 
     """
-    data = json.loads(raw)
+    with _without_garbage_collection():
+        return _parse(json.loads(raw))
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Ten thousand new dicts make the collector look for cycles, in vain, for longer than parsing takes."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _parse(data: Any) -> IndexContent:
     if not isinstance(data, dict):
         raise ValueError(f"it holds a {type(data).__name__}, not an object")
     version = data.pop("version", None)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from sda_daemon.library.entry import ModelEntry
+from sda_daemon.library.entry import ModelEntry, searched_text
 from sda_daemon.library.index import (
     BrokenIndex,
     IndexContent,
@@ -43,6 +43,7 @@ class IndexFile:
         self.path = path
         self.content = IndexContent()
         self._lines: dict[str, str] = {}  # encoded entries; what is missing is encoded when it is written
+        self._texts: dict[str, str] = {}  # what a search looks into; what is missing is made when it is searched
         self._signature: IndexSignature | None = None
         self._changes: dict[str, ModelEntry | None] = {}
 
@@ -87,7 +88,18 @@ class IndexFile:
 
     def _take(self, content: IndexContent, signature: IndexSignature | None) -> None:
         self.content, self._signature = content, signature
-        self._lines, self._changes = {}, {}
+        self._lines, self._texts, self._changes = {}, {}, {}
+
+    def searchable(self) -> list[tuple[ModelEntry, str]]:
+        """Return all entries, each with the text that a search looks into."""
+        entries, texts = list(self.content.entries.items()), self._texts
+        found = []
+        for model_id, entry in entries:
+            text = texts.get(model_id)
+            if text is None:
+                text = texts[model_id] = searched_text(entry)
+            found.append((entry, text))
+        return found
 
     # --- changing ---------------------------------------------------------------------------------
 
@@ -95,6 +107,7 @@ class IndexFile:
         """Add an entry or replace the one with its id."""
         self.content.entries[entry.model_id] = entry
         self._lines.pop(entry.model_id, None)
+        self._texts.pop(entry.model_id, None)
         self._changes[entry.model_id] = entry
 
     def drop(self, model_id: str) -> bool:
@@ -103,6 +116,7 @@ class IndexFile:
             return False
         self.content.entry_extras.pop(model_id, None)
         self._lines.pop(model_id, None)
+        self._texts.pop(model_id, None)
         self._changes[model_id] = None
         return True
 
@@ -115,7 +129,7 @@ class IndexFile:
 
     def restore(self, state: _State) -> None:
         """Undo everything since the snapshot, in memory."""
-        self.content, self._lines = state.content, state.lines
+        self.content, self._lines, self._texts = state.content, state.lines, {}
         self._signature, self._changes = state.signature, state.changes
 
     # --- to disk ----------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from typing import BinaryIO
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
 MAX_ENTRIES = 100_000
 """Parts of one file; real ones have about a hundred."""
@@ -12,6 +14,9 @@ _MAX_DIRECTORY_BYTES = 16 * 2**20
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
+_PART = struct.Struct("<10xHxxxxLLLHHH8xL")
+_LOCAL = struct.Struct("<26xHH")
+_BEYOND_32_BITS = 0xFFFFFFFF
 _LONGEST_COMMENT = 0xFFFF
 
 
@@ -34,43 +39,107 @@ def read_pickle_entry(file: BinaryIO, size_bytes: int, max_pickle_bytes: int) ->
         zipfile.BadZipFile: truncated or damaged, or no zip file.
         OSError: it cannot be read.
     """
-    check_directory(file, size_bytes)
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        stored = 0
-        by_name: dict[str, zipfile.ZipInfo] = {}
-        for entry in entries:
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                raise OversizedArchiveError(f"it has compressed parts ({entry.filename[:80]}), torch never writes such")
-            stored += entry.file_size
-            name = entry.filename.partition("/")[2]
-            if name in by_name:
-                raise zipfile.BadZipFile(f"it has two parts called {name[:80]!r}")
-            by_name[name] = entry
-        if stored > size_bytes:
-            raise OversizedArchiveError(f"it claims {stored} bytes in a file of {size_bytes}")
-        pickled = by_name.get("data.pkl")
-        if pickled is None:
-            return None, frozenset(by_name)
-        if pickled.file_size > max_pickle_bytes:
-            raise OversizedArchiveError(f"it has {pickled.file_size} bytes beside its tensors")
-        return archive.read(pickled), frozenset(by_name)
+    count, directory_bytes, offset = check_directory(file, size_bytes)
+    file.seek(offset)
+    parts = list(_parts(file.read(directory_bytes), count))
+    stored = 0
+    by_name: dict[str, _Part] = {}
+    for part in parts:
+        if part.method != zipfile.ZIP_STORED or part.size_bytes != part.stored_bytes:
+            raise OversizedArchiveError(f"it has compressed parts ({part.name[:80]}), torch never writes such")
+        stored += part.size_bytes
+        name = part.name.partition("/")[2]
+        if name in by_name:
+            raise zipfile.BadZipFile(f"it has two parts called {name[:80]!r}")
+        by_name[name] = part
+    if stored > size_bytes:
+        raise OversizedArchiveError(f"it claims {stored} bytes in a file of {size_bytes}")
+    pickled = by_name.get("data.pkl")
+    if pickled is None:
+        return None, frozenset(by_name)
+    if pickled.size_bytes > max_pickle_bytes:
+        raise OversizedArchiveError(f"it has {pickled.size_bytes} bytes beside its tensors")
+    return _content(file, pickled), frozenset(by_name)
 
 
-def check_directory(file: BinaryIO, size_bytes: int) -> None:
-    """Check number of parts and size of the zip's directory, which `zipfile` would read in whole.
+class _Part(NamedTuple):
+    name: str
+    method: int
+    crc: int
+    stored_bytes: int
+    size_bytes: int
+    offset: int
+
+
+def _parts(directory: bytes, count: int) -> Iterator[_Part]:
+    """Yield what the zip's directory says of each part; `zipfile` does the same, but takes ten times as long."""
+    at = 0
+    for _ in range(count):
+        if directory[at : at + 4] != b"PK\x01\x02" or len(directory) < at + _PART.size:
+            raise zipfile.BadZipFile("its directory is damaged")
+        values = _PART.unpack_from(directory, at)
+        method, crc, stored, size, name_bytes, extra_bytes, comment_bytes, offset = values
+        name_at = at + _PART.size
+        extra_at = name_at + name_bytes
+        if _BEYOND_32_BITS in (stored, size, offset):
+            extra = directory[extra_at : extra_at + extra_bytes]
+            size, stored, offset = _large_numbers(extra, size, stored, offset)
+        yield _Part(directory[name_at:extra_at].decode("utf-8", "replace"), method, crc, stored, size, offset)
+        at = extra_at + extra_bytes + comment_bytes
+    if at > len(directory):
+        raise zipfile.BadZipFile("its directory is damaged")
+
+
+def _large_numbers(extra: bytes, *numbers: int) -> tuple[int, int, int]:
+    """Replace numbers that did not fit into 32 bits by those of the zip64 field, which has only them, in order."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<HH", extra, at)
+        if kind == 1:
+            large = (
+                iter(struct.unpack_from(f"<{length // 8}Q", extra, at + 4))
+                if at + 4 + length <= len(extra)
+                else iter(())
+            )
+            try:
+                size, stored, offset = (next(large) if n == _BEYOND_32_BITS else n for n in numbers)
+            except (StopIteration, RuntimeError, ValueError):
+                break
+            return size, stored, offset
+        at += 4 + length
+    raise zipfile.BadZipFile("its directory is damaged")
+
+
+def _content(file: BinaryIO, part: _Part) -> bytes:
+    file.seek(part.offset)
+    header = file.read(_LOCAL.size)
+    if len(header) < _LOCAL.size or not header.startswith(b"PK\x03\x04"):
+        raise zipfile.BadZipFile(f"its part {part.name[:80]!r} is not where it should be")
+    name_bytes, extra_bytes = _LOCAL.unpack(header)[-2:]
+    file.seek(part.offset + _LOCAL.size + name_bytes + extra_bytes)
+    content = file.read(part.size_bytes)
+    if len(content) != part.size_bytes or zlib.crc32(content) != part.crc:
+        raise zipfile.BadZipFile(f"its part {part.name[:80]!r} is damaged")
+    return content
+
+
+def check_directory(file: BinaryIO, size_bytes: int) -> tuple[int, int, int]:
+    """Return number of parts, size and place of the zip's directory, if they are bearable.
 
     Raises:
         OversizedArchiveError: too large.
         zipfile.BadZipFile: it has no directory: truncated, or no zip file.
     """
     at, record = _find_end(file, size_bytes)
-    _, _, _, _, count, directory_bytes, _, _ = _END.unpack(record)
+    _, _, _, _, count, directory_bytes, offset, _ = _END.unpack(record)
     locator_at = at - _END64_LOCATOR.size
     if locator_at >= 0:
-        count, directory_bytes = _large_directory(file, locator_at) or (count, directory_bytes)
+        count, directory_bytes, offset = _large_directory(file, locator_at) or (count, directory_bytes, offset)
     if count > MAX_ENTRIES or directory_bytes > _MAX_DIRECTORY_BYTES:
         raise OversizedArchiveError(f"it has {count} parts in a list of {directory_bytes} bytes, too many to be true")
+    if offset + directory_bytes > at:
+        raise zipfile.BadZipFile("its directory is not where it should be")
+    return count, directory_bytes, offset
 
 
 def _find_end(file: BinaryIO, size_bytes: int) -> tuple[int, bytes]:
@@ -85,8 +154,8 @@ def _find_end(file: BinaryIO, size_bytes: int) -> tuple[int, bytes]:
     raise zipfile.BadZipFile("it has no directory at its end")
 
 
-def _large_directory(file: BinaryIO, locator_at: int) -> tuple[int, int] | None:
-    """Count and size as the 64-bit record says, None where there is no such record."""
+def _large_directory(file: BinaryIO, locator_at: int) -> tuple[int, int, int] | None:
+    """Count, size and place as the 64-bit record says, None where there is no such record."""
     file.seek(locator_at)
     locator = file.read(_END64_LOCATOR.size)
     if not locator.startswith(b"PK\x06\x07"):
@@ -96,4 +165,4 @@ def _large_directory(file: BinaryIO, locator_at: int) -> tuple[int, int] | None:
     if len(record) < _END64.size or not record.startswith(b"PK\x06\x06"):
         return None
     values = _END64.unpack(record)
-    return values[7], values[8]
+    return values[7], values[8], values[9]

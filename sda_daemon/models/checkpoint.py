@@ -278,8 +278,12 @@ def _strip(name: str) -> str:
 # --- reading without running ----------------------------------------------------------------------
 
 
-def read_torch_file(path: Path) -> Any:
+def read_torch_file(path: Path, *, mapped: bool = True) -> Any:
     """Load what `torch.save` wrote, with stand-ins for all that is foreign; nothing in it is executed.
+
+    Args:
+        path: the file.
+        mapped: whether tensors stay in the file until they are used (it must not change then), or are read at once.
 
     Raises:
         UnsafeCheckpointError: it names a function that has no business there.
@@ -294,7 +298,7 @@ def read_torch_file(path: Path) -> Any:
     try:
         with _allowed(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True if is_zip else None)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True if is_zip and mapped else None)
     except UnpicklingError as error:
         _explain_refusal(error, path)
     except OSError:

@@ -87,7 +87,7 @@ def _model_dict(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"there is no model file {path}")
     try:
-        content = read_torch_file(path)
+        content = read_torch_file(path, mapped=False)
     except CheckpointError as error:
         wrong = BrokenModelError if _starts_like_zip(path) else NotAModelError
         raise wrong(f"{path} cannot be read as a model: {error.what}", error.hint) from error
@@ -140,12 +140,11 @@ def _assemble(
     """Build the model around its weights: no random initialization that would be overwritten at once."""
     with torch.device("meta"):
         model = build_model(layout, activation)
-    # Copies: the weights are mapped from a file that may be replaced while the model is in use.
-    copies = {
-        name: tensor.to(device, torch.int64 if name.endswith(".num_batches_tracked") else torch.float32, copy=True)
+    placed = {
+        name: tensor.to(device, torch.int64 if name.endswith(".num_batches_tracked") else torch.float32).contiguous()
         for name, tensor in weights.items()
     }
-    model.load_state_dict(copies, assign=True)
+    model.load_state_dict(placed, assign=True)
     model.requires_grad_(True)
     return model.eval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -21,7 +22,12 @@ _SIZED = {
 }
 _LINES = {**dict.fromkeys(b"FILSVgP", 1), **dict.fromkeys(b"ci", 2)}
 _UNPACK = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
-_LONG_PUT, _STOP, _TEXT_PUT = b"r"[0], b"."[0], b"p"[0]
+_LONG_PUT, _STOP, _TEXT_PUT, _TEXT = b"r.pX"
+# Most of a pickle are opcodes of a fixed length: whole runs of them are walked over at once.
+_RUN = re.compile(
+    rb"(?:[()012NQR\]abdelostu}\x81\x85-\x89\x8f-\x94]|[Khq\x80\x82].|[M\x83]..|[Jj\x84]....|[G\x95].{8}|r..\0\0)*+",
+    re.DOTALL,
+)
 _LONGEST_LINE = 4096
 """A text opcode is an import name or a number; longer ones are attacks on the parser."""
 
@@ -55,11 +61,17 @@ def outline_pickle(data: bytes | memoryview, start: int = 0) -> PickleOutline:
     names: set[str] = set()
     position, length = start, len(data)
     while position < length:
+        run = _RUN.match(data, position)
+        position = position if run is None else run.end()
+        if position >= length:
+            break
         opcode = data[position]
         position += 1
-        if opcode in _FIXED:
-            if opcode == _STOP:
-                return PickleOutline(frozenset(names), position)
+        if opcode == _TEXT:  # by far the most frequent that is left
+            position += 4 + int.from_bytes(data[position : position + 4], "little")
+        elif opcode == _STOP:
+            return PickleOutline(frozenset(names), position)
+        elif opcode in _FIXED:
             position += _FIXED[opcode]
         elif opcode in _SIZED:
             width = _SIZED[opcode]

@@ -6,11 +6,13 @@ recorded what the pickle wanted to do with them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 MAX_DEPTH = 32
 """Deepest nesting kept; real configs have two or three levels."""
+_VALUE_MODULES = ("decimal", "fractions")
 _LARGEST_INTEGER = 2**63
 MAX_VALUES = 100_000
 """Most values kept; real configs have some thirty."""
@@ -143,6 +145,9 @@ def _stand_in_value(value: StandIn) -> Any:
     if value.foreign_name.startswith("pathlib."):
         parts = [part for part in value.args if isinstance(part, str)]
         return "/".join(parts).replace("//", "/") if parts else None
+    root = value.foreign_name.partition(".")[0]
+    if root not in _VALUE_MODULES and (root in sys.stdlib_module_names or root == "__builtin__"):
+        return None  # a call of a function, which no value is
     if value.state is None and len(value.args) == 1 and isinstance(value.args[0], str | int | float | bool):
         return value.args[0]
     return None

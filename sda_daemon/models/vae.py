@@ -248,9 +248,29 @@ def weights_layout(shapes: Mapping[str, tuple[int, ...]], n_mels: int) -> Weight
 @lru_cache(maxsize=16)
 def expected_shapes(layout: WeightsLayout) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every weight of a ConvVAE of this layout."""
-    with torch.device("meta"):
-        model = build_model(layout, "sigmoid")
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    flatten_dim = CHANNELS[-1] * layout.rows * layout.columns
+    shapes: dict[str, tuple[int, ...]] = {
+        "decoder.fc.weight": (flatten_dim, layout.latent_dim),
+        "decoder.fc.bias": (flatten_dim,),
+    }
+    if layout.has_encoder_heads:
+        for head in ("encoder.fc_mu", "encoder.fc_logvar"):
+            shapes[f"{head}.weight"], shapes[f"{head}.bias"] = (layout.latent_dim, flatten_dim), (layout.latent_dim,)
+    for number, (inputs, outputs) in enumerate(pairwise(CHANNELS)):
+        shapes[f"encoder.convs.{4 * number}.weight"] = (outputs, inputs, 3, 3)
+        shapes[f"encoder.convs.{4 * number}.bias"] = (outputs,)
+        shapes |= _norm_shapes(f"encoder.convs.{4 * number + 1}", outputs)
+    for number, (inputs, outputs) in enumerate(pairwise(CHANNELS[::-1])):
+        shapes[f"decoder.deconvs.{4 * number}.weight"] = (inputs, outputs, 3, 3)
+        shapes[f"decoder.deconvs.{4 * number}.bias"] = (outputs,)
+        if outputs != CHANNELS[0]:
+            shapes |= _norm_shapes(f"decoder.deconvs.{4 * number + 1}", outputs)
+    return shapes
+
+
+def _norm_shapes(name: str, channels: int) -> dict[str, tuple[int, ...]]:
+    per_channel = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (channels,))
+    return {f"{name}.{part}": shape for part, shape in {**per_channel, "num_batches_tracked": ()}.items()}
 
 
 def build_model(layout: WeightsLayout, output_activation: OutputActivation, dropout: float = 0.2) -> ConvVAE:

@@ -1,0 +1,225 @@
+"""Looking at pickles without running them, and making plain values of what was in them."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import pickletools
+import zipfile
+from collections import OrderedDict
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sda_daemon.errors import BrokenModelError, ModelFileError, NotAModelError
+from sda_daemon.library.header import read_model_header
+from sda_daemon.models.pickles import outline_pickle
+from sda_daemon.models.plain import MAX_VALUES, StandIn, plain_value, stand_in_class
+from tests.library.model_files import write_model, write_payload
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=400),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5) | st.tuples(inner, inner),
+    max_leaves=30,
+)
+
+
+@given(VALUES, st.integers(0, 3), st.binary(max_size=20))
+def test_any_honest_pickle_is_walked_to_its_end(value: Any, protocol: int, behind: bytes) -> None:
+    """Without a name in it, and whatever follows."""
+    data = pickle.dumps(value, protocol)
+    outline = outline_pickle(data + behind)
+    assert outline.end == len(data)
+    assert outline.names <= {"_codecs.encode", "__builtin__.bytes"}
+    assert outline_pickle(b"junk" + data, 4).end == 4 + len(data)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_survived(data: bytes) -> None:
+    """An end inside the data, or a ValueError: nothing else."""
+    with contextlib.suppress(ValueError):
+        assert 0 < outline_pickle(data).end <= len(data)
+
+
+@given(VALUES)
+def test_many_memo_places_are_honest(value: Any) -> None:
+    """Pickles with thousands of remembered objects use long indices."""
+    data = pickle.dumps([value, [[] for _ in range(400)], [str(n) for n in range(400)]], 2)
+    assert outline_pickle(data).end == len(data)
+    assert any(op.name == "LONG_BINPUT" for op, _, _ in pickletools.genops(data))
+
+
+def test_names_are_found_in_both_spellings() -> None:
+    """GLOBAL and INST; they are what would be imported."""
+    data = pickle.dumps(OrderedDict(a=Path("x")), 2)
+    assert outline_pickle(data).names >= {"collections.OrderedDict"}
+    assert outline_pickle(b"(S'ls'\nios\nsystem\n.").names == {"os.system"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x80\x02}r\xff\xff\xff\x7f.", b"}p999999999\n.", b"}p99999999999999999999\n.", b"X\xff\xff\xff\xffabc.", b"\xff",
+     b"", b"}", b"cos\n", b"c" + b"a" * 10_000 + b"\n\n."],
+)  # fmt: skip
+def test_hostile_pickles_are_refused(data: bytes) -> None:
+    """Memo bombs, lengths beyond the end, unknown opcodes, names without an end."""
+    with pytest.raises(ValueError, match=r".+"):
+        outline_pickle(data)
+
+
+# --- plain values -----------------------------------------------------------------------------------
+
+
+def plain(value: Any) -> tuple[Any, list[tuple[str, str]]]:
+    dropped: list[tuple[str, str]] = []
+    return plain_value(value, lambda where, what: dropped.append((where, what)), "top"), dropped
+
+
+def test_foreign_values_become_plain_or_go() -> None:
+    """Enums their value, paths their text, numpy numbers numbers; all else is told of."""
+    preset, path = stand_in_class("app.Preset")("calm"), stand_in_class("pathlib.PosixPath")("/", "a", "b")
+    odd = stand_in_class("app.Odd")("calm")
+    odd.__setstate__({"x": 1})
+    value = {
+        "preset": preset, "path": path, "odd": odd, "two": stand_in_class("app.Two")(1, 2), "n": np.float32(0.5),
+        "array": np.zeros(3), "tuple": (1, (2,)), "set": {1}, 5: "five", (1, 2): "pair", "huge": 10**40,
+    }  # fmt: skip
+    kept, dropped = plain(value)
+    assert kept == {"preset": "calm", "path": "/a/b", "n": 0.5, "tuple": [1, [2]], "set": [1], "5": "five"}
+    assert dropped == [
+        ("top.odd", "app.Odd"),
+        ("top.two", "app.Two"),
+        ("top.array", "numpy.ndarray"),
+        ("top", "key of type tuple"),
+        ("top.huge", "builtins.int"),
+    ]
+
+
+def test_too_many_values_are_cut_off_and_told_once() -> None:
+    """However they are nested."""
+    kept, dropped = plain({"list": [[0] * 1000] * 1000, "after": 1})
+    assert sum(len(row) for row in kept["list"]) <= MAX_VALUES
+    assert [what for _, what in dropped] == ["too many values"]
+
+
+def test_stand_ins_do_nothing() -> None:
+    """They take all that a pickle can ask of an object, and keep none of it but arguments and state."""
+    odd = stand_in_class("a.b.Odd")(1, 2)
+    odd["key"] = "value"
+    odd.append(1)
+    odd.extend([1])
+    assert isinstance(odd, StandIn)
+    assert (odd.args, odd.state, odd.foreign_name) == ((1, 2), None, "a.b.Odd")
+
+
+# --- headers ----------------------------------------------------------------------------------------
+
+
+class Preset(Enum):
+    CALM = "calm"
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return eval, ("open('went-off', 'w')",)
+
+
+def test_a_header_is_read_without_running_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Foreign classes and calls are inert here too; the metadata is all that counts."""
+    monkeypatch.chdir(tmp_path)
+    payload = {
+        "format": "sda_model",
+        "version": 1,
+        "metadata": {"model_id": "x", "name": Preset.CALM, "tags": ["a", "b"], "final_val_loss": 1},
+        "latent_analysis": {"n_active_components": 7},
+        "provenance": {"source_file": "a.pt", "bomb": Bomb()},
+        "training_config": Bomb(),
+    }
+    write_payload(tmp_path / "x.sda", payload)
+    header = read_model_header(tmp_path / "x.sda")
+    assert (header.metadata.name, header.metadata.tags, header.metadata.final_val_loss) == ("calm", ["a", "b"], 1.0)
+    assert (header.metadata.has_analysis, header.metadata.n_active_components) == (True, 7)
+    assert header.provenance == {"source_file": "a.pt"}
+    assert not (tmp_path / "went-off").exists()
+
+
+def test_a_header_says_what_load_model_says(tmp_path: Path) -> None:
+    """Of a file that this program wrote."""
+    from sda_daemon.demo.checkpoints import SMALL_MELS, made_up_analysis, small_model
+    from sda_daemon.models import ModelMetadata, load_model, save_model
+
+    metadata = ModelMetadata(name="Größe", tags=["t"], final_val_loss=float("inf"), dataset_total_duration_s=1.5)
+    path = save_model(small_model(), SMALL_MELS.to_dict(), {}, metadata, tmp_path, made_up_analysis())
+    header = read_model_header(path)
+    assert header.metadata == load_model(path).metadata == metadata
+    assert (header.latent_dim, header.size_bytes) == (8, path.stat().st_size)
+    assert header.provenance["weights_digest"].startswith("sha256:")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"name": "x" * 200_000}, {"name": {}}, {"training_epochs": float("nan")},
+     {"final_val_loss": "low"}, {"dataset_file_count": []}],
+)  # fmt: skip
+def test_odd_metadata_is_refused(metadata: dict[str, Any], tmp_path: Path) -> None:
+    """It would go into the index, which other programs read."""
+    write_payload(tmp_path / "x.sda", {"format": "sda_model", "version": 1, "metadata": metadata})
+    with pytest.raises(BrokenModelError, match=next(iter(metadata))):
+        read_model_header(tmp_path / "x.sda")
+
+
+def test_hostile_headers_are_refused(tmp_path: Path) -> None:
+    """A memo bomb, lists that share their items, compression, damage, a link, nothing of torch."""
+    path = tmp_path / "x.sda"
+
+    def with_pickle(data: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            archive.writestr("m/data.pkl", data)
+        return path
+
+    bomb: Any = ["x"]
+    for _ in range(30):
+        bomb = [bomb] * 10
+    sharing = {"format": "sda_model", "version": bomb, "metadata": {"name": bomb}}
+    hostile = [
+        (b"\x80\x02}r\xff\xff\xff\x7f.", zipfile.ZIP_STORED),
+        (pickle.dumps(sharing, 2), zipfile.ZIP_STORED),
+        (pickle.dumps({**sharing, "version": 1}, 2), zipfile.ZIP_STORED),
+        (pickle.dumps({"format": "sda_model"}, 2), zipfile.ZIP_DEFLATED),
+        (b"\x80\x02]" + b"]" * 100_000 + b".", zipfile.ZIP_STORED),
+        (b"\x80\x02].", zipfile.ZIP_STORED),
+    ]
+    for data, compression in hostile:
+        with pytest.raises(ModelFileError):
+            read_model_header(with_pickle(data, compression))
+    write_model(tmp_path / "good.sda")
+    raw = (tmp_path / "good.sda").read_bytes()
+    path.write_bytes(raw.replace(b"good", b"evil"))
+    with pytest.raises(BrokenModelError, match="damaged"):
+        read_model_header(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme", "x")
+    with pytest.raises(NotAModelError):
+        read_model_header(path)
+    path.unlink()
+    path.symlink_to(tmp_path / "good.sda")
+    with pytest.raises(OSError, match="symbolic"):
+        read_model_header(path)
+
+
+@given(st.binary(max_size=300), st.integers(0, 10_000))
+def test_no_damage_gets_through(tmp_path_factory: pytest.TempPathFactory, junk: bytes, place: int) -> None:
+    """Any bytes put over any place of a file: the same header, or a clear error."""
+    folder = tmp_path_factory.mktemp("damage")
+    write_model(folder / "x.sda", name="whole")
+    raw = bytearray((folder / "x.sda").read_bytes())
+    begin = place % len(raw)
+    raw[begin : begin + len(junk)] = junk
+    (folder / "x.sda").write_bytes(raw)
+    with contextlib.suppress(ModelFileError):
+        assert read_model_header(folder / "x.sda").metadata.name == "whole"
