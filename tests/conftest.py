@@ -7,12 +7,16 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ["SDA_DAEMON_STRICT_EVENTS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.daemon_process import DaemonProcess
+
+hypothesis.settings.register_profile("slow machines", deadline=None)
+hypothesis.settings.load_profile("slow machines")
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
 
