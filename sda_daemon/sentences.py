@@ -50,6 +50,8 @@ _SENTENCES: dict[str, str] = {
     "library.repaired": "Repaired the index; added: {added}, removed: {removed}, updated: {updated}",
     "library.prune_refused": "{missing} of {known} models are missing at once, so the index stays as it is: {hint}",
     "library.repair_failed": "The index could not be repaired: {reason}",
+    "library.folder_lost": "The models folder {path} is out of reach, conversions wait: {reason}; {hint}",
+    "library.folder_back": "The models folder {path} is there again, conversions go on",
     "library.swept": "Swept away what interrupted writes left behind: {removed}",
 }
 
