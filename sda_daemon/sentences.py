@@ -17,6 +17,8 @@ _SENTENCES: dict[str, str] = {
     "daemon.crashed": "Ended by an error that should not be possible: {error}",
     "config.reloaded": "Read the config again: {path}",
     "config.rejected": "The config stays as it was, because the new one is not valid: {reason}",
+    "config.restart_required": "Changed in the config, but as before until the next start: {keys}; {hint}",
+    "notes.ignored": "Could not use {path} for {checkpoint}: {reason}",
     "watch.started": "Watching {path} ({observer})",
     "watch.missing": "{path} is not watched yet: {reason}",
     "watch.lost": "Lost the watch on {path}: {reason}",
