@@ -17,6 +17,8 @@ _SENTENCES: dict[str, str] = {
     "daemon.crashed": "Ended by an error that should not be possible: {error}",
     "config.reloaded": "Read the config again: {path}",
     "config.rejected": "The config stays as it was, because the new one is not valid: {reason}",
+    "config.restart_required": "Changed in the config, but as before until the next start: {keys}; {hint}",
+    "notes.ignored": "Could not use {path} for {checkpoint}: {reason}",
     "watch.started": "Watching {path} ({observer})",
     "watch.missing": "{path} is not watched yet: {reason}",
     "watch.lost": "Lost the watch on {path}: {reason}",
@@ -50,6 +52,8 @@ _SENTENCES: dict[str, str] = {
     "library.repaired": "Repaired the index; added: {added}, removed: {removed}, updated: {updated}",
     "library.prune_refused": "{missing} of {known} models are missing at once, so the index stays as it is: {hint}",
     "library.repair_failed": "The index could not be repaired: {reason}",
+    "library.folder_lost": "The models folder {path} is out of reach, conversions wait: {reason}; {hint}",
+    "library.folder_back": "The models folder {path} is there again, conversions go on",
     "library.swept": "Swept away what interrupted writes left behind: {removed}",
 }
 
