@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sda_daemon.conversion.batch import BatchResult, Source
     from sda_daemon.conversion.job import ConversionJob
     from sda_daemon.library import ModelLibrary
-    from sda_daemon.settings.schema import MetadataSettings, Settings
+    from sda_daemon.settings.schema import MetadataSettings, RuleSettings, Settings
     from sda_daemon.signature import FileSignature
 
 EXAMPLES = examples(
@@ -97,7 +97,7 @@ def convert(
         ):
 
             def make_job(source: Source, signature: FileSignature, temporary_name: str) -> ConversionJob:
-                return _job(plan.metadata, library, work_dir, source, signature, "" if dry_run else temporary_name)
+                return _job(plan, library, work_dir, source, signature, "" if dry_run else temporary_name)
 
             for result in convert_batch(sources, library, pool, make_job, in_flight=2 * workers):
                 results.append(result)
@@ -123,6 +123,7 @@ class _Plan:
 
     models_dir: Path
     metadata: MetadataSettings
+    rules: tuple[RuleSettings, ...]
     settings: Settings | None
 
 
@@ -134,7 +135,7 @@ def _plan(
     dataset: str | None,
     tags: list[str] | None,
 ) -> _Plan:
-    from sda_daemon.settings.schema import MetadataSettings
+    from sda_daemon.settings.schema import MetadataOverrides, MetadataSettings, RuleSettings
     from sda_daemon.templates import try_text
 
     settings = None
@@ -143,18 +144,21 @@ def _plan(
 
         settings = load_config(find_config(config)).settings
     metadata = settings.metadata if settings else MetadataSettings()
+    # Who names a checkpoint on the command line wants it, whatever rules there are for the daemon to skip it.
+    given = settings.rules if settings else ()
+    rules = tuple(rule.model_copy(update={"skip": None}) for rule in given)
     wanted: dict[str, Any] = {"name": name, "description": description, "dataset_name": dataset}
     wanted = {key: value for key, value in wanted.items() if value is not None}
     if tags:
-        wanted["tags"] = (*metadata.tags, *tags)
+        wanted["tags"] = tuple(tags)
     if wanted:
         for template in (name, description, dataset, *(tags or [])):
             try_text(template or "")
-        metadata = metadata.model_copy(update=wanted)
+        rules = (*rules, RuleSettings(match="*", metadata=MetadataOverrides(**wanted)))
     if models_dir is None:
         assert settings is not None
         models_dir = settings.models_dir
-    return _Plan(models_dir, metadata, settings)
+    return _Plan(models_dir, metadata, rules, settings)
 
 
 def _time_limit_s(settings: Settings | None) -> float:
@@ -183,7 +187,7 @@ def _destination(models_dir: Path, *, dry_run: bool) -> Iterator[tuple[ModelLibr
 
 
 def _job(
-    metadata: MetadataSettings,
+    plan: _Plan,
     library: ModelLibrary,
     work_dir: str,
     source: Source,
@@ -193,7 +197,14 @@ def _job(
     from sda_daemon.conversion.job import ConversionJob
 
     return ConversionJob(
-        source.path, signature, source.root, str(library.models_dir), work_dir, temporary_name, metadata
+        path=source.path,
+        signature=signature,
+        watch_root=source.root,
+        models_dir=str(library.models_dir),
+        work_dir=work_dir,
+        temporary_name=temporary_name,
+        metadata=plan.metadata,
+        rules=plan.rules,
     )
 
 
