@@ -15,7 +15,7 @@ import typer
 from sda_daemon.cli.options import AsJson, ConfigFile, ModelsDir, examples
 from sda_daemon.cli.output import clean, human_duration, make_console, note, print_json
 from sda_daemon.cli.progress import progress
-from sda_daemon.errors import ExitCode
+from sda_daemon.errors import ExitCode, TemplateError
 
 if TYPE_CHECKING:
     from sda_daemon.conversion.batch import BatchResult, Source
@@ -136,7 +136,6 @@ def _plan(
     tags: list[str] | None,
 ) -> _Plan:
     from sda_daemon.settings.schema import MetadataOverrides, MetadataSettings, RuleSettings
-    from sda_daemon.templates import try_text
 
     settings = None
     if config is not None or models_dir is None:
@@ -152,13 +151,24 @@ def _plan(
     if tags:
         wanted["tags"] = tuple(tags)
     if wanted:
-        for template in (name, description, dataset, *(tags or [])):
-            try_text(template or "")
+        for option, template in (("--name", name), ("--description", description), ("--dataset", dataset)):
+            _try(option, template or "")
+        for tag in tags or []:
+            _try("--tag", tag)
         rules = (*rules, RuleSettings(match="*", metadata=MetadataOverrides(**wanted)))
     if models_dir is None:
         assert settings is not None
         models_dir = settings.models_dir
     return _Plan(models_dir, metadata, rules, settings)
+
+
+def _try(option: str, template: str) -> None:
+    from sda_daemon.templates import try_text
+
+    try:
+        try_text(template)
+    except TemplateError as error:
+        raise TemplateError(f"{option}: {error.what}", error.hint) from error
 
 
 def _time_limit_s(settings: Settings | None) -> float:

@@ -24,6 +24,8 @@ from sda_daemon.conversion.job import ConversionJob, Failed, Outcome, Preview
 
 T = TypeVar("T")
 _LONGEST_LINE = 2000
+END_S = 15.0
+"""How long the end of a pool may take, in seconds."""
 
 
 class ConversionPool(Protocol):
@@ -134,12 +136,26 @@ class WorkerPool:
         if output is not None:
             output.close()
         if pool is not None:
-            pool.stop()  # type: ignore[no-untyped-call]
-            pool.join()
+            _end(pool)
 
     def close(self) -> None:
         """Stop at once."""
         self.rest()
+
+
+def _end(pool: ProcessPool) -> None:
+    """End a pool's processes; one that does not let go in time (a worker in a dead mount, say) is left behind."""
+
+    def end() -> None:
+        pool.stop()  # type: ignore[no-untyped-call]
+        pool.join()
+
+    thread = threading.Thread(target=end, daemon=True, name="pool-end")
+    thread.start()
+    thread.join(END_S)
+    if thread.is_alive():
+        for child in multiprocessing.active_children():
+            child.kill()
 
 
 def _listen(reader: Connection, on_output: Callable[[str], None]) -> None:

@@ -228,9 +228,9 @@ class _FolderWatch:
             return
         self.stop()
         self._way = way
-        observer = Observer()
-        observer.daemon = True
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # no inotify left, say
+            observer = Observer()
+            observer.daemon = True
             for (folder, inode), names in way.items():
                 if inode:
                     observer.schedule(_Handler(names, self._on_change), folder, recursive=False)

@@ -50,7 +50,9 @@ def test_no_library_is_not_made_by_looking(library: Path) -> None:
 def test_no_config(library: Path) -> None:
     """Without --models-dir a config is needed; 78 as for the daemon."""
     check_failure(run("models", "list", cwd=library), 78, "there is no config file", "--config")
-    check_failure(run("models", "list", "--config", "none.yaml", cwd=library), 78, "there is no config file none.yaml")
+    check_failure(
+        run("models", "list", "--config", "none.yaml", cwd=library), 78, "none.yaml: there is no such config file"
+    )
 
 
 def test_broken_index_is_recovered_and_told(library: Path) -> None:
@@ -102,7 +104,7 @@ def test_file_that_is_not_there(library: Path) -> None:
 def test_bad_template_option(library: Path) -> None:
     """A misspelt fact is found before anything is converted."""
     printed = run("convert", "runs", "--name", "{{ runn }}", "--models-dir", "fresh", cwd=library)
-    check_failure(printed, 78, "metadata.name", "'runn' is undefined", "Known facts:")
+    check_failure(printed, 78, "--name", "there is no fact 'runn'", "did you mean 'run'?")
     assert not (library / "fresh").exists()
 
 
