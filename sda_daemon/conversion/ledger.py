@@ -23,6 +23,8 @@ _SCHEMA_VERSION = 1
 _REBUILT = "rebuilt"
 RETRY_KIND = "retry"
 """Kind of a failure that someone wants tried again, or that was cut off by a stop."""
+SUPERSEDED_KIND = "superseded"
+"""Kind of a checkpoint that was converted, and whose model gave way to a better one."""
 INTERRUPTED_KIND = "interrupted"
 """Kind of a failure that took the daemon with it, or was taken by it."""
 _COLUMNS = (
@@ -177,6 +179,15 @@ class Ledger:
             self._db.executemany(
                 "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)",
                 [(m.model_id, m.weights_digest, _stored(m.source_path), _stored(m.root)) for m in models],
+            )
+
+    def mark_superseded(self, model_ids: Iterable[str]) -> None:
+        """Remember that the models of these checkpoints gave way to better ones: they are done all the same."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "UPDATE checkpoints SET kind = ? WHERE model_id = ?",
+                [(SUPERSEDED_KIND, model_id) for model_id in model_ids],
             )
 
     def forget_models(self, model_ids: Iterable[str]) -> None:

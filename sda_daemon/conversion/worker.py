@@ -238,6 +238,11 @@ def _library_at(models_dir: str) -> ModelLibrary:
     return library
 
 
+def _printable(path: Path) -> Path:
+    """A path without what is not UTF-8 in it: names of models must be text for everyone."""
+    return Path(os.fsencode(path).decode("utf-8", "replace"))
+
+
 def facts_of(checkpoint: Checkpoint, watch_root: Path | None) -> dict[str, Any]:
     """Return what templates can use of a checkpoint, its sidecar included."""
     from sda_daemon.templates import checkpoint_facts
@@ -246,8 +251,8 @@ def facts_of(checkpoint: Checkpoint, watch_root: Path | None) -> dict[str, Any]:
     analysis = checkpoint.analysis
     labels = [] if analysis is None else analysis.component_labels
     return checkpoint_facts(
-        checkpoint.path,
-        watch_root,
+        _printable(checkpoint.path),
+        watch_root and _printable(watch_root),
         size_bytes=status.st_size,
         mtime_s=status.st_mtime,
         now=datetime.now(UTC),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sda_daemon import events
-from sda_daemon.conversion.ledger import Ledger, MadeModel
+from sda_daemon.conversion.ledger import SUPERSEDED_KIND, Ledger, MadeModel
 from sda_daemon.conversion.publish import Action, Published
 from sda_daemon.conversion.selection import superseded
 from sda_daemon.errors import ModelFileError
@@ -93,6 +93,7 @@ class Aftermath:
                     select=watch.select,
                 )
         if losers:
+            self._ledger.mark_superseded(losers)
             library.remove_many(losers)
             unlink_models(library.models_dir, [entry.file_path for entry in losers.values()])
             self._ledger.forget_models(losers)
@@ -115,11 +116,16 @@ class Aftermath:
     def clear_source(
         self, library: ModelLibrary, path: str, root: str, signature: FileSignature, watch: WatchSettings
     ) -> None:
-        """Delete or move a converted checkpoint, if that is wanted, it is still the same, and its model is there."""
+        """Delete or move a converted checkpoint, if that is wanted, it is still the same, and its model is there.
+
+        A checkpoint whose model gave way to a better one (`select`) is done too.
+        """
         if watch.after == "keep" or look(path) != signature:
             return
         row = self._ledger.get(path)
-        if row is None or row.signature != signature or not library.holds(row.model_id):
+        if row is None or row.signature != signature:
+            return
+        if not library.holds(row.model_id) and row.kind != SUPERSEDED_KIND:
             return
         try:
             if watch.after == "delete":

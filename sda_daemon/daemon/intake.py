@@ -22,7 +22,7 @@ from sda_daemon.signature import FileSignature
 
 FOLDER_RELOOK_S = (0.5, 2.0)
 """A new folder is looked into again after these pauses: files can come before its watch is in place."""
-RECOVER_S = 30.0
+RECOVER_S = 15.0
 """How often native watching is tried again where only polling was possible."""
 FORGET_AFTER_S = 30 * 86_400.0
 """A checkpoint that is gone for so long is forgotten, in seconds."""

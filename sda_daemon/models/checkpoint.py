@@ -296,9 +296,9 @@ def read_torch_file(path: Path, *, mapped: bool = True) -> Any:
     names, is_zip = _names_in(path)
     stand_ins = _stand_ins(names, path)
     try:
-        with _allowed(stand_ins), warnings.catch_warnings():
+        with _allowed(stand_ins), warnings.catch_warnings(), _nameable(path) as name:
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True if is_zip and mapped else None)
+            return torch.load(name, map_location="cpu", weights_only=True, mmap=True if is_zip and mapped else None)
     except UnpicklingError as error:
         _explain_refusal(error, path)
     except OSError:
@@ -319,6 +319,18 @@ def _explain_refusal(error: UnpicklingError, path: Path) -> NoReturn:
             name = text.split(marker, 1)[1].split(" ", 1)[0].rstrip(".,")
             raise UnsafeCheckpointError(f"{path} wants to call {name}; nothing of it was run") from error
     raise BrokenCheckpointError(f"{path} is no checkpoint that torch can read safely: {text[:300]}") from error
+
+
+@contextmanager
+def _nameable(path: Path) -> Iterator[str]:
+    """Give a file a name that torch can open: it wants UTF-8, which a name on disk need not be."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        yield str(path)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -115,18 +116,23 @@ def test_b12_truncated_while_converting(daemon: DaemonProcess, drop: Drop, tmp_p
     daemon.wait_for_models(2)
 
 
-def test_b13_vanished(daemon: DaemonProcess, drop: Drop) -> None:
-    """Deleted while its conversion was under way: an event, no error, no retry."""
+@pytest.mark.parametrize("when", ["queued", "running"])
+def test_b13_vanished(daemon: DaemonProcess, drop: Drop, when: str) -> None:
+    """Deleted while it was queued, or while its conversion was under way: an event, no error, no retry."""
+    daemon.write_config(workers=1)
     daemon.start()
     workers = warm(daemon, drop)
+    first = drop(daemon.drop / "first" / "x.pt", 3)
+    daemon.wait_for("conversion.started", path=str(first))
     path = drop(daemon.drop / "a" / "x.pt", 1)
-    daemon.wait_for("conversion.started", path=str(path))
+    daemon.wait_for("checkpoint.settled", path=str(path))
+    path = path if when == "queued" else first
     path.unlink()
     for worker in workers:
         worker.resume()
     daemon.wait_for("checkpoint.vanished", path=str(path))
     drop(daemon.drop / "b" / "x.pt", 2)
-    daemon.wait_for_models(2)
+    daemon.wait_for_models(3)
     assert not daemon.events("conversion.failed")
 
 
@@ -446,6 +452,47 @@ def test_b20_a_full_disk_is_transient(daemon: DaemonProcess, drop: Drop) -> None
     finally:
         daemon.kill()
         subprocess.run(["umount", "-l", str(image_dir)], check=True)
+
+
+def test_b20_a_full_state_folder_is_transient(daemon: DaemonProcess, drop: Drop) -> None:
+    """With no room for the ledger nothing is converted twice or lost: it goes on once there is room."""
+    daemon.state_dir.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(daemon.state_dir)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("no file system can be mounted here, to be filled up")
+    try:
+        daemon.start()
+        with contextlib.suppress(OSError), (daemon.state_dir / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(b"x" * 4096)
+        for seed in range(40):
+            (daemon.drop / f"junk{seed}.pt").write_bytes(b"%d is no checkpoint" % seed * 50)
+        drop(daemon.drop / "a" / "x.pt", 1)
+        daemon.wait_for("ledger.failed")
+        (daemon.state_dir / "ballast").unlink()
+        daemon.wait_for_models(1)
+        assert daemon.process is not None
+        assert daemon.process.poll() is None
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+        subprocess.run(["umount", "-l", str(daemon.state_dir)], check=True)
+
+
+def test_b20_no_permission_is_transient(daemon: DaemonProcess, drop: Drop) -> None:
+    """A checkpoint that may not be read is tried again, and converts once it may."""
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    daemon.start()
+    path = drop(daemon.base / "x.pt", 1)
+    path.chmod(0)
+    path.rename(daemon.drop / "x.pt")
+    (failed, *_) = daemon.wait_for("conversion.failed")
+    assert (failed["kind"], failed["permanent"]) == ("permission", False)
+    (daemon.drop / "x.pt").chmod(0o644)
+    daemon.wait_for_models(1)
 
 
 def test_b20_corrupt_is_permanent(daemon: DaemonProcess, drop: Drop) -> None:

@@ -31,8 +31,9 @@ def test_b01_overflow(daemon: DaemonProcess, drop: Drop) -> None:
     daemon.send(signal.SIGCONT)
     daemon.wait_for_models(3)
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    if limit < 40_000:  # creating a file makes two events or more
-        daemon.wait_for("rescan.finished", reason="event queue overflow")
+    if limit >= 40_000:  # creating a file makes two events or more
+        pytest.skip(f"the kernel's event queue holds {limit} here: it did not overflow, though all converted")
+    daemon.wait_for("rescan.finished", reason="event queue overflow")
 
 
 @pytest.mark.slow
@@ -117,6 +118,11 @@ def test_b04_watch_limit(daemon: DaemonProcess, drop: Drop, name: str, limit: in
     for number in range(6):
         drop(daemon.drop / f"run{number}" / "x.pt", number)
     daemon.wait_for_models(6)
+    raised = f"echo 1000 > /proc/sys/user/{name}"
+    subprocess.run(["nsenter", "-t", str(daemon.pid), "-U", "--preserve-credentials", "sh", "-c", raised], check=True)
+    daemon.wait_for("watch.recovered")
+    drop(daemon.drop / "run7" / "x.pt", 7)
+    daemon.wait_for_models(7)
     assert daemon.stop() == 0
 
 
@@ -231,6 +237,68 @@ def test_b07_clocks(daemon: DaemonProcess, drop: Drop) -> None:
         os.utime(path, (moment, moment))
         path.rename(daemon.drop / path.name)
     daemon.wait_for_models(2)
+
+
+CLOCK = """
+import signal, sys, time
+from sda_daemon.cli.app import run_app
+real = time.time
+def step(number, frame):
+    offset = 86_400 if number == signal.SIGUSR2 else -86_400
+    time.time = lambda: real() + offset
+signal.signal(signal.SIGUSR2, step)
+signal.signal(signal.SIGALRM, step)
+sys.exit(run_app(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGALRM], ids=["a day on", "a day back"])
+def test_b07_a_step_of_the_clock(daemon: DaemonProcess, drop: Drop, number: signal.Signals) -> None:
+    """The wall clock jumps in a running daemon: waiting goes on by the monotonic one, nothing is repeated."""
+    daemon.write_config()
+    with daemon.log.open("ab") as log:
+        daemon.process = subprocess.Popen(
+            [sys.executable, "-c", CLOCK, "run", "--config", str(daemon.config)], stdout=log, stderr=log
+        )
+    daemon.wait_for("rescan.finished")
+    drop(daemon.drop / "a" / "x.pt", 1)
+    daemon.wait_for("checkpoint.seen")
+    daemon.send(number)
+    daemon.wait_for_models(1)
+    drop(daemon.drop / "b" / "x.pt", 2)
+    daemon.wait_for_models(2)
+    assert daemon.cli("status").returncode == 0
+    assert len(daemon.events("conversion.started")) == 2
+    assert daemon.stop() == 0
+
+
+def test_names_that_are_not_utf_8(daemon: DaemonProcess, drop: Drop) -> None:
+    """Names on disk are bytes: such a checkpoint converts, once, and hinders no one."""
+    daemon.start()
+    name = os.fsdecode(b"tief\xff\xe4.pt")
+    drop(daemon.drop / os.fsdecode(b"l\xe4rm") / name, 1)
+    daemon.wait_for_models(1)
+    mark = daemon.mark()
+    assert daemon.stop() == 0
+    daemon.start()
+    drop(daemon.drop / "b" / "x.pt", 2)
+    daemon.wait_for_models(2)
+    assert len(daemon.events("conversion.started", after=mark)) == 1
+
+
+def test_nested_folders_do_not_see_each_others_files_anew(daemon: DaemonProcess, drop: Drop) -> None:
+    """A folder that is watched by itself and as a part of another: each file is converted and seen once."""
+    (daemon.drop / "inner").mkdir()
+    daemon.write_config(
+        watch=[{"path": "drop", "settle_s": 0.2}, {"path": "drop/inner", "settle_s": 0.2}], rescan_interval_s=0.5
+    )
+    daemon.start()
+    drop(daemon.drop / "inner" / "x.pt", 1)
+    daemon.wait_for_models(1)
+    mark = daemon.mark()
+    daemon.wait_for("rescan.finished", count=6, after=mark)
+    assert not daemon.events("checkpoint.seen", after=mark)
+    assert len(daemon.events("conversion.succeeded")) == 1
 
 
 def test_b08_polling(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:

@@ -43,40 +43,92 @@ def filled(daemon: DaemonProcess, drop: Drop, count: int) -> None:
 
 
 KILLS = 200
+DIFFERENT = 60
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_b22_kill_9_anywhere(daemon: DaemonProcess, drop: Drop) -> None:
-    """200 kills at random moments of converting: nothing half, nothing lost, nothing twice."""
+    """200 kills at random moments of starting and converting: nothing half, nothing lost, nothing twice."""
     chance = random.Random(22)
     daemon.write_config(watch=[{"path": "drop", "settle_s": 0.1}], workers=1)
-    sources = [drop(daemon.base / f"{seed}.pt", seed) for seed in range(12)]
-    converted_once: set[str] = set()
+    sources = [drop(daemon.base / f"{seed}.pt", seed) for seed in range(DIFFERENT)]
+    made: set[str] = set()
     for kill in range(KILLS):
-        (daemon.drop / f"run{kill % 12}").mkdir(exist_ok=True)
-        target = daemon.drop / f"run{kill % 12}" / "x.pt"
-        if not target.exists():
-            shutil.copyfile(sources[kill % 12], target)
+        if kill < DIFFERENT:  # a fresh one for each of the first rounds, so that there is always something under way
+            (daemon.drop / f"run{kill}").mkdir()
+            shutil.copyfile(sources[kill], daemon.drop / f"run{kill}" / "x.pt")
+        mark = daemon.mark()
         daemon.start(wait=False)
-        assert daemon.process is not None
-        # A process that has not yet come to its work shows nothing: most kills come after the first second.
-        time.sleep(chance.uniform(0.3, 0.9) if kill % 4 else chance.uniform(1.5, 3.0))
+        if kill % 4 == 0 and kill < DIFFERENT:  # these come to their work and are killed within it
+            daemon.wait_for("conversion.started", after=mark)
+            time.sleep(chance.uniform(0.0, 2.5))
+        else:
+            time.sleep(chance.uniform(0.2, 0.8))
         daemon.kill()
         for path in daemon.models_dir.glob("*.sda"):
-            converted_once.add(read_model_header(path).metadata.model_id)  # raises on a partial file
-        index = daemon.models_dir / INDEX
-        if index.exists():
-            json.loads(index.read_bytes())
+            made.add(read_model_header(path).metadata.model_id)  # raises on a partial file
+        if (daemon.models_dir / INDEX).exists():
+            json.loads((daemon.models_dir / INDEX).read_bytes())
     daemon.start()
-    daemon.wait_for_models(12)
+    daemon.wait_for_models(DIFFERENT, deadline_s=300)
     eventually(lambda: is_true(daemon), "index and folder agree")
     assert daemon.stop() == 0
-    assert converted_once <= set(index_of(daemon))
-    strays = [
-        path.name for path in daemon.models_dir.iterdir() if path.name.startswith(".sda-work") or ".tmp" in path.name
-    ]
-    assert strays == []
+    assert made <= set(index_of(daemon))
+    names = [path.name for path in daemon.models_dir.iterdir()]
+    assert [name for name in names if name.startswith(".sda-work") or ".tmp" in name] == []
+
+
+CRASHES = {
+    "file is named": "sda_daemon.conversion.publish:publish_new",
+    "index is written": "sda_daemon.daemon.conversions:publish",
+    "models are remembered": "sda_daemon.daemon.aftermath:Aftermath.remember",
+    "ledger is written": "sda_daemon.daemon.conversions:Conversions._published",
+    "loser left the index": "sda_daemon.library.catalog:ModelLibrary.remove_many",
+    "source is cleared": "sda_daemon.daemon.aftermath:Aftermath.clear_source",
+}
+"""Where the daemon ends itself, right after the named function has returned for the second time."""
+
+
+@pytest.mark.parametrize("moment", CRASHES)
+def test_b22_crash_between_two_steps(daemon: DaemonProcess, tmp_path: Path, moment: str) -> None:
+    """Whatever two steps a crash falls between, the next start completes what was begun."""
+    module, _, name = CRASHES[moment].partition(":")
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(f"""
+import importlib, os, sys
+marker = {str(tmp_path / "crashed")!r}
+if "run" in sys.orig_argv and not os.path.exists(marker):
+    module = importlib.import_module({module!r})
+    *holders, function = {name!r}.split(".")
+    holder = getattr(module, holders[0]) if holders else module
+    inner = getattr(holder, function)
+    calls = []
+    def crashing(*args, **kwargs):
+        result = inner(*args, **kwargs)
+        calls.append(1)
+        if len(calls) == (1 if function == "remove_many" else 2):
+            open(marker, "w").close()
+            os._exit(9)
+        return result
+    setattr(holder, function, crashing)
+""")
+    from sda_daemon.demo.checkpoints import write_small_checkpoint
+
+    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.1, "select": "best", "after": "delete"}], workers=1)
+    daemon.start(env={"PYTHONPATH": str(site)})
+    for epoch, loss in ((1, 0.5), (2, 0.2), (3, 0.3)):
+        path = write_small_checkpoint(daemon.base / f"e{epoch}.pt", epoch, epoch=epoch, val_loss=loss)
+        (daemon.drop / "run").mkdir(exist_ok=True)
+        path.rename(daemon.drop / "run" / path.name)
+    assert daemon.wait() == 9
+    daemon.start(env={"PYTHONPATH": str(site)})
+    eventually(lambda: not list(daemon.drop.rglob("*.pt")), "all sources are cleared")
+    eventually(lambda: is_true(daemon) and len(daemon.files()) == 1, "one model, and an index that says so")
+    (best,) = daemon.models()
+    assert best.training_epochs == 2
+    assert daemon.stop() == 0
 
 
 def test_b23_the_index_never_lies(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
@@ -176,9 +228,10 @@ def test_b25_mass_loss(daemon: DaemonProcess, drop: Drop, way: str) -> None:
         daemon.models_dir.rename(away)
         daemon.wait_for("library.folder_lost")
         daemon.models_dir.mkdir()  # as an unmounted file system looks
+        assert "no models" in daemon.cli("models", "list").stderr.lower()
         drop(daemon.drop / "meanwhile" / "x.pt", 40)
         daemon.wait_for("checkpoint.settled", count=5)
-        daemon.models_dir.rmdir() if not list(daemon.models_dir.iterdir()) else shutil.rmtree(daemon.models_dir)
+        shutil.rmtree(daemon.models_dir)
         away.rename(daemon.models_dir)
         daemon.wait_for("library.folder_back")
         daemon.wait_for_models(5)
