@@ -7,6 +7,7 @@ The simple one writes the whole index with `json.dump(indent=2)` for each change
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import statistics
@@ -253,6 +254,7 @@ def table(results: list[Result]) -> str:
 
 def main() -> int:
     """Print the table; 0 if every limit holds."""
+    logging.getLogger("sda_daemon").setLevel(logging.ERROR)  # the plain reference tells nothing either
     results = run()
     print(table(results))
     return 0 if all(result.holds for result in results) else 1

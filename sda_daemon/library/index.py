@@ -12,7 +12,7 @@ import gc
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -228,21 +228,21 @@ def backup_path(path: Path) -> Path:
     return path.with_name(path.name + ".bak")
 
 
-def encode_entry(entry: ModelEntry, extra: Mapping[str, Any] | None) -> str:
+def encode_entry(entry: ModelEntry, extra: Mapping[str, Any] | None) -> bytes:
     """Return one entry as its line of the index: `"id": {…}`."""
     values = entry.to_dict()
     if extra:
         values.update(extra)
-    return f"{_encode(entry.model_id)}: {_encode(values)}"
+    return f"{_encode(entry.model_id)}: {_encode(values)}".encode()
 
 
-def encode_index(lines: Iterator[str], top_extras: Mapping[str, Any]) -> Iterator[bytes]:
+def encode_index(lines: Iterable[bytes], top_extras: Mapping[str, Any]) -> Iterator[bytes]:
     """Yield the bytes of an index from already encoded entries."""
     yield f'{{\n"version": {INDEX_VERSION},\n'.encode()
     for key, value in top_extras.items():
         yield f"{_encode(key)}: {_encode(value)},\n".encode()
     yield b'"models": {\n'
-    yield ",\n".join(lines).encode()
+    yield b",\n".join(lines)
     yield b"\n}\n}\n"
 
 

@@ -26,7 +26,7 @@ _MERGE_ATTEMPTS = 5
 @dataclass(slots=True)
 class _State:
     content: IndexContent
-    lines: dict[str, str]
+    lines: dict[str, bytes]
     signature: IndexSignature | None
     changes: dict[str, ModelEntry | None]
 
@@ -42,7 +42,7 @@ class IndexFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.content = IndexContent()
-        self._lines: dict[str, str] = {}  # encoded entries; what is missing is encoded when it is written
+        self._lines: dict[str, bytes] = {}  # encoded entries; what is missing is encoded when it is written
         self._texts: dict[str, str] = {}  # what a search looks into; what is missing is made when it is searched
         self._signature: IndexSignature | None = None
         self._changes: dict[str, ModelEntry | None] = {}
@@ -151,7 +151,7 @@ class IndexFile:
         for model_id, entry in content.entries.items():
             if model_id not in self._lines:
                 self._lines[model_id] = encode_entry(entry, content.entry_extras.get(model_id))
-        lines = (self._lines[model_id] for model_id in content.entries)
+        lines = [self._lines[model_id] for model_id in content.entries]
         chunks = encode_index(lines, content.top_extras)
         self._signature = write_index(self.path, chunks, keep_backup=not content.is_recovered)
         content.is_recovered = False

@@ -42,7 +42,7 @@ class ModelMetadata:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the 14 fields as plain values, in file order."""
-        return dataclasses.asdict(self)
+        return {**{name: getattr(self, name) for name in METADATA_FIELDS}, "tags": list(self.tags)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelMetadata:

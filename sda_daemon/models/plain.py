@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar
 
 MAX_DEPTH = 32
@@ -27,9 +28,8 @@ class StandIn:
 
     foreign_name: ClassVar[str] = ""
 
-    def __init__(self, *args: Any) -> None:
-        self.args = args
-        self.state: Any = None
+    args: tuple[Any, ...]
+    state: Any
 
     def __new__(cls, *args: Any) -> StandIn:  # noqa: D102 - pickles create by __new__ without __init__
         self = super().__new__(cls)
@@ -52,8 +52,9 @@ class StandIn:
         return f"<stand-in for {self.foreign_name}>"
 
 
+@lru_cache(maxsize=1024)
 def stand_in_class(full_name: str) -> type[StandIn]:
-    """Return a new inert class that stands for the foreign name `package.module.Class`."""
+    """Return the inert class that stands for the foreign name `package.module.Class`."""
     return type(full_name.rpartition(".")[2], (StandIn,), {"foreign_name": full_name})
 
 

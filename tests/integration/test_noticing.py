@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,9 +158,12 @@ def test_b05_self_healing(daemon: DaemonProcess, drop: Drop, number: signal.Sign
         )
     daemon.wait_for("rescan.finished")
     daemon.send(number)
-    if number == signal.SIGALRM:
-        (daemon.drop / "wake.txt").touch()
-    daemon.wait_for("watch.lost")
+
+    def noticed() -> bool:
+        (daemon.drop / f"wake{time.monotonic_ns()}.txt").touch()  # an emitter dies when it has something to do
+        return bool(daemon.events("watch.lost"))
+
+    eventually(noticed, "the dead watcher is noticed")
     drop(daemon.drop / "a" / "x.pt", 1)
     daemon.wait_for_models(1)
 

@@ -39,6 +39,7 @@ def filled(daemon: DaemonProcess, drop: Drop, count: int) -> None:
     daemon.start()
     for seed in range(count):
         drop(daemon.drop / f"run{seed}" / "x.pt", seed)
+    daemon.wait_for("conversion.succeeded", count=count)
     daemon.wait_for_models(count)
 
 
