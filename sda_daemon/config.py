@@ -51,7 +51,6 @@ def find_config(given: Path | None, environment: Mapping[str, str] | None = None
 
     Raises:
         ConfigError: none was given and there is none at the usual places.
-
     """
     env = os.environ if environment is None else environment
     if given is not None:
@@ -74,7 +73,6 @@ def read_config(path: Path) -> bytes:
 
     Raises:
         ConfigError: it is missing or cannot be read.
-
     """
     try:
         return path.read_bytes()
@@ -93,7 +91,6 @@ def parse_config(raw: bytes, path: Path, environment: Mapping[str, str] | None =
 
     Raises:
         ConfigError: not valid; it holds all problems at once.
-
     """
     env = os.environ if environment is None else environment
     try:
@@ -114,7 +111,6 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Loa
 
     Raises:
         ConfigError: missing, unreadable, not valid; it holds all problems at once.
-
     """
     return parse_config(read_config(path), path, environment)
 
@@ -130,7 +126,6 @@ def write_new_config(path: Path) -> list[Path]:
     Raises:
         ConfigExistsError: there is a file already; it is left as it is.
         OSError: it cannot be written.
-
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -43,7 +43,6 @@ class SdaError(Exception):
     Args:
         what: what happened, and to which value.
         hint: what to do next; may be empty where there is nothing sensible to say.
-
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
@@ -71,7 +70,6 @@ class Problem:
         line, column: counted from 1; 0 means the source as a whole.
         key: dotted path of the key; empty for the source as a whole.
         message: the value, what is wrong with it and what would be right.
-
     """
 
     source: str
@@ -92,7 +90,6 @@ class ConfigError(SdaError):
         what: what is wrong, for errors that are not about places in the file.
         hint: what to do next.
         problems: everything that is wrong; takes the place of `what`.
-
     """
 
     exit_code = ExitCode.BAD_CONFIG

@@ -29,7 +29,6 @@ class Event:
         level: a level of the `logging` module.
         when: one sentence for the event reference.
         fields: the keys that it may carry; names end in their unit where they have one.
-
     """
 
     name: str

@@ -32,7 +32,6 @@ def read_small_file(path: Path, max_bytes: int) -> bytes:
 
     Raises:
         OSError: it is missing, no regular file, larger than `max_bytes`, or cannot be read.
-
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as file:
@@ -66,7 +65,6 @@ def write_atomic(path: Path, chunks: Iterable[bytes], backup: Path | None = None
 
     Raises:
         OSError: the file cannot be written.
-
     """
     temporary, descriptor = _create_temporary(path)
     try:
@@ -133,7 +131,6 @@ def link_or_copy(source: Path, target: Path) -> None:
     Raises:
         FileExistsError: `target` is there already.
         OSError: neither is possible.
-
     """
     try:
         os.link(source, target, follow_symlinks=False)
@@ -150,7 +147,6 @@ def find_temporary(folder: Path, prefix: str) -> list[Path]:
 
     Raises:
         OSError: the folder cannot be listed.
-
     """
     return [
         folder / name
@@ -177,7 +173,6 @@ def publish_new(temporary: Path, folder: Path, names: Iterable[str]) -> Path:
     Raises:
         FileExistsError: all names are taken.
         OSError: the file system refuses.
-
     """
     for name in names:
         target = folder / name
@@ -212,7 +207,6 @@ def work_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         OSError: it cannot be made.
-
     """
     path, descriptor = open_work_folder(folder)
     try:

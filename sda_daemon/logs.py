@@ -29,7 +29,6 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None)
         log_format: "console", "json", "journal", or "auto": journal where the stream is the journal,
             console on a terminal, else json.
         stream: where to.
-
     """
     target = stream or sys.stderr
     on_journal = _is_journal(target)  # asked in any case: workers must not inherit the journal's variable

@@ -47,7 +47,6 @@ class Named:
             Tags have the key `tags[0]` and so on.
         skip: why the checkpoint is not to be converted; empty if it is.
         ignored_notes: (path, reason) of notes that do not work for this checkpoint.
-
     """
 
     metadata: ModelMetadata
@@ -127,7 +126,6 @@ def name_checkpoint(
     Raises:
         TemplateError: a template or condition of the config fails; the message names its key.
             Notes that fail are left out instead.
-
     """
     chosen: dict[str, tuple[Any, str, str]] = {
         field: (getattr(settings, field), CONFIG_SOURCE, CONFIG_SOURCE) for field in RENDERED_FIELDS if field != "tags"

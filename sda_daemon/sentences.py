@@ -64,7 +64,6 @@ def sentence(name: str, values: Mapping[str, Any]) -> str:
     Args:
         name: the event's name.
         values: its values; None for those that do not apply.
-
     """
     template = _SENTENCES.get(name)
     if template is not None:

@@ -56,7 +56,6 @@ class SpectrogramConfig:
 
         Raises:
             ValueError: a field has an impossible value; the message names it.
-
         """
         config = cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
         config.check()
@@ -120,7 +119,6 @@ class AudioSpectrogram:
 
     Raises:
         ValueError: a parameter is impossible.
-
     """
 
     def __init__(self, config: SpectrogramConfig | None = None) -> None:
@@ -160,7 +158,6 @@ class AudioSpectrogram:
 
         Raises:
             ValueError: the waveform has another shape or no samples.
-
         """
         if waveform.dim() != 3 or waveform.shape[1] != 1 or waveform.shape[2] == 0:
             raise ValueError(f"waveform must have the shape [batch, 1, samples], not {tuple(waveform.shape)}")
@@ -176,7 +173,6 @@ class AudioSpectrogram:
 
         Returns:
             `[batch, n_fft // 2 + 1, frames]`, nowhere negative.
-
         """
         mel = torch.expm1(log_mel.squeeze(1).clamp(min=0.0))
         if self._inverse is None:
@@ -205,7 +201,6 @@ class AudioSpectrogram:
 
         Raises:
             ValueError: the spectrogram has another shape, or `iterations` or `starts` is less than 1.
-
         """
         if log_mel.dim() != 4 or log_mel.shape[1] != 1 or log_mel.shape[2] != self.config.n_mels:
             raise ValueError(

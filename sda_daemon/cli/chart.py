@@ -24,7 +24,6 @@ def draw_curves(curves: Mapping[str, Points], width: int, height: int = 10, *, a
         width: of all lines, in characters.
         height: of the chart itself, in lines.
         ascii_only: for terminals without Unicode.
-
     """
     drawn = {name: list(points) for name, points in curves.items() if points}
     if not drawn or width < 30 or height < 3:

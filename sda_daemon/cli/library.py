@@ -16,7 +16,6 @@ def find_models_dir(models_dir: Path | None, config: Path | None) -> Path:
 
     Raises:
         ConfigError: there is no config, or it is wrong.
-
     """
     if models_dir is not None:
         return models_dir
@@ -31,7 +30,6 @@ def open_library(models_dir: Path | None, config: Path | None) -> ModelLibrary:
     Raises:
         ConfigError, LibraryError: there is no config, or the library cannot be read.
         NoLibraryError: the folder does not exist; it is not made by looking at it.
-
     """
     folder = find_models_dir(models_dir, config)
     if not folder.is_dir():
@@ -46,7 +44,6 @@ def find_models(library: ModelLibrary, texts: list[str]) -> list[ModelEntry]:
 
     Raises:
         UnknownModelError, AmbiguousModelError: none or several fit one of the texts.
-
     """
     from sda_daemon.library.lookup import find_entry
 

@@ -90,7 +90,6 @@ def ask(question: str, *, yes: bool) -> bool:
 
     Raises:
         RefusedToAskError: there is no terminal to ask on.
-
     """
     if yes:
         return True
@@ -163,7 +162,6 @@ class Column:
         least: width that it can be cut down to; 0 means that it is never cut.
         rank: the column with the highest rank goes first when the terminal is too narrow; 0 never goes.
         style: of its cells.
-
     """
 
     title: str

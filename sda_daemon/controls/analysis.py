@@ -30,7 +30,6 @@ class AnalysisResult:
         n_steps: slider positions in all (21: from -10 to 10).
         feature_correlations: audio feature name to the correlation with each component.
         latent_dim: size of the latent space.
-
     """
 
     pca_components: FloatArray

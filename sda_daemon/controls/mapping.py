@@ -21,7 +21,6 @@ class Slider:
         warning: positions within which sounds may still be usable.
         step_size: latent units per position.
         explained_variance_ratio: share of the variation in the training data that it controls.
-
     """
 
     label: str
@@ -41,7 +40,6 @@ def sliders_to_latent(positions: Sequence[int] | FloatArray, analysis: AnalysisR
 
     Raises:
         ValueError: more positions than sliders, or a position that is not a number.
-
     """
     given = np.asarray(positions, dtype=np.float64)
     count = analysis.n_active_components

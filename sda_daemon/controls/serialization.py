@@ -30,7 +30,6 @@ def analysis_from_dict(values: Mapping[str, Any]) -> AnalysisResult:
 
     Raises:
         ValueError: a newer version, a missing field, values that are no numbers, or shapes that do not fit together.
-
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"an analysis must be a dict, not a {type(values).__name__}")

@@ -53,7 +53,6 @@ class BatchResult:
         cause: static name of why it failed.
         reason: what happened and what to do.
         duration_s: time that the worker took.
-
     """
 
     path: str
@@ -73,7 +72,6 @@ def find_sources(
         arguments: as typed. A file is taken whatever its name, of a folder only what is called like a checkpoint.
         names: what checkpoints are called.
         roots: watched folders; the place of a checkpoint in one of them is relative to it.
-
     """
     found: dict[str, Source] = {}
     missing: list[BatchResult] = []
@@ -114,7 +112,6 @@ def convert_batch(
         make_job: makes the job of a source, of its signature, and of a name for its unfinished file. Jobs without
             such a name are only looked at, and nothing is published.
         in_flight: how many jobs are handed to the pool at the same time.
-
     """
     waiting = [(source, 1) for source in reversed(sources)]
     running: dict[Future[Outcome], tuple[Source, int]] = {}

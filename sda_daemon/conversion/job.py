@@ -26,7 +26,6 @@ class ConversionJob:
         attempt: 1 for the first try.
         rules: what is different for some checkpoints.
         by_daemon: whether the daemon makes the model, which it may then prune or replace by itself.
-
     """
 
     path: str
@@ -54,7 +53,6 @@ class Converted:
         dropped: (key, foreign name) of values left out.
         duration_s: time from the start of the conversion to the fsynced file.
         ignored_notes: (path, reason) of `sda.yaml` files that could not be used.
-
     """
 
     job: ConversionJob
@@ -82,7 +80,6 @@ class Failed:
         permanent: whether trying again is pointless until the file changes.
         message: what happened and what to do.
         is_crash: whether the worker died or hung, rather than reported the failure itself.
-
     """
 
     job: ConversionJob
@@ -104,7 +101,6 @@ class Preview:
         skip: why it would not be converted; empty if it would.
         ignored_notes: (path, reason) of `sda.yaml` files that could not be used.
         known_as: name and file of the model that the library has of these weights; empty for none.
-
     """
 
     job: ConversionJob

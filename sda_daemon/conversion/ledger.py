@@ -87,7 +87,6 @@ class Ledger:
 
     Raises:
         LedgerError: it cannot be opened.
-
     """
 
     def __init__(self, state_dir: Path, *, owned: bool = True) -> None:
@@ -244,7 +243,6 @@ class Ledger:
 
         Returns:
             The checkpoints that had failed.
-
         """
         rows = self.of_status(Status.FAILED, Status.REFUSED, Status.GIVEN_UP)
         failed = {row.path: row for row in rows if row.kind != RETRY_KIND}

@@ -85,7 +85,6 @@ def decide(signature: FileSignature, row: LedgerRow | None, template_digest: str
         signature: what the file is now.
         row: what the ledger remembers of its path.
         template_digest: of the templates in force; a file that failed by a template is tried with new ones.
-
     """
     if row is None or row.signature != signature:
         return Convert(1)
@@ -130,7 +129,6 @@ def after_failure(
         is_crash: whether the worker died or hung.
         max_attempts: limit for crashes.
         spread: a random number from 0 to 1, for the jitter.
-
     """
     if permanent:
         return GiveUp(Status.REFUSED)

@@ -53,7 +53,6 @@ class WorkerPool:
         memory_limit: address space of one worker in bytes, None for no limit.
         on_output: called (from another thread) with each line that workers or their libraries print;
             without it, they print where this process does.
-
     """
 
     def __init__(

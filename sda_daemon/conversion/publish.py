@@ -55,7 +55,6 @@ def publish(
         OSError: a file or the index cannot be written. New files are taken back, the index is as before;
             the finished files are gone and must be made again.
         LibraryError: the index cannot be read or locked.
-
     """
     new_files: list[Path] = []
     try:

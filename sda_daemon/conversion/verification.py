@@ -108,7 +108,6 @@ def check_files(check: Callable[[str], Verdict], paths: Sequence[str], jobs: int
         check: `check_model` or `check_checkpoint`.
         paths: the files.
         jobs: how many are checked at the same time.
-
     """
     if not paths:
         return

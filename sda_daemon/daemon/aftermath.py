@@ -29,7 +29,6 @@ class Aftermath:
 
     Args:
         ledger: remembers which models the daemon made, and of what.
-
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -71,7 +70,6 @@ class Aftermath:
 
         Raises:
             LibraryError, OSError: the index or a file cannot be changed; it is done by the next call.
-
         """
         losers: dict[str, ModelEntry] = {}
         for folder, watch in folders.items():

@@ -58,7 +58,6 @@ class Circumstances:
         library: where models go.
         pool: runs conversions.
         work_dir: folder for unfinished files, in the file system of the library.
-
     """
 
     settings: Settings
@@ -81,7 +80,6 @@ class Conversions:
         ledger: remembers what was tried.
         enqueue: takes messages for the loop; called from other threads.
         retries: whether failures that may pass are tried again.
-
     """
 
     def __init__(
@@ -116,7 +114,6 @@ class Conversions:
         Args:
             now: the config and what follows from it.
             is_wanted: tells of a root and a path in it whether the config still wants it converted.
-
         """
         if now.pool is not self._now.pool:
             self._retired.append(self._now.pool)
@@ -201,7 +198,6 @@ class Conversions:
             now: monotonic seconds.
             expecting: whether checkpoints are about to settle.
             hold: whether nothing must be started, because there is no place for the result.
-
         """
         for path, (at, task) in list(self._retries.items()):
             if at <= now:

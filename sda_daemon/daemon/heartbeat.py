@@ -21,7 +21,6 @@ class Heartbeat:
         notifier: the service manager.
         intake: the watched folders.
         conversions: the queue.
-
     """
 
     def __init__(self, notifier: Notifier, intake: Intake, conversions: Conversions) -> None:
@@ -71,7 +70,6 @@ class Heartbeat:
         Args:
             now: monotonic seconds.
             deadline: until when they are waited for, likewise.
-
         """
         self._notifier.alive(now)
         if now >= self._extend_at:

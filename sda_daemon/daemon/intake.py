@@ -55,7 +55,6 @@ class Intake:
         is_taken: tells whether this content of a path is being converted or waits for it.
         on_settled: called for each checkpoint that is complete and not known yet.
         on_candidate: called when a checkpoint is first seen.
-
     """
 
     def __init__(

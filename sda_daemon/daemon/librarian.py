@@ -46,7 +46,6 @@ class Librarian:
 
     Attributes:
         is_lost: whether the folder is gone at the moment; nothing must be published then.
-
     """
 
     def __init__(self, library: ModelLibrary, enqueue: Callable[[Hint], None], interval_s: float) -> None:

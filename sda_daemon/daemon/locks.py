@@ -23,7 +23,6 @@ def instance_lock(folder: Path) -> Iterator[None]:
     Raises:
         AlreadyRunningError: another daemon holds it.
         CannotWriteError: it cannot be locked.
-
     """
     lock = FileLock(folder / INSTANCE_LOCK_NAME, timeout=LOOK_S)
     try:
@@ -60,7 +59,6 @@ def make_folder(folder: Path, key: str) -> None:
 
     Raises:
         CannotWriteError: it cannot be made; the message names the key.
-
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

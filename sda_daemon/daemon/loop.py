@@ -64,7 +64,6 @@ class Daemon:
         config: what to do.
         once: look at everything once, convert what is new, and return.
         notifier: the service manager, if there is one.
-
     """
 
     def __init__(self, config: LoadedConfig, *, once: bool = False, notifier: Notifier | None = None) -> None:
@@ -88,7 +87,6 @@ class Daemon:
             AlreadyRunningError: another daemon holds the models folder or the state folder.
             NothingToWatchError: none of the watched folders can be watched; with `once`, none is there.
             SdaError: a folder cannot be made, locked or read.
-
         """
         began = time.monotonic()
         with self._signals():

@@ -42,7 +42,6 @@ class ConfigState:
         read_at: when the config in force was read, ISO 8601 in UTC.
         digest: of the content in force.
         error: why a newer version was refused; empty if the newest one is in force.
-
     """
 
     path: str
@@ -76,7 +75,6 @@ class ConfigFile:
     Attributes:
         state: for `status`.
         is_asked: whether someone waits for the file to be read again.
-
     """
 
     def __init__(

@@ -27,7 +27,6 @@ class Shelf:
     Raises:
         SdaError: the folder cannot be made, locked or read.
         OSError: likewise. Nothing stays taken.
-
     """
 
     def __init__(

@@ -35,7 +35,6 @@ def why_unfinished(path: str) -> str:
 
     Raises:
         OSError: it cannot be read.
-
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:

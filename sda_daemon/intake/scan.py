@@ -60,7 +60,6 @@ class CheckpointScan:
 
     Attributes:
         folders: how many folders there were; known when the walk is over.
-
     """
 
     def __init__(self, folder: str, root: str, names: CheckpointNames) -> None:

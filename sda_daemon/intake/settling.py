@@ -141,7 +141,6 @@ class Settling:
 
         Returns:
             Settled or Incomplete where that is certain now, else None: it is looked at again later.
-
         """
         item = self._candidates[path]
         if signature != item.signature:

@@ -115,7 +115,6 @@ class RootWatch:
         poll_interval_s: pause between looks when polling.
         enqueue: takes the hints; called from other threads.
         is_library: watch for changes of the models folder itself, not below it.
-
     """
 
     def __init__(

@@ -47,7 +47,6 @@ class ModelLibrary:
     Raises:
         NewerIndexError: the index was written by a later version.
         LibraryError: the folder or the index cannot be read.
-
     """
 
     def __init__(self, models_dir: Path, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
@@ -89,7 +88,6 @@ class ModelLibrary:
 
         Raises:
             ValueError: no such field.
-
         """
         return sort_entries(self._entries(), sort_by, reverse)
 
@@ -106,7 +104,6 @@ class ModelLibrary:
 
         Raises:
             ValueError: no such field to sort by.
-
         """
         return sort_entries(search_entries(self._index.searchable(), query, tags), sort_by, reverse)
 
@@ -119,7 +116,6 @@ class ModelLibrary:
 
         Raises:
             NewerIndexError, LibraryBusyError, LibraryError: see the class.
-
         """
         with self._threads:
             if self._depth or not self._index.is_stale():
@@ -143,7 +139,6 @@ class ModelLibrary:
             ValueError: the entry has no id, or its file_path is not the bare name of a `.sda` file.
             LibraryBusyError: another process kept the lock for too long.
             OSError: the index cannot be written; nothing has changed.
-
         """
         self.add_entries([entry])
 
@@ -166,7 +161,6 @@ class ModelLibrary:
 
         Raises:
             LibraryBusyError, OSError: see `add_entry`.
-
         """
         return self.remove_many([model_id]) == 1
 
@@ -185,7 +179,6 @@ class ModelLibrary:
         Raises:
             LibraryBusyError: another process kept the lock for too long.
             OSError: the index cannot be written; nothing has changed.
-
         """
         with self._threads, self._locked():
             outermost = self._depth == 0
@@ -237,7 +230,6 @@ class ModelLibrary:
 
         Raises:
             LibraryError: the folder cannot be listed.
-
         """
         with self._threads:
             self.refresh()
@@ -254,7 +246,6 @@ class ModelLibrary:
 
         Raises:
             LibraryBusyError, LibraryError, OSError: see `add_entry`.
-
         """
         with self.transaction():
             done = self.apply_repair(self._plan())
@@ -371,6 +362,5 @@ def _write_index_atomic(index_path: Path, data: dict[str, Any]) -> None:
     Raises:
         OSError: it cannot be written; the temporary file is gone and the old index is untouched.
         TypeError: `data` holds something that JSON cannot express; likewise.
-
     """
     write_index_data(Path(index_path), data)

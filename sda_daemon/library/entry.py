@@ -77,7 +77,6 @@ def entry_from_dict(model_id: str, values: Any) -> tuple[ModelEntry, dict[str, A
     Raises:
         ValueError: not a dict, no usable id or file name, or a field of a wrong type; the message
             names the field and the value.
-
     """
     if type(values) is not dict:
         raise ValueError(f"an entry must be an object, this one is {type(values).__name__}")
@@ -144,7 +143,6 @@ def sort_entries(entries: Iterable[ModelEntry], sort_by: str, reverse: bool) -> 
 
     Raises:
         ValueError: `sort_by` is not one of the 16 fields; the message lists them.
-
     """
     if sort_by not in _FIELD_SET:
         raise ValueError(f"cannot sort by {sort_by!r}; choose one of: {', '.join(ENTRY_FIELDS)}")

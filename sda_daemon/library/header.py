@@ -70,7 +70,6 @@ def read_model_header(path: Path) -> ModelHeader:
         NewerModelError: saved by a later version.
         BrokenModelError: truncated or damaged.
         OSError: the file cannot be opened.
-
     """
     return _header(*read_pickled_dict(path), path)
 
@@ -132,7 +131,6 @@ def checked_metadata(raw: dict[str, Any], path: Path) -> ModelMetadata:
 
     Raises:
         BrokenModelError: a field has a value that is neither of its type nor convertible.
-
     """
     values = _plain_dict(raw)
     defaults = ModelMetadata().to_dict()
@@ -181,7 +179,6 @@ def read_pickled_dict(path: Path) -> tuple[dict[str, Any], os.stat_result]:
         NotAModelError: not a torch zip file, or its content is no dict.
         BrokenModelError: truncated, damaged, or built to exhaust memory.
         OSError: the file cannot be opened, or is a symbolic link.
-
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=_BUFFER_BYTES) as file:  # noqa: PTH123 - a descriptor

@@ -73,7 +73,6 @@ def parse_index(raw: bytes) -> IndexContent:
     Raises:
         NewerIndexError: its version is larger than this program knows.
         ValueError: not JSON, or not of the shape of an index.
-
     """
     with _without_garbage_collection():
         return _parse(json.loads(raw))
@@ -268,7 +267,6 @@ def write_index_data(path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         OSError: it cannot be written; the old index is untouched.
         TypeError: a value is none of JSON's; likewise.
-
     """
     models = data.get("models", {})
     lines = [f"{_encode(model_id)}: {_encode(values)}" for model_id, values in models.items()]

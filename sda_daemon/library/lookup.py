@@ -27,7 +27,6 @@ def find_entry(entries: Sequence[ModelEntry], text: str, models_dir: Path | None
     Raises:
         UnknownModelError: nothing fits; near names are suggested.
         AmbiguousModelError: several fit; they are listed with their ids.
-
     """
     wanted = text.strip()
     for fits in _ways(wanted, models_dir):

@@ -36,7 +36,6 @@ def scan_models(folder: Path) -> dict[str, FileSignature]:
 
     Raises:
         OSError: the folder cannot be listed.
-
     """
     found: dict[str, FileSignature] = {}
     with os.scandir(folder) as entries:
@@ -70,7 +69,6 @@ def save_known(folder: Path, known: Mapping[str, Known]) -> None:
 
     Raises:
         OSError: it cannot be written.
-
     """
     files = {
         name: [item.signature.size_bytes, item.signature.mtime_ns, item.signature.inode, item.reason]

@@ -19,7 +19,6 @@ def model_path(models_dir: Path, entry: ModelEntry) -> Path:
     Raises:
         UnknownModelError: there is no such file.
         LibraryError: the entry leads out of the folder; such a path is never followed.
-
     """
     if not is_bare_model_name(entry.file_path):
         raise LibraryError(f"the entry of {entry.name!r} names {entry.file_path!r}, which is no file of the library",
@@ -41,7 +40,6 @@ def export(models_dir: Path, entry: ModelEntry, to: Path, *, replace: bool = Fal
         UnknownModelError, LibraryError: see `model_path`; the folder to copy into is not there.
         ModelExistsError: a file is there already, and `replace` was not asked for.
         OSError: it cannot be read or written; nothing is left behind.
-
     """
     source = model_path(models_dir, entry)
     target = to / entry.file_path if to.is_dir() else to

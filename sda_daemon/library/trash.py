@@ -47,7 +47,6 @@ def discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[Trashe
 
     Raises:
         LibraryError, OSError: the library is busy, or something cannot be written.
-
     """
     folder = _trash_of(library.models_dir)
     stamp = datetime.now(UTC)
@@ -73,7 +72,6 @@ def purge(library: ModelLibrary, entries: Sequence[ModelEntry]) -> int:
 
     Raises:
         LibraryError, OSError: see `discard`.
-
     """
     library.remove_many(entry.model_id for entry in entries)
     return unlink_models(library.models_dir, [entry.file_path for entry in entries])
@@ -98,7 +96,6 @@ def restore(library: ModelLibrary, items: Sequence[TrashedModel]) -> list[ModelE
     Raises:
         ModelExistsError: the library has one of these models again; nothing is restored.
         LibraryError, OSError: the library is busy, or something cannot be written.
-
     """
     restored: list[ModelEntry] = []
     with library.transaction():
@@ -126,7 +123,6 @@ def empty(models_dir: Path, items: Iterable[TrashedModel]) -> int:
 
     Raises:
         OSError: one cannot be deleted.
-
     """
     removed = 0
     for item in items:

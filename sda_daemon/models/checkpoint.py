@@ -75,7 +75,6 @@ class Checkpoint:
         decoder_activation: which the training application used.
         dropped: (key, foreign name) of values that plain files cannot hold.
         is_bare: whether the file was only a state dict, without anything around it.
-
     """
 
     path: Path
@@ -102,7 +101,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: the file cannot be converted; the subclass says why.
         OSError: the file cannot be read.
-
     """
     size_bytes = path.stat().st_size
     content = read_torch_file(path)
@@ -224,7 +222,6 @@ def checked_weights(value: Any, path: Path, size_bytes: int) -> dict[str, Tensor
 
     Raises:
         CheckpointError: something is not so; the subclass says what.
-
     """
     if not isinstance(value, dict) or not value:
         what = "empty" if isinstance(value, dict) else f"a {describe_foreign(value)}"
@@ -291,7 +288,6 @@ def read_torch_file(path: Path, *, mapped: bool = True) -> Any:
         BrokenCheckpointError: truncated, damaged, or not written by torch.
         ForeignCheckpointError: a TorchScript program.
         OSError: it cannot be read.
-
     """
     names, is_zip = _names_in(path)
     stand_ins = _stand_ins(names, path)

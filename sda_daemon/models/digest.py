@@ -35,7 +35,6 @@ def file_digest(path: Path) -> str:
 
     Raises:
         OSError: it cannot be read.
-
     """
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

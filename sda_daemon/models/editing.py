@@ -77,7 +77,6 @@ def edit_model(library: ModelLibrary, model_id: str, change: MetadataChange) -> 
         UneditableModelError: its file is written in a way that cannot be edited safely.
         BrokenModelError: its file is damaged.
         LibraryError, OSError: the library is busy, or something cannot be written; nothing has changed.
-
     """
     with library.transaction():
         entry = library.get(model_id)
@@ -103,7 +102,6 @@ def write_edited(source: Path, target: Path, fields: Mapping[str, Any]) -> int:
 
     Raises:
         UneditableModelError, BrokenModelError, OSError: see `edit_model`; nothing is left at `target`.
-
     """
     payload, _ = read_pickled_dict(source)
     read_model_header(source)
@@ -167,7 +165,6 @@ def _check_same_weights(source: Path, target: Path) -> None:
 
     Raises:
         ValueError: one has not.
-
     """
 
     def parts(path: Path) -> list[tuple[str, int, int]]:

@@ -63,7 +63,6 @@ class Inspection:
         numbers: epoch, losses and the like.
         curves: series of the metrics history, each a list of (epoch, value).
         problems: what went wrong while looking.
-
     """
 
     path: str
@@ -94,7 +93,6 @@ def inspect_file(path: Path) -> Inspection:
 
     Raises:
         OSError: it cannot be read.
-
     """
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - a descriptor
         status = os.fstat(file.fileno())

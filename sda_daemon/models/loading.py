@@ -34,7 +34,6 @@ class LoadedModel:
         analysis: what drives the sliders, or None.
         metadata: description.
         device: where model and spectrogram are.
-
     """
 
     model: ConvVAE
@@ -56,7 +55,6 @@ def load_model(model_path: Path, device: str | torch.device = "cpu") -> LoadedMo
         NewerModelError: saved by a later version.
         BrokenModelError: truncated or damaged, weights missing or misfitting.
         OSError: the file cannot be read.
-
     """
     path = Path(model_path)
     where = torch.device(device)

@@ -17,7 +17,6 @@ def kl_divergence(mu: Tensor, logvar: Tensor, free_bits: float = 0.0) -> Tensor:
         mu: means, `[batch, latent_dim]`.
         logvar: log variances, `[batch, latent_dim]`.
         free_bits: floor per dimension, in nats.
-
     """
     per_dimension = 0.5 * (mu.square() + logvar.exp() - logvar - 1.0).mean(dim=0)
     return torch.clamp(per_dimension, min=free_bits).sum()
@@ -40,7 +39,6 @@ def vae_loss(
         logvar: `[batch, latent_dim]`.
         kl_weight: weight of the KL divergence, raised from 0 during warm-up.
         free_bits: see `kl_divergence`.
-
     """
     error = functional.mse_loss(reconstruction, target)
     divergence = kl_divergence(mu, logvar, free_bits)

@@ -58,7 +58,6 @@ def write_model_file(path: Path, payload: Mapping[str, Any]) -> int:
 
     Raises:
         OSError: it cannot be written; nothing is left at `path`.
-
     """
     try:
         with path.open("xb") as file:

@@ -56,7 +56,6 @@ def outline_pickle(data: bytes | memoryview, start: int = 0) -> PickleOutline:
 
     Raises:
         ValueError: an opcode runs past the end, is unknown, or has an absurd memo index.
-
     """
     names: set[str] = set()
     position, length = start, len(data)

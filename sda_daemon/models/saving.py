@@ -48,7 +48,6 @@ def save_model(
         OSError: a file cannot be written. A failure leaves neither file nor entry.
         ValueError: the model has never been run, its weights are not finite or do not fit the config, or a
             config is unusable: what could not be loaded again is not saved.
-
     """
     if model.decoder.fc is None:
         raise ValueError("this model has no decoder.fc yet: run it once, or load weights, before saving")
@@ -80,7 +79,6 @@ def save_model_from_checkpoint(checkpoint_path: Path, metadata: ModelMetadata, m
     Raises:
         CheckpointError: the checkpoint cannot be converted; the subclass says why.
         LibraryError, OSError: see `save_model`.
-
     """
     checkpoint_path = Path(checkpoint_path)
     checkpoint = read_checkpoint(checkpoint_path)
@@ -207,7 +205,6 @@ def delete_model(model_id: str, models_dir: Path) -> bool:
     Raises:
         LibraryError: the index cannot be read or locked.
         OSError: the index cannot be written, or the file not be deleted.
-
     """
     models_dir = Path(models_dir)
     if not models_dir.is_dir():

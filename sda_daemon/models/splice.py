@@ -51,7 +51,6 @@ def replace_value(pickle_data: bytes, key: str, value: Mapping[str, Any]) -> byt
 
     Raises:
         ValueError: the pickle is damaged, or not of the kind that torch writes; the message says why.
-
     """
     if outline_pickle(pickle_data).end != len(pickle_data):
         raise ValueError("there is something behind the pickle's end")
@@ -138,7 +137,6 @@ def encode_plain(value: Any) -> bytes:
 
     Raises:
         ValueError: it is of no plain type.
-
     """
     if value is None:
         return b"N"

@@ -110,7 +110,6 @@ class ConvVAE(nn.Module):
 
     Raises:
         ValueError: an argument is out of range.
-
     """
 
     def __init__(
@@ -138,7 +137,6 @@ class ConvVAE(nn.Module):
 
         Raises:
             ValueError: the spectrograms are of another size than those of the training.
-
         """
         height, width = x.shape[-2:]
         padded = functional.pad(x, (0, -width % STRIDE, 0, -height % STRIDE))
@@ -158,7 +156,6 @@ class ConvVAE(nn.Module):
         Args:
             z: latent vectors.
             target_shape: (n_mels, time) to crop to; without it, all that the decoder makes.
-
         """
         output: Tensor = self.decoder(z)
         if target_shape is None:
@@ -177,7 +174,6 @@ class ConvVAE(nn.Module):
 
         Raises:
             ValueError: `num_samples` is less than 1.
-
         """
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, not {num_samples}")
@@ -215,7 +211,6 @@ def weights_layout(shapes: Mapping[str, tuple[int, ...]], n_mels: int) -> Weight
 
     Raises:
         ValueError: names are missing or left over, or a shape does not fit; the message says which.
-
     """
     decoder = shapes.get("decoder.fc.weight")
     if decoder is None:

@@ -59,7 +59,6 @@ class Rendered:
         drop_in: text of its drop-in.
         folders: what that opens the sandbox for.
         settings: of the config.
-
     """
 
     unit: str
@@ -73,7 +72,6 @@ def place_for(scope: Scope, instance: str = "") -> Place:
 
     Raises:
         SdaError: an instance of a user service, or a name that no instance can have.
-
     """
     if scope is Scope.USER and instance:
         raise SdaError("instances are for the system service", "Leave out --instance, or use --system")
@@ -115,7 +113,6 @@ def render(place: Place, config: Path, run_as: str = "") -> Rendered:
 
     Raises:
         ConfigError: the config is missing or not valid.
-
     """
     settings = load_config(config).settings
     state_dir = settings.state_dir
@@ -156,7 +153,6 @@ def install(place: Place, config: Path | None, run_as: str, say: Say) -> None:
     Raises:
         SdaError: no rights, no systemd, a file that is not ours, or the service does not start.
         ConfigError: the config is missing or not valid; nothing was changed.
-
     """
     _check_may_install(place, run_as)
     usual = default_config(place)
@@ -194,7 +190,6 @@ def uninstall(place: Place, say: Say) -> None:
 
     Raises:
         SdaError: no rights, no systemd, or a file that is not ours.
-
     """
     _check_may_install(place, "")
     ours = [place.drop_in_path]

@@ -67,7 +67,6 @@ class Journal:
 
     Args:
         address: its socket, if not the usual one; an abstract one begins with `@`.
-
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -82,7 +81,6 @@ class Journal:
 
         Raises:
             OSError: there is no journal, or it refuses.
-
         """
         entry = encode_entry(fields)
         try:

@@ -30,7 +30,6 @@ class Notifier:
     Args:
         address: path of a datagram socket, an abstract one beginning with `@`; empty for none.
         watchdog_s: the manager acts if it has not heard of the daemon for so long, in seconds; None for never.
-
     """
 
     def __init__(self, address: str = "", watchdog_s: float | None = None) -> None:
@@ -79,7 +78,6 @@ class Notifier:
         Args:
             text: the line.
             now: monotonic seconds.
-
         """
         if text != self._status and now >= self._status_at + STATUS_PAUSE_S:
             self._status, self._status_at = text, now
@@ -90,7 +88,6 @@ class Notifier:
 
         Args:
             now: monotonic seconds.
-
         """
         if now >= self.next_moment():
             self._pinged_at = now

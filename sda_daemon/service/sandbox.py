@@ -31,7 +31,6 @@ class Mount:
         options: of this mount.
         kind: of the file system.
         file_system_options: of the file system itself.
-
     """
 
     root: str
@@ -54,7 +53,6 @@ class Service:
         unit: its name.
         user: whom it runs as.
         is_users: whether it is one of a user's own manager.
-
     """
 
     unit: str
@@ -109,7 +107,6 @@ def explain(error: OSError, folder: Path | None = None) -> str:
     Args:
         error: what the kernel said.
         folder: what it was about; otherwise the folder of the file that the error names.
-
     """
     if _INVOCATION_VARIABLE not in os.environ:
         return ""
@@ -141,7 +138,6 @@ def explain_refusal(number: int, folder: str, target: str | None, mounts: Iterab
         target: where something was to be renamed or linked to, if it was that.
         mounts: what the service sees.
         service: which it is.
-
     """
     mount = mount_of(folder, mounts)
     if number == errno.EROFS and mount is not None and mount.is_sandboxed:

@@ -17,7 +17,6 @@ class Progress:
         failed: failed attempts since the start.
         last: the newest model's name, empty for none yet.
         last_age_s: how long ago that was, in seconds.
-
     """
 
     watching: int = 0

@@ -41,7 +41,6 @@ class Place:
         scope: the system's or a user's.
         units_dir: where the unit goes.
         instance: of the template unit; empty for the plain one.
-
     """
 
     scope: Scope
@@ -87,7 +86,6 @@ class Folders:
         writable: folders that it writes into.
         readable: folders that it only reads from.
         program: folders and files that it needs to start: interpreter, package, config.
-
     """
 
     writable: tuple[Path, ...] = ()
@@ -104,7 +102,6 @@ def folders_of(settings: Settings, state_dir: Path | None, program: Iterable[Pat
         settings: the config.
         state_dir: the state folder, None if the unit brings its own.
         program: what the service needs to start.
-
     """
     writable = [settings.models_dir, *([state_dir] if state_dir else [])]
     readable: list[Path] = []
@@ -132,7 +129,6 @@ def render_unit(shipped: str, scope: Scope, command: str, config: Path | None) -
         scope: whose it is.
         command: what runs this installation's `sda-daemon`, quoted already.
         config: the config file; None to keep the shipped unit's.
-
     """
     text = shipped.replace(_SHIPPED_COMMANDS[scope.value], command)
     if config is not None:
@@ -148,7 +144,6 @@ def render_drop_in(folders: Folders, scope: Scope, config: Path, run_as: str = "
         scope: whose service it is.
         config: the config file, for the comment.
         run_as: the user of a system service, if not the usual one.
-
     """
     hiding = _TEMPORARY if scope is Scope.USER else (*_HOMES, *_TEMPORARY)
     lines = [
@@ -177,7 +172,6 @@ def quote(text: str, *, in_command: bool = False) -> str:
 
     Raises:
         ConfigError: it holds a line break, which has no place in a unit file.
-
     """
     if "\n" in text or "\r" in text:
         raise ConfigError(f"the path {text!r} has a line break in it", "A unit file cannot name it: rename the folder")

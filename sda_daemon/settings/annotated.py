@@ -64,7 +64,6 @@ def annotated_config(
         models_dir: value of the key.
         watch_path: path of the one watched folder.
         state_dir: value of the key; None for the default.
-
     """
     values: dict[str, Any] = {"models_dir": models_dir, "watch.path": watch_path}
     if state_dir is not None:

@@ -65,7 +65,6 @@ def parse_document(text: str, source: str, *, aliases: bool = True, empty_hint: 
 
     Raises:
         ConfigError: not YAML, or not a mapping.
-
     """
     try:
         loader = (yaml.SafeLoader if aliases else _NoAliasLoader)(text)

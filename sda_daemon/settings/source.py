@@ -40,7 +40,6 @@ def parse_settings(text: str, file: str, base_dir: Path, environment: Mapping[st
 
     Raises:
         ConfigError: not YAML or not a valid config; it holds all problems at once.
-
     """
     hint = "it needs at least models_dir and one watch path; see sda-daemon config init"
     document = parse_document(text, file, empty_hint=hint)
@@ -62,7 +61,6 @@ def parse_notes(text: str, file: str) -> MetadataOverrides:
 
     Raises:
         ConfigError: not YAML or not valid; it holds all problems at once.
-
     """
     document = parse_document(text, file, aliases=False, empty_hint="it may hold name, description, tags and so on")
     notes: MetadataOverrides | None = None
@@ -127,7 +125,6 @@ def expand_path(value: str, base_dir: Path, environment: Mapping[str, str]) -> P
 
     Raises:
         ValueError: a variable is not set and has no default (`${VAR:-default}`), or the path is empty.
-
     """
 
     def variable(match: re.Match[str]) -> str:

@@ -23,7 +23,6 @@ def parse_duration(value: Any) -> float:
 
     Raises:
         ValueError: not a duration; the message shows how one is written.
-
     """
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
@@ -40,7 +39,6 @@ def parse_size(value: Any) -> int:
 
     Raises:
         ValueError: not a size; the message shows how one is written.
-
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return value

@@ -97,7 +97,6 @@ def write_explained(section: type[BaseModel], values: Mapping[str, Any], explain
         section: the schema.
         values: what to write instead of a default, by dotted name; lists have one item and no number.
         explain: returns the comment of a key, without `#`.
-
     """
     lines: list[str] = []
     _explain_section(lines, section, "", "", values, explain)

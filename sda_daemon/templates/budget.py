@@ -40,7 +40,6 @@ class Budget:
 
     Args:
         facts: what the template knows; for messages about what it does not.
-
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -54,7 +53,6 @@ class Budget:
 
         Raises:
             OverBudgetError: it was too much.
-
         """
         self._steps -= steps
         if self._steps < 0:
@@ -70,7 +68,6 @@ def weigh(value: Any, limit: int = MAX_WEIGHT) -> int:
 
     Raises:
         OverBudgetError: more than `limit`; found without looking at more than that.
-
     """
     total = 0
     waiting = [value]
@@ -106,7 +103,6 @@ def weighed(value: Any) -> Any:
 
     Raises:
         OverBudgetError: it is too large.
-
     """
     if value is None or isinstance(value, Undefined | LoopContext | range):
         return value
@@ -131,7 +127,6 @@ def cpu_limit(limit_s: float = CPU_LIMIT_S) -> Iterator[None]:
 
     Raises:
         OverBudgetError: cut off.
-
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -67,7 +67,6 @@ def checkpoint_facts(
         content: what is in it: `epoch`, `step`, `train_loss`, `val_loss`, `kl_weight`, `latent_dim`,
             `training` (dict), `spectrogram` (dict), `analysis` (dict with `n_active_components` and `labels`,
             or None), `sidecar` (dict).
-
     """
     relative = path_below(path, watch_root)
     return {

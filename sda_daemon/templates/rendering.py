@@ -95,7 +95,6 @@ def render_text(source: str, facts: Mapping[str, Any], *, keep_lines: bool = Fal
 
     Raises:
         TemplateError: it does not compile, names an unknown fact, leaves the sandbox, does too much or fails.
-
     """
     text: str = _run(source, facts, lambda: _compiled(source).render(facts))
     if len(text) > MAX_RENDERED_CHARS:
@@ -108,7 +107,6 @@ def render_number(source: str, facts: Mapping[str, Any], wanted: type[int] | typ
 
     Raises:
         TemplateError: as for `render_text`, or it gives no finite number that is 0 or more.
-
     """
     text = render_text(source, facts)
     try:
@@ -125,7 +123,6 @@ def holds(source: str, facts: Mapping[str, Any]) -> bool:
 
     Raises:
         TemplateError: as for `render_text`.
-
     """
     return bool(_run(source, facts, lambda: bool(_compiled_condition(source)(facts))))
 
@@ -138,7 +135,6 @@ def try_text(source: str) -> None:
 
     Raises:
         TemplateError: it fails; the message says what would be right and for which checkpoints it fails.
-
     """
     _try(_names_in(source), lambda facts: render_text(source, facts))
 

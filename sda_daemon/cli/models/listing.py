@@ -71,7 +71,6 @@ def _known_keys(text: str) -> str:
 
     Raises:
         typer.BadParameter: one of them does not exist.
-
     """
     for key in text.split(","):
         if key.strip() not in KEYS:
