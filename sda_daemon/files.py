@@ -85,7 +85,8 @@ def write_atomic(path: Path, chunks: Iterable[bytes], backup: Path | None = None
 
 
 def _temporary_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY_ENDING}")
+    # One dot, also for a file that is hidden itself: sweepers go by the beginning of the name.
+    return path.with_name(f".{path.name.lstrip('.')}.{secrets.token_hex(6)}{TEMPORARY_ENDING}")
 
 
 def _create_temporary(path: Path) -> tuple[Path, int]:

@@ -19,9 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sda_daemon.errors import LibraryBusyError, LibraryError, LibraryReadOnlyError, NewerIndexError
+from sda_daemon.files import _temporary_name
 from sda_daemon.library import ModelEntry, ModelLibrary
 from sda_daemon.library.catalog import _write_index_atomic
 from sda_daemon.library.entry import ENTRY_FIELDS, sort_entries
+from sda_daemon.library.index import INDEX_FILE_NAME
+from sda_daemon.library.scan import SCAN_FILE_NAME
 from tests.library.model_files import entry, write_model
 
 ROOT = Path(__file__).parents[2]
@@ -566,3 +569,13 @@ def test_b23_errors_name_the_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LibraryError, match="file"):
         ModelLibrary(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", [INDEX_FILE_NAME, INDEX_FILE_NAME + ".bak", SCAN_FILE_NAME])
+def test_what_any_killed_writer_left_behind_is_swept(tmp_path: Path, name: str) -> None:
+    """Every file that the library writes has temporary names by which the next opening knows them."""
+    ModelLibrary(tmp_path)
+    left = _temporary_name(tmp_path / name)
+    left.write_text("half")
+    ModelLibrary(tmp_path)
+    assert not left.exists()
