@@ -37,6 +37,12 @@ CASES: dict[str, tuple[str, ...]] = {
     "inspect-model": ("inspect", "--no-check", "models/rain_on_tin.sda"),
     "inspect-junk": ("inspect", "runs/bad.pt"),
     "events": ("events", "checkpoint"),
+    "config-check": ("config", "check", "sda-daemon.yaml"),
+    "config-check-missing": ("config", "check", "none.yaml"),
+    "config-help": ("config", "--help"),
+    "status-never-run": ("status", "--config", "sda-daemon.yaml"),
+    "retry-never-run": ("retry", "--all", "--config", "sda-daemon.yaml"),
+    "retry-nothing-named": ("retry", "--config", "sda-daemon.yaml"),
     "unknown-command": ("modles",),
     "unknown-model": ("models", "show", "thunder", *M),
     "ambiguous-model": ("models", "show", "plucked strings", *M),
@@ -52,7 +58,7 @@ def test_output(name: str, width: str, library: Path) -> None:
     """The same command on the same library prints what was kept, and no line is wider than the terminal."""
     printed = run(*CASES[name], cwd=library, COLUMNS=width)
     check_golden(f"{name}-{width}", printed)
-    if "--format" not in CASES[name] and CASES[name][0] != "convert":  # whole lines for scripts
+    if "--format" not in CASES[name] and CASES[name][0] not in ("convert", "config"):  # whole lines
         assert max((len(line) for line in printed.stdout.splitlines()), default=0) <= int(width)
 
 
@@ -68,6 +74,14 @@ def test_output_of_a_damaged_library(width: str, library: Path) -> None:
     check_golden(f"repair-dry-run-{width}", run("models", "repair", "--dry-run", *M, cwd=library, COLUMNS=width))
     check_golden(f"repair-yes-{width}", run("models", "repair", "--yes", *M, cwd=library, COLUMNS=width))
     check_golden(f"repair-again-{width}", run("models", "repair", *M, cwd=library, COLUMNS=width))
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_output_of_status(width: str, library: Path) -> None:
+    """After a daemon has been there: what it refused, and how to try again."""
+    run("run", "--once", "--config", "sda-daemon.yaml", cwd=library)
+    check_golden(f"status-{width}", run("status", "--config", "sda-daemon.yaml", cwd=library, COLUMNS=width))
+    check_golden(f"retry-{width}", run("retry", "--all", "--config", "sda-daemon.yaml", cwd=library, COLUMNS=width))
 
 
 @pytest.mark.parametrize("width", ["80", "120"])
