@@ -21,7 +21,8 @@ _MASKS = (
     (re.compile(r"\d+\.\d+\.\d+\+cpu"), "<torch>"),
     (re.compile(r"sda-daemon \d+\.\d+\.\d+"), "sda-daemon <version>"),
     (re.compile(r"20(?:2[7-9]|[3-9]\d)-\d\d-\d\d(?: \d\d:\d\d)?|2026-1[12]-\d\d \d\d:\d\d"), "<date>"),
-    (re.compile(r"/\S*/here/"), "<folder>/"),
+    (re.compile(r"/[^\s=:]*/here/"), "<folder>/"),
+    (re.compile(r"/[^\s=:]*/bin/(?=sda-daemon|python)"), "<bin>/"),
     (re.compile(r"models-[0-9a-f]{8}\b"), "models-<digest>"),
     (re.compile(r"in \d+(?:\.\d)? s\b"), "in <time>"),
 )

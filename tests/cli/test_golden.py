@@ -40,6 +40,12 @@ CASES: dict[str, tuple[str, ...]] = {
     "config-check": ("config", "check", "sda-daemon.yaml"),
     "config-check-missing": ("config", "check", "none.yaml"),
     "config-help": ("config", "--help"),
+    "config-show": ("config", "show", "--config", "sda-daemon.yaml"),
+    "config-init": ("config", "init", "--path", "new.yaml"),
+    "config-init-taken": ("config", "init", "--path", "sda-daemon.yaml"),
+    "config-render": (
+        ("config", "render", "runs/take0/checkpoints/checkpoint_epoch0007.pt", "--config", "sda-daemon.yaml")
+    ),
     "status-never-run": ("status", "--config", "sda-daemon.yaml"),
     "retry-never-run": ("retry", "--all", "--config", "sda-daemon.yaml"),
     "retry-nothing-named": ("retry", "--config", "sda-daemon.yaml"),
