@@ -75,6 +75,15 @@ class DaemonProcess:
             self.wait_for("rescan.finished", count=roots, after=before)
         return self
 
+    def start_within(self, program: str) -> None:
+        """Start it within a program that can do something to it from inside; that ends with `run_app(sys.argv[1:])`."""
+        if not self.config.exists():
+            self.write_config()
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-c", program, "run", "--config", str(self.config)]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.wait_for("rescan.finished")
+
     @property
     def pid(self) -> int:
         """Process id of the running daemon."""

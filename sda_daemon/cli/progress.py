@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 LEAST_FILES = 2
 """For a single file a bar says nothing."""
-_PAUSE_S = 0.1
 
 
 class Progress:

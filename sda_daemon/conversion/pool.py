@@ -69,11 +69,6 @@ class WorkerPool:
         self._pool: ProcessPool | None = None
         self._output: Connection | None = None
 
-    @property
-    def is_resting(self) -> bool:
-        """Whether there are no worker processes."""
-        return self._pool is None
-
     def _running(self) -> ProcessPool:
         if self._pool is not None and not self._pool.active:
             self.rest()

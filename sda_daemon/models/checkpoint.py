@@ -40,7 +40,7 @@ from sda_daemon.errors import (
 from sda_daemon.models.archive import OversizedArchiveError, read_pickle_entry
 from sda_daemon.models.names import Judgement, judge_name, modern_name
 from sda_daemon.models.pickles import outline_pickle
-from sda_daemon.models.plain import StandIn, describe_foreign, plain_value, stand_in_class
+from sda_daemon.models.plain import describe_foreign, plain_value, stand_in_class
 from sda_daemon.models.vae import OutputActivation, WeightsLayout, weights_layout
 
 CHECKPOINT_VERSION = 1
@@ -421,18 +421,3 @@ def _numpy_functions() -> tuple[Any, Any]:
     reconstruct = np.zeros(0).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
     return reconstruct, scalar
-
-
-def foreign_names(value: Any) -> set[str]:
-    """Return the names of all stand-ins inside a loaded value."""
-    found: set[str] = set()
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, StandIn):
-            found.add(item.foreign_name)
-        elif isinstance(item, dict):
-            waiting += item.values()
-        elif isinstance(item, list | tuple):
-            waiting += item
-    return found

@@ -19,7 +19,6 @@ from sda_daemon.templates.sandbox import BoundedEnvironment, suggest
 
 MAX_SOURCE_CHARS = 4_000
 MAX_RENDERED_CHARS = 10_000
-_RESULT = "result"
 
 
 @lru_cache(maxsize=1)

@@ -151,12 +151,7 @@ sys.exit(run_app(sys.argv[1:]))
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGALRM], ids=["reader", "emitter"])
 def test_b05_self_healing(daemon: DaemonProcess, drop: Drop, number: signal.Signals) -> None:
     """A watcher thread that dies inside a real daemon is noticed, logged and replaced; the next file converts."""
-    daemon.write_config()
-    with daemon.log.open("ab") as log:
-        daemon.process = subprocess.Popen(
-            [sys.executable, "-c", SABOTAGE, "run", "--config", str(daemon.config)], stdout=log, stderr=log
-        )
-    daemon.wait_for("rescan.finished")
+    daemon.start_within(SABOTAGE)
     daemon.send(number)
 
     def noticed() -> bool:
@@ -259,12 +254,7 @@ sys.exit(run_app(sys.argv[1:]))
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGALRM], ids=["a day on", "a day back"])
 def test_b07_a_step_of_the_clock(daemon: DaemonProcess, drop: Drop, number: signal.Signals) -> None:
     """The wall clock jumps in a running daemon: waiting goes on by the monotonic one, nothing is repeated."""
-    daemon.write_config()
-    with daemon.log.open("ab") as log:
-        daemon.process = subprocess.Popen(
-            [sys.executable, "-c", CLOCK, "run", "--config", str(daemon.config)], stdout=log, stderr=log
-        )
-    daemon.wait_for("rescan.finished")
+    daemon.start_within(CLOCK)
     drop(daemon.drop / "a" / "x.pt", 1)
     daemon.wait_for("checkpoint.seen")
     daemon.send(number)

@@ -41,7 +41,7 @@ def test_status_before_during_and_after(daemon: DaemonProcess, drop: Drop) -> No
     assert daemon.cli("status").returncode == 1
 
 
-def test_retry_converts_what_was_refused(daemon: DaemonProcess, drop: Drop) -> None:
+def test_retry_converts_what_was_refused(daemon: DaemonProcess) -> None:
     """By path and with --all, with the daemon running or not; a path that has not failed is an error."""
     daemon.start()
     junk = daemon.drop / "junk.pt"
