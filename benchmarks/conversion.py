@@ -22,37 +22,20 @@ COLD_DROPS = 10
 BACKLOG = 300
 
 
-def large_checkpoint(path: Path, seed: int) -> Path:
-    """Write a checkpoint of 19 MB or more, as a real training leaves it: default mels, optimizer state."""
+def large_checkpoints(folder: Path, count: int) -> list[Path]:
+    """Write checkpoints of 19 MB, as a real training leaves them: default mels, optimizer state; no weights twice."""
     import torch
 
     from sda_daemon.audio.spectrogram import SpectrogramConfig
     from sda_daemon.demo.checkpoints import checkpoint_dict, small_model, write_checkpoint
 
-    model = small_model(seed, latent_dim=64, columns=6, n_mels=128)
+    weights = small_model(0, latent_dim=64, columns=6, n_mels=128).state_dict()
     moments = {"state": {0: {"exp_avg": torch.randn(1_600_000)}}, "param_groups": []}
-    return write_checkpoint(
-        path,
-        checkpoint_dict(
-            model.state_dict(), latent_dim=64, epoch=seed, spectrogram=SpectrogramConfig(), optimizer_state=moments
-        ),
-    )
-
-
-def variants(folder: Path, count: int) -> list[Path]:
-    """Write so many checkpoints with different weights; made once from one, by changing a weight on disk."""
-    first = large_checkpoint(folder / "0.pt", 0)
-    data = bytearray(first.read_bytes())
-    import torch
-
-    weight = torch.load(first, weights_only=False, pickle_module=_lenient())["model_state_dict"]["decoder.fc.weight"]
-    place = data.index(weight[0, :8].numpy().tobytes())
-    made = [first]
-    for number in range(1, count):
-        data[place : place + 3] = number.to_bytes(3, "little")
-        path = folder / f"{number}.pt"
-        path.write_bytes(data)
-        made.append(path)
+    content = checkpoint_dict(weights, latent_dim=64, epoch=1, spectrogram=SpectrogramConfig(), optimizer_state=moments)
+    made = []
+    for number in range(count):
+        weights["decoder.fc.weight"][0, 0] = number / count
+        made.append(write_checkpoint(folder / f"{number}.pt", {**content, "epoch": number}, sidecar=False))
     return made
 
 
@@ -273,7 +256,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sda-daemon-bench-") as name:
         base = Path(name)
         (base / "sources").mkdir()
-        sources = variants(base / "sources", BACKLOG)
+        sources = large_checkpoints(base / "sources", BACKLOG)
         measure_drops(base / "drops", sources)
         measure_backlog(base, sources)
         measure_rescan(base)

@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,29 @@ def read_small_file(path: Path, max_bytes: int) -> bytes:
     return content
 
 
+def begin_writeback(descriptor: int) -> None:
+    """Let the kernel begin to write a file out, and not keep of it in memory what is written already.
+
+    A backlog of large files must not push what people work with out of the kernel's cache.
+    """
+    if sys.platform == "linux":
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def fsync_large(path: Path) -> None:
+    """Make a large file's content durable, and do not keep it in memory.
+
+    Raises:
+        OSError: it cannot be written; what has been written of it may be lost.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+        begin_writeback(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames and links in `folder` durable; file systems that cannot do this are let be."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -55,10 +79,13 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, chunks: Iterable[bytes], backup: Path | None = None) -> os.stat_result:
+def write_atomic(
+    path: Path, chunks: Iterable[bytes], backup: Path | None = None, *, durable: bool = True
+) -> os.stat_result:
     """Replace `path` by the concatenated `chunks`; keep its previous content as `backup` if given.
 
-    On any failure the temporary file is gone and `path` is what it was.
+    On any failure the temporary file is gone and `path` is what it was. What is not `durable` may be found empty or
+    damaged after a power failure, but does not wait for the disk.
 
     Returns:
         The stat result of the new file.
@@ -72,7 +99,8 @@ def write_atomic(path: Path, chunks: Iterable[bytes], backup: Path | None = None
             file.writelines(chunks)
             file.flush()
             _take_owner_and_mode(file.fileno(), path)
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
             status = os.fstat(file.fileno())
         if backup is not None:
             _keep_backup(path, backup)
@@ -80,7 +108,8 @@ def write_atomic(path: Path, chunks: Iterable[bytes], backup: Path | None = None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    fsync_folder(path.parent)
+    if durable:
+        fsync_folder(path.parent)
     return status
 
 

@@ -49,9 +49,9 @@ class Converted:
         metadata: what is inside the file.
         size_bytes: of the file; 0 if none was written because the library has this model already.
         weights_digest: the model's identity.
-        source_digest: digest of the checkpoint's bytes.
+        source_digest: tells the checkpoint's content from any other.
         dropped: (key, foreign name) of values left out.
-        duration_s: time from the start of the conversion to the fsynced file.
+        duration_s: time from the start of the conversion to the finished file.
         ignored_notes: (path, reason) of `sda.yaml` files that could not be used.
     """
 

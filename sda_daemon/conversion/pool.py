@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 from collections.abc import Callable
@@ -31,8 +32,12 @@ END_S = 15.0
 class ConversionPool(Protocol):
     """What the daemon needs of an engine that runs conversions."""
 
-    def submit(self, job: ConversionJob) -> Future[Outcome]:
-        """Run a conversion; the future's result is Converted or Failed, never an exception."""
+    def submit(self, job: ConversionJob, on_free: Callable[[], None] | None = None) -> Future[Outcome]:
+        """Run a conversion; the future's result is Converted, with a file that is on the disk, or Failed.
+
+        It is never an exception. `on_free` is called (from another thread) as soon as the worker could take another
+        job: it need not wait for the disk.
+        """
 
     def warm(self) -> None:
         """Get ready, because a job is to be expected."""
@@ -68,6 +73,7 @@ class WorkerPool:
         self._on_output = on_output
         self._pool: ProcessPool | None = None
         self._output: Connection | None = None
+        self._disk = _Disk()
 
     def _running(self) -> ProcessPool:
         if self._pool is not None and not self._pool.active:
@@ -92,12 +98,14 @@ class WorkerPool:
             listener.start()
         return self._output
 
-    def submit(self, job: ConversionJob) -> Future[Outcome]:
+    def submit(self, job: ConversionJob, on_free: Callable[[], None] | None = None) -> Future[Outcome]:
         """Run a conversion; see the protocol."""
         outer: Future[Outcome] = Future()
 
         def finish(inner: Future[Outcome]) -> None:
-            outer.set_result(_outcome(inner, job, self._time_limit_s))
+            if on_free is not None:
+                on_free()
+            self._disk.wait_for(_outcome(inner, job, self._time_limit_s), outer)
 
         try:
             inner = self._running().schedule(worker.convert, args=[job], timeout=self._time_limit_s)
@@ -131,10 +139,40 @@ class WorkerPool:
             output.close()
         if pool is not None:
             _end(pool)
+        self._disk.rest()
 
     def close(self) -> None:
         """Stop at once."""
         self.rest()
+
+
+class _Disk:
+    """A thread that waits for the disk: a slow one must hold up neither workers nor the daemon's loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: queue.SimpleQueue[tuple[Outcome, Future[Outcome]] | None] | None = None
+
+    def wait_for(self, outcome: Outcome, done: Future[Outcome]) -> None:
+        """Give the future its result once the outcome's file is on the disk."""
+        with self._lock:
+            if self._waiting is None:
+                self._waiting = queue.SimpleQueue()
+                threading.Thread(target=_wait_for_disk, args=(self._waiting,), daemon=True, name="disk").start()
+            self._waiting.put((outcome, done))
+
+    def rest(self) -> None:
+        """Let the thread end after what it has to do."""
+        with self._lock:
+            if self._waiting is not None:
+                self._waiting.put(None)
+                self._waiting = None
+
+
+def _wait_for_disk(waiting: queue.SimpleQueue[tuple[Outcome, Future[Outcome]] | None]) -> None:
+    while (item := waiting.get()) is not None:
+        outcome, done = item
+        done.set_result(worker.make_durable(outcome))
 
 
 def _end(pool: ProcessPool) -> None:

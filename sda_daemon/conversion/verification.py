@@ -61,13 +61,14 @@ class Verdict:
 def check_model(path: str) -> Verdict:
     """Open a model completely and compare its weights with the recorded digest. Runs in a worker."""
     worker.warm_up()
-    from sda_daemon.models.checkpoint import checked_weights, read_torch_file
+    from sda_daemon.models.checkpoint import checked_weights
     from sda_daemon.models.digest import weights_digest
     from sda_daemon.models.persistence import load_model
+    from sda_daemon.models.torch_file import read_torch_file
 
     try:
         load_model(Path(path))
-        content = read_torch_file(Path(path))
+        content = read_torch_file(Path(path)).content
         weights = checked_weights(content["model_state_dict"], Path(path), os.stat(path).st_size)
         found = weights_digest(weights)
     except SdaError as error:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome, Preview
 from sda_daemon.errors import ChangedWhileReadError, CheckpointError, ModelFileError, SdaError, TemplateError
+from sda_daemon.files import fsync_large
 from sda_daemon.intake.sources import SIDECAR_ENDING
 from sda_daemon.service import sandbox
 from sda_daemon.signature import FileSignature
@@ -102,18 +103,36 @@ def _told(job: ConversionJob, what: Callable[[ConversionJob], T]) -> T | Failed:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not Path(job.path).exists():
             return Failed(job, "vanished", True, f"{job.path} is gone")
-        kind = _KINDS.get(error.errno or 0, "io")
-        hint = sandbox.explain(error) or _HINTS.get(kind, "It is tried again by itself")
-        return Failed(job, kind, False, f"{error}. {hint}")
+        return _failed_by_system(job, error)
     except MemoryError:
         return Failed(job, "out_of_memory", False, f"not enough memory to convert {job.path}", is_crash=True)
     except Exception as error:  # noqa: BLE001 - a bug of ours must cost an attempt, not the worker
         return Failed(job, "bug", False, f"{type(error).__name__}: {error}", is_crash=True)
 
 
+def _failed_by_system(job: ConversionJob, error: OSError) -> Failed:
+    kind = _KINDS.get(error.errno or 0, "io")
+    hint = sandbox.explain(error) or _HINTS.get(kind, "It is tried again by itself")
+    return Failed(job, kind, False, f"{error}. {hint}")
+
+
+def make_durable(outcome: Outcome) -> Outcome:
+    """Wait until a finished file is on the disk; whatever goes wrong is told in the result.
+
+    Called by the process that has the workers, so that these need not wait for the disk.
+    """
+    if isinstance(outcome, Converted) and outcome.was_written:
+        try:
+            fsync_large(Path(outcome.job.work_dir) / outcome.job.temporary_name)
+        except OSError as error:
+            return _failed_by_system(outcome.job, error)
+    return outcome
+
+
 def _convert(job: ConversionJob) -> Converted | Failed:
+    from sda_daemon.library.index import is_mentioned
     from sda_daemon.models.checkpoint import read_checkpoint
-    from sda_daemon.models.digest import file_digest, model_id_of, weights_digest
+    from sda_daemon.models.digest import model_id_of, weights_digest
     from sda_daemon.models.persistence import complete_metadata, parts_of, utc_now, write_parts
     from sda_daemon.notes import read_notes
     from sda_daemon.rules import name_checkpoint, template_digest
@@ -131,26 +150,26 @@ def _convert(job: ConversionJob) -> Converted | Failed:
         return Failed(job, "skipped", True, named.skip)
     metadata = complete_metadata(named.metadata, checkpoint, path.stat().st_mtime)
     metadata = replace(metadata, model_id=model_id_of(digest), save_date=utc_now())
-    library = _library_at(job.models_dir)
-    known = library.get(metadata.model_id)
-    if known is not None:
-        metadata = _keep_words(metadata, known)
-    source_digest, size_bytes = "", 0
-    is_wanted = (
-        known is None
-        or not library.holds(known.model_id)
-        or (checkpoint.analysis is not None and not known.has_analysis)
-    )
+    is_wanted, by_daemon = True, job.by_daemon
+    if is_mentioned(Path(job.models_dir), metadata.model_id):
+        library = _library_at(job.models_dir)
+        known = library.get(metadata.model_id)
+        if known is not None:
+            metadata = _keep_words(metadata, known)
+            by_daemon = job.by_daemon and _is_made_by_daemon(library, known)
+            is_wanted = not library.holds(known.model_id) or (
+                checkpoint.analysis is not None and not known.has_analysis
+            )
+    size_bytes = 0
     if is_wanted and job.temporary_name:
-        source_digest = file_digest(path)
         provenance = {
             "source_file": path.name,
             "source_path": str(facts["relpath"]),
             "source_mtime_ns": job.signature.mtime_ns,
             "source_root": _root_digest(job.watch_root),
-            "made_by_daemon": job.by_daemon and (known is None or _is_made_by_daemon(library, known)),
+            "made_by_daemon": by_daemon,
             "source_size_bytes": job.signature.size_bytes,
-            "source_digest": source_digest,
+            "source_digest": checkpoint.source_digest,
             "weights_digest": digest,
             "template_digest": template_digest(job.metadata, job.rules),
             "converted_at": metadata.save_date,
@@ -164,7 +183,9 @@ def _convert(job: ConversionJob) -> Converted | Failed:
             raise
     duration_s = time.perf_counter() - began
     ignored = (*ignored_notes, *named.ignored_notes)
-    return Converted(job, metadata, size_bytes, digest, source_digest, checkpoint.dropped, duration_s, ignored)
+    return Converted(
+        job, metadata, size_bytes, digest, checkpoint.source_digest, checkpoint.dropped, duration_s, ignored
+    )
 
 
 def _preview(job: ConversionJob) -> Preview:

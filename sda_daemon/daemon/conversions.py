@@ -27,7 +27,7 @@ from sda_daemon.conversion.policy import (
 from sda_daemon.conversion.pool import ConversionPool
 from sda_daemon.conversion.publish import Action, Published, publish
 from sda_daemon.daemon.aftermath import Aftermath
-from sda_daemon.daemon.messages import JobDone
+from sda_daemon.daemon.messages import JobDone, WorkerFree
 from sda_daemon.errors import SdaError
 from sda_daemon.intake.messages import FileSeen
 from sda_daemon.intake.probe import look
@@ -37,6 +37,9 @@ from sda_daemon.rules import template_digest, watch_settings_for
 from sda_daemon.service.sandbox import tell
 from sda_daemon.settings.schema import Settings, WatchSettings
 from sda_daemon.signature import FileSignature
+
+GATHER_S = 0.1
+"""While others are running, the end of a conversion waits so long for more, to share one write of the index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ class Conversions:
         self.ready: dict[str, Task] = {}
         self.running: dict[str, Task] = {}
         self._begun: dict[str, Circumstances] = {}
+        self._freed: set[str] = set()  # of those that run, the ones whose worker is done
+        self._outcomes: list[Outcome] = []
+        self._finish_at = 0.0
         self._retired: list[ConversionPool] = []
         self._now = now
         self._ledger = ledger
@@ -183,6 +189,8 @@ class Conversions:
     def next_moment(self) -> float | None:
         """Return when `tick` has something to do, in monotonic seconds."""
         moments = [at for at, _ in self._retries.values()]
+        if self._outcomes:
+            moments.append(self._finish_at)
         if self.is_idle:
             moments.append(self._busy_at + self._settings.conversion.idle_close_s)
         return min(moments, default=None)
@@ -203,16 +211,21 @@ class Conversions:
             if at <= now:
                 del self._retries[path]
                 self._try_again(task)
-        while self.ready and not hold and len(self.running) < self._settings.workers:
-            free = next((path for path in self.ready if path not in self.running), None)
-            if free is None:
-                break
-            self._begin(self.ready.pop(free))
+        if not hold:
+            self._begin_ready()
         if not self.is_idle or expecting:
             self._busy_at = now
         elif now >= self._busy_at + self._settings.conversion.idle_close_s:
             self.pool.rest()
             self._busy_at = float("inf")
+
+    def _begin_ready(self) -> None:
+        """Start as many conversions as there are workers for them."""
+        while self.ready and len(self.running) - len(self._freed) < self._settings.workers:
+            path = next((path for path in self.ready if path not in self.running), None)
+            if path is None:
+                break
+            self._begin(self.ready.pop(path))
 
     def _try_again(self, task: Task) -> None:
         signature = look(task.path)
@@ -250,7 +263,7 @@ class Conversions:
         self.running[task.path] = task
         self._begun[task.path] = self._now
         self._busy_at = time.monotonic()
-        self.pool.submit(job).add_done_callback(self._on_done)
+        self.pool.submit(job, lambda: self._enqueue(WorkerFree(task.path))).add_done_callback(self._on_done)
 
     def _on_done(self, future: Future[Outcome]) -> None:
         self._enqueue(JobDone(future.result()))
@@ -266,7 +279,34 @@ class Conversions:
 
     # --- finishing --------------------------------------------------------------------------------
 
-    def finish(self, outcomes: list[Outcome]) -> None:
+    def worker_free(self, path: str) -> None:
+        """Take note that a worker is done with a checkpoint and could take another one."""
+        if path in self.running:
+            self._freed.add(path)
+
+    def take_outcomes(self, outcomes: list[Outcome], now: float, *, hold: bool) -> None:
+        """Take what the workers told, and finish it: at once, or together with what else comes soon.
+
+        The workers that have become free get new work before, because finishing waits for the disk.
+
+        Args:
+            outcomes: what the workers told; may be empty.
+            now: monotonic seconds.
+            hold: whether nothing new must be started; then nothing is waited for either.
+        """
+        if outcomes and not self._outcomes:
+            self._finish_at = now + GATHER_S
+        self._outcomes += outcomes
+        self._freed.update(outcome.job.path for outcome in outcomes)
+        if not hold:
+            self._begin_ready()
+        if not self._outcomes:
+            return
+        if hold or now >= self._finish_at or len(self._outcomes) >= len(self.running):
+            finished, self._outcomes = self._outcomes, []
+            self._finish(finished)
+
+    def _finish(self, outcomes: list[Outcome]) -> None:
         """Publish what was converted, with one write of the index, and remember the rest.
 
         The order of durable steps is file, index, ledger, and only then the checkpoints themselves.
@@ -276,6 +316,7 @@ class Conversions:
             self._finish_in(library, [item for item in outcomes if self._begun[item.job.path].library is library])
         for item in outcomes:
             del self._begun[item.job.path]
+            self._freed.discard(item.job.path)
         self._close_retired()
 
     def _finish_in(self, library: ModelLibrary, outcomes: list[Outcome]) -> None:

@@ -33,6 +33,7 @@ from sda_daemon.daemon.messages import (
     ReloadRequested,
     RetryRequested,
     StopRequested,
+    WorkerFree,
     WorkerSaid,
 )
 from sda_daemon.daemon.rebuild import rebuild_ledger
@@ -354,10 +355,15 @@ class Daemon:
             messages.append(self._inbox.get(timeout=pause_s))
             while True:
                 messages.append(self._inbox.get_nowait())
-        finished = [message.outcome for message in messages if isinstance(message, JobDone)]
-        if finished:
-            self._conversions.finish(finished)
-        return [message for message in messages if not isinstance(message, JobDone)]
+        finished = []
+        for message in messages:
+            if isinstance(message, WorkerFree):
+                self._conversions.worker_free(message.path)
+            elif isinstance(message, JobDone):
+                finished.append(message.outcome)
+        is_last = self._is_stopping() or any(isinstance(message, StopRequested) for message in messages)
+        self._conversions.take_outcomes(finished, time.monotonic(), hold=is_last or self._librarian.is_lost)
+        return [message for message in messages if not isinstance(message, JobDone | WorkerFree)]
 
     def _handle(self, message: object) -> None:
         match message:

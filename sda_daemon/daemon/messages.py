@@ -8,8 +8,15 @@ from sda_daemon.conversion.job import Outcome
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerFree:
+    """A worker is done with a checkpoint; its model is on the way to the disk, or the failure to the loop."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobDone:
-    """A worker is done with a job."""
+    """A conversion has ended, and its file is on the disk."""
 
     outcome: Outcome
 

@@ -7,7 +7,6 @@ plain containers and inert stand-ins, after a walk over its opcodes that bounds 
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import reprlib
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sda_daemon.errors import BrokenModelError, ModelFileError, NewerModelError, NotAModelError
-from sda_daemon.models.archive import OversizedArchiveError, read_pickle_entry
+from sda_daemon.models.archive import OversizedArchiveError, read_pickle
 from sda_daemon.models.inert import InertUnpickler, TensorOutline, plain_analysis, tensor_outline
 from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
 from sda_daemon.models.pickles import outline_pickle
@@ -186,7 +185,7 @@ def read_pickled_dict(path: Path) -> tuple[dict[str, Any], os.stat_result]:
         try:
             data = _read_pickle_bytes(file, path, status.st_size)
             outline_pickle(data)
-            content = InertUnpickler(io.BytesIO(data)).load()
+            content = InertUnpickler(data).load()
         except ModelFileError:
             raise
         except zipfile.BadZipFile as error:
@@ -207,7 +206,7 @@ def _starts_like_zip(file: BinaryIO) -> bool:
 
 def _read_pickle_bytes(file: BinaryIO, path: Path, size_bytes: int) -> bytes:
     try:
-        data, _names = read_pickle_entry(file, size_bytes, MAX_PICKLE_BYTES)
+        data = read_pickle(file, size_bytes, MAX_PICKLE_BYTES)
     except OversizedArchiveError as error:
         raise BrokenModelError(f"{path} is no honest model file: {error}") from error
     if data is None:

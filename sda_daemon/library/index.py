@@ -67,6 +67,19 @@ def index_signature(path: Path) -> IndexSignature | None:
         return None
 
 
+def is_mentioned(folder: Path, model_id: str) -> bool:
+    """Tell whether a library may have a model, without decoding its index: for one look into a large library.
+
+    True where the index cannot be read now; the library itself says why.
+    """
+    try:
+        return _encode(model_id).encode() in (folder / INDEX_FILE_NAME).read_bytes()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
 def parse_index(raw: bytes) -> IndexContent:
     """Decode an index.
 

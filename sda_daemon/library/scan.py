@@ -65,7 +65,7 @@ def load_known(folder: Path) -> dict[str, Known]:
 
 
 def save_known(folder: Path, known: Mapping[str, Known]) -> None:
-    """Write the cache.
+    """Write the cache; not durably, because it is as good as none if it cannot be read.
 
     Raises:
         OSError: it cannot be written.
@@ -74,4 +74,4 @@ def save_known(folder: Path, known: Mapping[str, Known]) -> None:
         name: [item.signature.size_bytes, item.signature.mtime_ns, item.signature.inode, item.reason]
         for name, item in known.items()
     }
-    write_atomic(folder / SCAN_FILE_NAME, [json.dumps({"version": 1, "files": files}).encode()])
+    write_atomic(folder / SCAN_FILE_NAME, [json.dumps({"version": 1, "files": files}).encode()], durable=False)

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from sda_daemon.errors import LibraryError, ModelExistsError, ModelFileError
@@ -107,7 +108,7 @@ def restore(library: ModelLibrary, items: Sequence[TrashedModel]) -> list[ModelE
                     "Delete one of the two for good: sda-daemon models trash --empty, or models delete --purge",
                 )
         for item in items:
-            names = [item.entry.file_path, *file_name_candidates(item.entry.name)]
+            names = chain([item.entry.file_path], file_name_candidates(item.entry.name))
             target = publish_new(item.path, library.models_dir, names)
             item.entry.file_path = target.name
             restored.append(item.entry)

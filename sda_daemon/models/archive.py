@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
+from isal.isal_zlib import crc32
+
+PICKLE_NAME = "data.pkl"
+"""The part that holds everything but the tensors' bytes."""
 MAX_ENTRIES = 100_000
 """Parts of one file; real ones have about a hundred."""
 _MAX_DIRECTORY_BYTES = 16 * 2**20
@@ -16,6 +20,7 @@ _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _PART = struct.Struct("<10xHxxxxLLLHHH8xL")
 _LOCAL = struct.Struct("<26xHH")
+LOCAL_HEADER_BYTES = _LOCAL.size
 _BEYOND_32_BITS = 0xFFFFFFFF
 _LONGEST_COMMENT = 0xFFFF
 
@@ -24,45 +29,9 @@ class OversizedArchiveError(ValueError):
     """The archive promises more than it holds, or has more parts than any honest one."""
 
 
-def read_pickle_entry(file: BinaryIO, size_bytes: int, max_pickle_bytes: int) -> tuple[bytes | None, frozenset[str]]:
-    """Return the content of `data.pkl` (None where there is none) and the names of all parts.
+class Part(NamedTuple):
+    """What a zip's directory says of one of its parts; `name` is without the archive's own folder."""
 
-    Names are without the archive's own folder.
-
-    Args:
-        file: the zip file, seekable.
-        size_bytes: its size.
-        max_pickle_bytes: largest `data.pkl` that is read.
-
-    Raises:
-        OversizedArchiveError: see there.
-        zipfile.BadZipFile: truncated or damaged, or no zip file.
-        OSError: it cannot be read.
-    """
-    count, directory_bytes, offset = check_directory(file, size_bytes)
-    file.seek(offset)
-    parts = list(_parts(file.read(directory_bytes), count))
-    stored = 0
-    by_name: dict[str, _Part] = {}
-    for part in parts:
-        if part.method != zipfile.ZIP_STORED or part.size_bytes != part.stored_bytes:
-            raise OversizedArchiveError(f"it has compressed parts ({part.name[:80]}), torch never writes such")
-        stored += part.size_bytes
-        name = part.name.partition("/")[2]
-        if name in by_name:
-            raise zipfile.BadZipFile(f"it has two parts called {name[:80]!r}")
-        by_name[name] = part
-    if stored > size_bytes:
-        raise OversizedArchiveError(f"it claims {stored} bytes in a file of {size_bytes}")
-    pickled = by_name.get("data.pkl")
-    if pickled is None:
-        return None, frozenset(by_name)
-    if pickled.size_bytes > max_pickle_bytes:
-        raise OversizedArchiveError(f"it has {pickled.size_bytes} bytes beside its tensors")
-    return _content(file, pickled), frozenset(by_name)
-
-
-class _Part(NamedTuple):
     name: str
     method: int
     crc: int
@@ -71,7 +40,87 @@ class _Part(NamedTuple):
     offset: int
 
 
-def _parts(directory: bytes, count: int) -> Iterator[_Part]:
+@dataclass(frozen=True, slots=True)
+class TorchArchive:
+    """The parts of a zip file that torch wrote, checked as a whole: none compressed, none twice, none too large.
+
+    `directory` is the zip's own list of them as it stands in the file: names, sizes, places and CRC-32s of all.
+    """
+
+    parts: dict[str, Part]
+    directory: bytes
+
+    def pickle_part(self, max_bytes: int) -> Part | None:
+        """Return `data.pkl`, None where there is none.
+
+        Raises:
+            OversizedArchiveError: it is larger than that.
+        """
+        return _bounded(self.parts.get(PICKLE_NAME), max_bytes)
+
+
+def read_archive(file: BinaryIO, size_bytes: int) -> TorchArchive:
+    """Read the list of a torch file's parts, and none of them.
+
+    Args:
+        file: the zip file, seekable.
+        size_bytes: its size.
+
+    Raises:
+        OversizedArchiveError: see there.
+        zipfile.BadZipFile: truncated or damaged, or no zip file.
+        OSError: it cannot be read.
+    """
+    count, directory_bytes, offset = check_directory(file, size_bytes)
+    file.seek(offset)
+    directory = file.read(directory_bytes)
+    stored = 0
+    by_name: dict[str, Part] = {}
+    for part in _parts(directory, count):
+        if part.method != zipfile.ZIP_STORED or part.size_bytes != part.stored_bytes:
+            raise OversizedArchiveError(f"it has compressed parts ({part.name[:80]}), torch never writes such")
+        stored += part.size_bytes
+        if part.name in by_name:
+            raise zipfile.BadZipFile(f"it has two parts called {part.name[:80]!r}")
+        by_name[part.name] = part
+    if stored > size_bytes:
+        raise OversizedArchiveError(f"it claims {stored} bytes in a file of {size_bytes}")
+    return TorchArchive(by_name, directory)
+
+
+def read_pickle(file: BinaryIO, size_bytes: int, max_bytes: int) -> bytes | None:
+    """Return the content of `data.pkl` alone, None where there is none; for those who want nothing else of the file.
+
+    torch writes it first: then only the first line of the directory is looked at, and the others for another part of
+    that name.
+
+    Args:
+        file: the zip file, seekable.
+        size_bytes: its size.
+        max_bytes: largest `data.pkl` that is read.
+
+    Raises:
+        OversizedArchiveError, zipfile.BadZipFile, OSError: see `read_archive`.
+    """
+    count, directory_bytes, offset = check_directory(file, size_bytes)
+    file.seek(offset)
+    directory = file.read(directory_bytes)
+    part: Part | None = next(_parts(directory, min(count, 1)), None)
+    if part is None or part.name != PICKLE_NAME or directory.count(PICKLE_NAME.encode()) != 1:
+        part = read_archive(file, size_bytes).parts.get(PICKLE_NAME)
+    elif part.method != zipfile.ZIP_STORED or part.size_bytes != part.stored_bytes:
+        raise OversizedArchiveError(f"it has compressed parts ({part.name}), torch never writes such")
+    part = _bounded(part, max_bytes)
+    return None if part is None else read_part(file, part)
+
+
+def _bounded(part: Part | None, max_bytes: int) -> Part | None:
+    if part is not None and part.size_bytes > max_bytes:
+        raise OversizedArchiveError(f"it has {part.size_bytes} bytes beside its tensors")
+    return part
+
+
+def _parts(directory: bytes, count: int) -> Iterator[Part]:
     """Yield what the zip's directory says of each part; `zipfile` does the same, but takes ten times as long."""
     at = 0
     for _ in range(count):
@@ -84,7 +133,8 @@ def _parts(directory: bytes, count: int) -> Iterator[_Part]:
         if _BEYOND_32_BITS in (stored, size, offset):
             extra = directory[extra_at : extra_at + extra_bytes]
             size, stored, offset = _large_numbers(extra, size, stored, offset)
-        yield _Part(directory[name_at:extra_at].decode("utf-8", "replace"), method, crc, stored, size, offset)
+        name = directory[name_at:extra_at].decode("utf-8", "replace").partition("/")[2]
+        yield Part(name, method, crc, stored, size, offset)
         at = extra_at + extra_bytes + comment_bytes
     if at > len(directory):
         raise zipfile.BadZipFile("its directory is damaged")
@@ -110,17 +160,46 @@ def _large_numbers(extra: bytes, *numbers: int) -> tuple[int, int, int]:
     raise zipfile.BadZipFile("its directory is damaged")
 
 
-def _content(file: BinaryIO, part: _Part) -> bytes:
-    file.seek(part.offset)
-    header = file.read(_LOCAL.size)
-    if len(header) < _LOCAL.size or not header.startswith(b"PK\x03\x04"):
+def content_offset(part: Part, header: bytes) -> int:
+    """Return where a part's content begins, from the bytes at its own place in the file.
+
+    Args:
+        part: of the directory.
+        header: `LOCAL_HEADER_BYTES` from `part.offset` on.
+
+    Raises:
+        zipfile.BadZipFile: there is no such part.
+    """
+    if len(header) < LOCAL_HEADER_BYTES or not header.startswith(b"PK\x03\x04"):
         raise zipfile.BadZipFile(f"its part {part.name[:80]!r} is not where it should be")
-    name_bytes, extra_bytes = _LOCAL.unpack(header)[-2:]
-    file.seek(part.offset + _LOCAL.size + name_bytes + extra_bytes)
+    name_bytes, extra_bytes = _LOCAL.unpack(header)
+    return int(part.offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes)
+
+
+def read_part(file: BinaryIO, part: Part) -> bytes:
+    """Return a part's content; its checksum is compared.
+
+    Raises:
+        zipfile.BadZipFile: it is truncated or damaged.
+        OSError: it cannot be read.
+    """
+    file.seek(part.offset)
+    file.seek(content_offset(part, file.read(LOCAL_HEADER_BYTES)))
     content = file.read(part.size_bytes)
-    if len(content) != part.size_bytes or zlib.crc32(content) != part.crc:
-        raise zipfile.BadZipFile(f"its part {part.name[:80]!r} is damaged")
+    check_part(part, content)
     return content
+
+
+def check_part(part: Part, content: bytes | memoryview) -> None:
+    """Compare a part's content with size and CRC-32 of the directory.
+
+    A zero stands for no checksum: torch can be told to save the time (`set_crc32_options`).
+
+    Raises:
+        zipfile.BadZipFile: it is not what was written.
+    """
+    if len(content) != part.size_bytes or (part.crc and crc32(content) != part.crc):
+        raise zipfile.BadZipFile(f"its part {part.name[:80]!r} is damaged")
 
 
 def check_directory(file: BinaryIO, size_bytes: int) -> tuple[int, int, int]:

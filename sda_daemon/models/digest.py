@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "sda-daemon:weights")
-_CHUNK_BYTES = 1 << 20
 
 
 def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
@@ -28,13 +26,3 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
 def model_id_of(digest: str) -> str:
     """Return the id of the model with these weights: a UUIDv5, the same on every machine and every time."""
     return str(uuid.uuid5(_NAMESPACE, digest))
-
-
-def file_digest(path: Path) -> str:
-    """Return `sha256:…` over the bytes of a file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

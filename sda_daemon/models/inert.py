@@ -6,6 +6,7 @@ by what their stand-ins recorded. Nothing is imported, nothing is called.
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import struct
@@ -13,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sda_daemon.models.names import EMPTY_BYTES, modern_name
 from sda_daemon.models.plain import StandIn, stand_in_class
 
-_STORAGE_TYPES = {
+STORAGE_TYPES: Mapping[str, tuple[str, int]] = {
     "DoubleStorage": ("float64", 8),
     "FloatStorage": ("float32", 4),
     "HalfStorage": ("float16", 2),
@@ -29,12 +31,11 @@ _STORAGE_TYPES = {
     "ComplexFloatStorage": ("complex64", 8),
     "ComplexDoubleStorage": ("complex128", 16),
 }
-_TENSOR_FUNCTIONS = (
-    "torch._utils._rebuild_tensor_v2",
-    "torch._utils._rebuild_tensor",
-    "torch._utils._rebuild_tensor_v3",
-)
-_PARAMETER_FUNCTIONS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
+"""Class of a storage, to the name of its elements' type and their size in bytes."""
+TENSOR_FUNCTION = "torch._utils._rebuild_tensor_v2"
+"""What pickles call to make a tensor, since 2018."""
+_TENSOR_FUNCTIONS = (TENSOR_FUNCTION, "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v3")
+PARAMETER_FUNCTIONS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
 _ARRAY_FORMATS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I",
                   "u2": "H", "u1": "B", "b1": "?"}  # fmt: skip
 _MAX_ARRAY_VALUES = 1_000_000
@@ -52,6 +53,10 @@ class InertUnpickler(pickle.Unpickler):
 
     Walk over the pickle with `outline_pickle` first: that bounds the memory that it can ask for.
     """
+
+    def __init__(self, data: bytes) -> None:
+        # Buffered, because from a plain BytesIO the unpickler takes each operation by a call of its own.
+        super().__init__(io.BufferedReader(io.BytesIO(data), max(len(data), 1)))
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a stand-in for whatever is named; nothing is imported."""
@@ -76,7 +81,7 @@ def tensor_outline(value: Any) -> TensorOutline | None:
     """Return the outline of a tensor's stand-in, None for anything else."""
     if not isinstance(value, StandIn):
         return None
-    if value.foreign_name in _PARAMETER_FUNCTIONS and value.args:
+    if value.foreign_name in PARAMETER_FUNCTIONS and value.args:
         return tensor_outline(value.args[0])
     if value.foreign_name not in _TENSOR_FUNCTIONS or len(value.args) < 3:
         return None
@@ -93,7 +98,7 @@ def _storage_type(storage: Any) -> tuple[str, int]:
     """Return name and width of the elements of a storage, which is named by a tuple."""
     if isinstance(storage, tuple) and len(storage) > 1:
         name = str(getattr(storage[1], "foreign_name", "")).rpartition(".")[2]
-        return _STORAGE_TYPES.get(name, (name.removesuffix("Storage").lower() or "unknown", 1))
+        return STORAGE_TYPES.get(name, (name.removesuffix("Storage").lower() or "unknown", 1))
     return "unknown", 1
 
 
@@ -108,7 +113,7 @@ def array_values(value: Any) -> Any:
     if not value.foreign_name.startswith("numpy"):
         return None
     if function == "scalar" and len(value.args) == 2:
-        numbers = _numbers(value.args[0], _as_bytes(value.args[1]))
+        numbers = _numbers(value.args[0], as_bytes(value.args[1]))
         return numbers[0] if numbers and len(numbers) == 1 else None
     state = value.state
     if function != "_reconstruct" or not isinstance(state, tuple) or len(state) != 5:
@@ -116,7 +121,7 @@ def array_values(value: Any) -> Any:
     shape, is_fortran = state[1], state[3]
     if not isinstance(shape, tuple) or not all(isinstance(size, int) and size >= 0 for size in shape):
         return None
-    flat = _numbers(state[2], _as_bytes(state[4]))
+    flat = _numbers(state[2], as_bytes(state[4]))
     if flat is None or len(flat) != math.prod(shape) or (is_fortran and len(shape) > 1):
         return None
     return _nested(flat, shape)
@@ -136,10 +141,12 @@ def _numbers(dtype: Any, data: bytes | None) -> list[Any] | None:
     return list(struct.unpack(f"{'>' if order == '>' else '<'}{count}{code}", data))
 
 
-def _as_bytes(value: Any) -> bytes | None:
+def as_bytes(value: Any) -> bytes | None:
     """Return bytes; pickles of protocol 2 write them as text with the name of an encoding."""
     if isinstance(value, bytes):
         return value
+    if isinstance(value, StandIn) and not value.args and modern_name(value.foreign_name) == EMPTY_BYTES:
+        return b""
     if isinstance(value, StandIn) and value.foreign_name == "_codecs.encode" and len(value.args) == 2:
         text, encoding = value.args
         if isinstance(text, str) and encoding in ("latin1", "latin-1"):

@@ -6,7 +6,6 @@ found is still told.
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import stat
@@ -15,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
+from sda_daemon.models.archive import Part, read_part
 from sda_daemon.models.inert import InertUnpickler, TensorOutline, array_values, plain_analysis, tensor_outline
 from sda_daemon.models.metadata import MODEL_FORMAT_MARKER
 from sda_daemon.models.names import Judgement, judge_name
@@ -112,7 +112,7 @@ def inspect_file(path: Path) -> Inspection:
 # --- from file to pickle --------------------------------------------------------------------------
 
 
-def _pickle_of(file: IO[bytes], found: Inspection) -> bytes | None:
+def _pickle_of(file: BinaryIO, found: Inspection) -> bytes | None:
     """Return the pickle that holds the file's dict, None where there is none to be had."""
     start = file.read(512)
     file.seek(0)
@@ -134,7 +134,7 @@ def _pickle_of(file: IO[bytes], found: Inspection) -> bytes | None:
     return None
 
 
-def _zip_pickle(file: IO[bytes], found: Inspection) -> bytes | None:
+def _zip_pickle(file: BinaryIO, found: Inspection) -> bytes | None:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
@@ -155,13 +155,16 @@ def _zip_pickle(file: IO[bytes], found: Inspection) -> bytes | None:
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > MAX_PICKLE_BYTES:
                 found.problems.append(f"its data.pkl of {entry.file_size} bytes is not looked into")
                 return None
-            return archive.read(entry)
+            size = entry.file_size
+            return read_part(
+                file, Part(entry.filename, entry.compress_type, entry.CRC, size, size, entry.header_offset)
+            )
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError) as error:
         found.problems.append(f"it begins like a torch file, but is truncated or damaged: {error}")
         return None
 
 
-def _legacy_pickle(file: IO[bytes], found: Inspection) -> bytes | None:
+def _legacy_pickle(file: BinaryIO, found: Inspection) -> bytes | None:
     data = file.read(MAX_PICKLE_BYTES)
     position, pickles = 0, []
     try:
@@ -187,7 +190,7 @@ def _note_names(names: frozenset[str], found: Inspection) -> None:
 def _load(data: bytes, found: Inspection) -> Any:
     try:
         _note_names(outline_pickle(data).names, found)
-        return InertUnpickler(io.BytesIO(data)).load()
+        return InertUnpickler(data).load()
     except Exception as error:  # noqa: BLE001 - a hostile pickle can make an unpickler raise anything
         found.problems.append(f"its pickle cannot be read: {type(error).__name__}: {error}")
         return None

@@ -16,9 +16,10 @@ from sda_daemon.controls.analysis import AnalysisResult
 from sda_daemon.controls.serialization import analysis_from_dict
 from sda_daemon.errors import BrokenModelError, CheckpointError, NewerModelError, NotAModelError
 from sda_daemon.library.header import checked_metadata
-from sda_daemon.models.checkpoint import activation_of, checked_weights, read_torch_file
+from sda_daemon.models.checkpoint import activation_of, checked_weights
 from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
 from sda_daemon.models.plain import plain_value
+from sda_daemon.models.torch_file import read_torch_file
 from sda_daemon.models.vae import STRIDE, ConvVAE, OutputActivation, WeightsLayout, build_model, weights_layout
 
 _LONGEST_CHUNK_S = 1e6
@@ -85,7 +86,7 @@ def _model_dict(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"there is no model file {path}")
     try:
-        content = read_torch_file(path, mapped=False)
+        content = read_torch_file(path).content
     except CheckpointError as error:
         wrong = BrokenModelError if _starts_like_zip(path) else NotAModelError
         raise wrong(f"{path} cannot be read as a model: {error.what}", error.hint) from error

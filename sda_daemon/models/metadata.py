@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 SAVED_MODEL_VERSION = 1
@@ -68,8 +68,10 @@ def _sanitize_filename(name: str) -> str:
     return collapsed[:MAX_FILE_STEM].strip("_") or "untitled"
 
 
-def file_name_candidates(name: str) -> list[str]:
-    """Return file names to try for a model called `name`, the best first: `x.sda`, then `x_1.sda` and so on."""
+def file_name_candidates(name: str) -> Iterator[str]:
+    """Yield file names to try for a model called `name`, the best first: `x.sda`, then `x_1.sda` and so on."""
     stem = _sanitize_filename(name)
-    numbered = (f"{stem[: MAX_FILE_STEM - 1 - len(str(n))]}_{n}" for n in range(1, 10_000))
-    return [f"{candidate}{MODEL_FILE_EXTENSION}" for candidate in (stem, *numbered)]
+    yield f"{stem}{MODEL_FILE_EXTENSION}"
+    for number in range(1, 10_000):
+        ending = f"_{number}"
+        yield f"{stem[: MAX_FILE_STEM - len(ending)]}{ending}{MODEL_FILE_EXTENSION}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 from sda_daemon import __version__
 from sda_daemon.controls.analysis import AnalysisResult
 from sda_daemon.controls.serialization import analysis_to_dict
+from sda_daemon.files import begin_writeback
 from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
 from sda_daemon.models.vae import OutputActivation
 
@@ -52,9 +52,10 @@ def _compact(tensor: Tensor) -> Tensor:
 
 
 def write_model_file(path: Path, payload: Mapping[str, Any]) -> int:
-    """Write a new `.sda` file and make its content durable; return its size in bytes.
+    """Write a new `.sda` file and return its size in bytes.
 
-    The name itself is not durable before the folder is fsynced.
+    It is not durable before `fsync_large`: so the kernel can write it while the next one is made, and several can share
+    the wait for the disk.
 
     Raises:
         OSError: it cannot be written; nothing is left at `path`.
@@ -63,7 +64,7 @@ def write_model_file(path: Path, payload: Mapping[str, Any]) -> int:
         with path.open("xb") as file:
             torch.save(dict(payload), file)
             file.flush()
-            os.fsync(file.fileno())
+            begin_writeback(file.fileno())
             return file.tell()
     except RuntimeError as error:  # torch reports a failed write of its zip file this way
         path.unlink(missing_ok=True)

@@ -6,9 +6,18 @@ import _compat_pickle
 import sys
 from enum import StrEnum
 
+EMPTY_BYTES = "builtins.bytes"
+"""What pickles of protocol 2 call, without arguments, for no bytes: every array without elements has some."""
 # Allowed by torch itself, or known to do nothing but build values.
 SAFE_NAMES = frozenset(
-    {"collections.OrderedDict", "collections.Counter", "_codecs.encode", "builtins.set", "builtins.complex"}
+    {
+        "collections.OrderedDict",
+        "collections.Counter",
+        "_codecs.encode",
+        "builtins.set",
+        "builtins.complex",
+        EMPTY_BYTES,
+    }
 )
 # Classes of the standard library that only hold values; they become stand-ins.
 _VALUE_MODULES = ("pathlib", "datetime", "decimal", "fractions", "uuid", "enum", "ipaddress", "zoneinfo")

@@ -22,10 +22,13 @@ _SIZED = {
 }
 _LINES = {**dict.fromkeys(b"FILSVgP", 1), **dict.fromkeys(b"ci", 2)}
 _UNPACK = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
-_LONG_PUT, _STOP, _TEXT_PUT, _TEXT = b"r.pX"
-# Most of a pickle are opcodes of a fixed length: whole runs of them are walked over at once.
+_LONG_PUT, _STOP, _TEXT_PUT = b"r.p"
+# Most of a pickle are opcodes of a fixed length and short texts: whole runs of them are walked over at once. A regular
+# expression cannot count, so it has an alternative for each length.
+_SHORT_TEXT = rb"X(?:%s)" % b"|".join(rb"\x%02x\0\0\0.{%d}" % (length, length) for length in range(64))
 _RUN = re.compile(
-    rb"(?:[()012NQR\]abdelostu}\x81\x85-\x89\x8f-\x94]|[Khq\x80\x82].|[M\x83]..|[Jj\x84]....|[G\x95].{8}|r..\0\0)*+",
+    rb"(?:%s|[()012NQR\]abdelostu}\x81\x85-\x89\x8f-\x94]++|[Khq\x80\x82].|r..\0\0|[M\x83]..|[Jj\x84]....|[G\x95].{8})*+"
+    % _SHORT_TEXT,
     re.DOTALL,
 )
 _LONGEST_LINE = 4096
@@ -66,11 +69,9 @@ def outline_pickle(data: bytes | memoryview, start: int = 0) -> PickleOutline:
             break
         opcode = data[position]
         position += 1
-        if opcode == _TEXT:  # by far the most frequent that is left
-            position += 4 + int.from_bytes(data[position : position + 4], "little")
-        elif opcode == _STOP:
+        if opcode == _STOP:
             return PickleOutline(frozenset(names), position)
-        elif opcode in _FIXED:
+        if opcode in _FIXED:
             position += _FIXED[opcode]
         elif opcode in _SIZED:
             width = _SIZED[opcode]

@@ -15,14 +15,14 @@ from torch import Tensor
 from sda_daemon.audio.spectrogram import SpectrogramConfig
 from sda_daemon.controls.analysis import AnalysisResult
 from sda_daemon.errors import CheckpointError, MisfittingWeightsError, ModelFileError, NonFiniteWeightsError
-from sda_daemon.files import fsync_folder, publish_new, sweep_work_folders, work_folder
+from sda_daemon.files import fsync_folder, fsync_large, publish_new, sweep_work_folders, work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.removal import unlink_models
 from sda_daemon.library.repair import copy_id
 from sda_daemon.library.scan import scan_models
 from sda_daemon.models.checkpoint import Checkpoint, checked_weights, read_checkpoint
-from sda_daemon.models.digest import file_digest, weights_digest
+from sda_daemon.models.digest import weights_digest
 from sda_daemon.models.metadata import ModelMetadata, file_name_candidates
 from sda_daemon.models.model_file import model_payload, write_model_file
 from sda_daemon.models.plain import plain_value
@@ -87,7 +87,7 @@ def save_model_from_checkpoint(checkpoint_path: Path, metadata: ModelMetadata, m
     provenance = {
         "source_file": checkpoint_path.name,
         "source_size_bytes": status.st_size,
-        "source_digest": file_digest(checkpoint_path),
+        "source_digest": checkpoint.source_digest,
         "converted_at": utc_now(),
     }
     path = _save(parts_of(checkpoint), complete, Path(models_dir), provenance)
@@ -139,7 +139,7 @@ def parts_of(checkpoint: Checkpoint) -> _Parts:
 
 
 def write_parts(path: Path, parts: _Parts, metadata: ModelMetadata, provenance: Mapping[str, Any]) -> int:
-    """Write a model file at `path`, durably, and return its size in bytes; the index is not touched."""
+    """Write a model file at `path` and return its size in bytes; see `write_model_file`. The index is not touched."""
     return write_model_file(
         path,
         model_payload(
@@ -172,6 +172,7 @@ def _save(
         temporary = workspace / "model"
         source = {"weights_digest": weights_digest(parts.state_dict), **(provenance or {})}
         size_bytes = write_parts(temporary, parts, complete, source)
+        fsync_large(temporary)
         target = _publish(library, temporary, complete, size_bytes)
     metadata.model_id, metadata.save_date = complete.model_id, complete.save_date
     metadata.has_analysis, metadata.n_active_components = complete.has_analysis, complete.n_active_components

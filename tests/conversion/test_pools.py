@@ -23,9 +23,16 @@ class ThreadPool:
     def __init__(self) -> None:
         self._threads: list[threading.Thread] = []
 
-    def submit(self, job: ConversionJob) -> Future[Outcome]:
+    def submit(self, job: ConversionJob, on_free: Callable[[], None] | None = None) -> Future[Outcome]:
         future: Future[Outcome] = Future()
-        thread = threading.Thread(target=lambda: future.set_result(worker.convert(job)))
+
+        def run() -> None:
+            outcome = worker.convert(job)
+            if on_free is not None:
+                on_free()
+            future.set_result(worker.make_durable(outcome))
+
+        thread = threading.Thread(target=run)
         thread.start()
         self._threads.append(thread)
         return future

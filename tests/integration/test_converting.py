@@ -97,16 +97,37 @@ if "spawn_main" in " ".join(sys.orig_argv):
     return {"PYTHONPATH": str(folder)}
 
 
+TRUNCATE_THE_VICTIM = """
+    found = read(path)
+    if "/victim/" in str(path) and once():
+        os.truncate(path, 5000)
+    return found
+"""
+
+
 def test_b12_truncated_while_converting(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
-    """SIGBUS ends the worker, costs one attempt and is told as what it is; the daemon goes on."""
-    body = """
-        found = read(path)
-        if "/victim/" in str(path) and once():
-            os.truncate(path, 5000)
-        return found
-    """
-    daemon.start(env=patch_workers(tmp_path / "site", body))
+    """Of what was there before no model is made, and of what is left neither, until it is whole again."""
+    daemon.start(env=patch_workers(tmp_path / "site", TRUNCATE_THE_VICTIM))
     victim = drop(daemon.drop / "victim" / "x.pt", 1)
+    eventually(lambda: victim.stat().st_size == 5000, "it is truncated while it is converted")
+    drop(daemon.drop / "other" / "x.pt", 2)
+    daemon.wait_for("conversion.succeeded")
+    assert [entry.dataset_name for entry in daemon.models()] == ["other"]
+    drop(victim, 1)
+    daemon.wait_for_models(2)
+    assert not daemon.events("conversion.failed")
+
+
+def test_b12_truncated_while_it_is_mapped(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
+    """Unusual files are mapped by torch: SIGBUS ends the worker, costs one attempt, and is told as what it is."""
+    daemon.start(env=patch_workers(tmp_path / "site", TRUNCATE_THE_VICTIM))
+    from sda_daemon.models.checkpoint import read_checkpoint
+
+    found = read_checkpoint(drop(daemon.base / "whole.pt", 1))
+    unusual = {"spectrogram_config": found.spectrogram_config.to_dict(), "autocast": torch.float16}
+    victim = daemon.drop / "victim" / "x.pt"
+    victim.parent.mkdir()
+    torch.save({"model_state_dict": found.state_dict, **unusual}, victim)
     (failed,) = daemon.wait_for("conversion.failed")
     assert (failed["kind"], failed["permanent"], failed["attempt"]) == ("crashed", False, 1)
     assert "SIGBUS" in failed["reason"]

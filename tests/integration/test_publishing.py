@@ -88,7 +88,9 @@ CRASHES = {
     "loser left the index": "sda_daemon.library.catalog:ModelLibrary.remove_many",
     "source is cleared": "sda_daemon.daemon.aftermath:Aftermath.clear_source",
 }
-"""Where the daemon ends itself, right after the named function has returned for the second time."""
+"""Where the daemon ends itself, right after the named function has returned: for the second time where it is called
+for each model, for the first where it is called for all that have come together."""
+ONCE_FOR_ALL = ("index is written", "models are remembered", "loser left the index")
 
 
 @pytest.mark.parametrize("moment", CRASHES)
@@ -109,7 +111,7 @@ if "run" in sys.orig_argv and not os.path.exists(marker):
     def crashing(*args, **kwargs):
         result = inner(*args, **kwargs)
         calls.append(1)
-        if len(calls) == (1 if function == "remove_many" else 2):
+        if len(calls) == {1 if moment in ONCE_FOR_ALL else 2}:
             open(marker, "w").close()
             os._exit(9)
         return result

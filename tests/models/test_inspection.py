@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from sda_daemon.models.checkpoint import read_torch_file
 from sda_daemon.models.inspection import FileKind, inspect_file
 from sda_daemon.models.names import Judgement, judge_name
 from sda_daemon.models.plain import MAX_VALUES, plain_value
+from sda_daemon.models.torch_file import read_torch_file
 
 
 def check_against_torch(path: Path) -> None:
     """Assert that weights, numbers and analysis are what torch's reader says."""
-    found, content = inspect_file(path), read_torch_file(path)
+    found, content = inspect_file(path), read_torch_file(path).content
     assert found.problems == []
     weights: dict[str, torch.Tensor] = content["model_state_dict"]
     assert {name: (o.dtype, o.shape, o.size_bytes) for name, o in found.weights.items()} == {
@@ -56,7 +56,7 @@ def test_real_checkpoints(sample_runs: Path) -> None:
         found = inspect_file(path)
         assert found.kind is FileKind.CHECKPOINT
         assert found.training_config["preset"] == "conservative"
-        history = read_torch_file(path)["metrics_history"]["epoch_metrics"]
+        history = read_torch_file(path).content["metrics_history"]["epoch_metrics"]
         assert found.curves["val_loss"] == [(record["epoch"], record["val_loss"]) for record in history]
         assert found.names_of(Judgement.FOREIGN) == ["small_dataset_audio.training.config.OverfittingPreset"]
 
@@ -92,7 +92,7 @@ def test_nothing_runs(tmp_path: Path, old_format: bool) -> None:
 
 def test_kinds(tmp_path: Path, small_checkpoints: Callable[..., Path]) -> None:
     """A bare state dict, another torch file, TorchScript, an empty file, a truncated one, a text."""
-    state = read_torch_file(small_checkpoints(0))["model_state_dict"]
+    state = read_torch_file(small_checkpoints(0)).content["model_state_dict"]
     torch.save(state, tmp_path / "bare.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), str(tmp_path / "script.pt"))
