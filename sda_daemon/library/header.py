@@ -94,9 +94,17 @@ def dict_items(value: Any) -> list[tuple[Any, Any]]:
     return list(value.items()) if isinstance(value, dict) else []
 
 
-def _header(payload: dict[str, Any], status: os.stat_result, path: Path) -> ModelHeader:
-    if payload.get("format") != MODEL_FORMAT_MARKER:
-        raise NotAModelError(f"{path} is not a saved model: it has no {MODEL_FORMAT_MARKER!r} marker")
+def metadata_of(payload: Any, path: Path) -> ModelMetadata:
+    """Return the metadata of what a torch file holds, if that is a saved model that can be read.
+
+    Raises:
+        NotAModelError, NewerModelError, BrokenModelError: see `read_model_header`.
+    """
+    if not isinstance(payload, dict) or payload.get("format") != MODEL_FORMAT_MARKER:
+        raise NotAModelError(
+            f"{path} is not a saved model: it has no {MODEL_FORMAT_MARKER!r} marker",
+            "A training checkpoint must be converted first",
+        )
     version = payload.get("version")
     if isinstance(version, bool) or not isinstance(version, int):
         raise BrokenModelError(f"{path} has no usable version number, but {reprlib.repr(version)}")
@@ -107,7 +115,11 @@ def _header(payload: dict[str, Any], status: os.stat_result, path: Path) -> Mode
     raw = payload.get("metadata")
     if not isinstance(raw, dict):
         raise BrokenModelError(f"{path} has no metadata")
-    metadata = checked_metadata(raw, path)
+    return checked_metadata(raw, path)
+
+
+def _header(payload: dict[str, Any], status: os.stat_result, path: Path) -> ModelHeader:
+    metadata = metadata_of(payload, path)
     analysis = payload.get("latent_analysis")
     if isinstance(analysis, dict):
         metadata.has_analysis = True

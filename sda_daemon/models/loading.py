@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +13,12 @@ from torch import Tensor
 from sda_daemon.audio.spectrogram import AudioSpectrogram, SpectrogramConfig
 from sda_daemon.controls.analysis import AnalysisResult
 from sda_daemon.controls.serialization import analysis_from_dict
-from sda_daemon.errors import BrokenModelError, CheckpointError, NewerModelError, NotAModelError
-from sda_daemon.library.header import checked_metadata
+from sda_daemon.errors import BrokenModelError, CheckpointError, NotAModelError
+from sda_daemon.library.header import metadata_of
 from sda_daemon.models.checkpoint import activation_of, checked_weights
-from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
+from sda_daemon.models.metadata import ModelMetadata
 from sda_daemon.models.plain import plain_value
-from sda_daemon.models.torch_file import read_torch_file
+from sda_daemon.models.torch_file import TorchFile, read_torch_file
 from sda_daemon.models.vae import STRIDE, ConvVAE, OutputActivation, WeightsLayout, build_model, weights_layout
 
 _LONGEST_CHUNK_S = 1e6
@@ -59,12 +58,13 @@ def load_model(model_path: Path, device: str | torch.device = "cpu") -> LoadedMo
     """
     path = Path(model_path)
     where = torch.device(device)
-    content = _model_dict(path)
-    metadata = checked_metadata(content["metadata"], path)
+    file = _read(path)
+    content = file.content
+    metadata = metadata_of(content, path)
     training = _config(content, "training_config", path)
     try:
         spectrogram_config = SpectrogramConfig.from_dict(_config(content, "spectrogram_config", path))
-        weights = checked_weights(content.get("model_state_dict"), path, path.stat().st_size)
+        weights = checked_weights(content.get("model_state_dict"), path, file.size_bytes)
         shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         layout = weights_layout(shapes, spectrogram_config.n_mels)
         analysis = _analysis(content.get("latent_analysis"), layout.latent_dim)
@@ -81,30 +81,14 @@ def load_model(model_path: Path, device: str | torch.device = "cpu") -> LoadedMo
     return LoadedModel(model, AudioSpectrogram(spectrogram_config).to(where), analysis, metadata, where)
 
 
-def _model_dict(path: Path) -> dict[str, Any]:
-    """Read the dict of a model file and check its marker and version."""
+def _read(path: Path) -> TorchFile:
     if not path.exists():
         raise FileNotFoundError(f"there is no model file {path}")
     try:
-        content = read_torch_file(path).content
+        return read_torch_file(path)
     except CheckpointError as error:
         wrong = BrokenModelError if _starts_like_zip(path) else NotAModelError
         raise wrong(f"{path} cannot be read as a model: {error.what}", error.hint) from error
-    if not isinstance(content, dict) or content.get("format") != MODEL_FORMAT_MARKER:
-        raise NotAModelError(
-            f"{path} is not a saved model: it has no {MODEL_FORMAT_MARKER!r} marker",
-            "A training checkpoint must be converted first",
-        )
-    version = content.get("version")
-    if isinstance(version, bool) or not isinstance(version, int):
-        raise BrokenModelError(f"{path} has no usable version number, but {reprlib.repr(version)}")
-    if version > SAVED_MODEL_VERSION:
-        raise NewerModelError(
-            f"{path} has version {version}, newer than supported version {SAVED_MODEL_VERSION}", "Update sda-daemon"
-        )
-    if not isinstance(content.get("metadata"), dict):
-        raise BrokenModelError(f"{path} has no metadata")
-    return content
 
 
 def _starts_like_zip(path: Path) -> bool:
