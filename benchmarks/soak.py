@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from typing import Any
 from benchmarks.table import print_table
 from sda_daemon.conversion.ledger import Ledger
 from sda_daemon.conversion.policy import Status
-from sda_daemon.demo.checkpoints import write_small_checkpoint
+from sda_daemon.demo.checkpoints import checkpoint_dict, small_model, write_checkpoint
 from sda_daemon.library.header import read_model_header
 from sda_daemon.models.checkpoint import read_checkpoint
 from sda_daemon.models.digest import model_id_of, weights_digest
@@ -29,6 +30,11 @@ RUNS = 8
 QUIET_S = 20.0
 """The audit begins after so long without an event."""
 QUIET_LIMIT_S = 600.0
+CUT_OFF_AT_BIRTH = re.compile(
+    r"Traceback .*\n(?:  .*\n)*  .*preparation_data = .*\n(?:  .*\n)*"
+    r"(?:EOFError: Ran out of input|_pickle.UnpicklingError: pickle data was truncated)\n"
+)
+"""What a process says that was just being started as a worker when its daemon was killed, before any of our code runs."""
 
 
 class Soak:
@@ -47,10 +53,8 @@ class Soak:
         self.halves: dict[Path, bytes] = {}
         self.counts: collections.Counter[str] = collections.Counter()
         self.process: subprocess.Popen[bytes] | None = None
-        plain = write_small_checkpoint(base / "plain.pt", 1)
-        self.template = bytearray(plain.read_bytes())
-        weight = read_checkpoint(plain).state_dict["decoder.fc.weight"]
-        self.place = self.template.index(weight[0, :4].numpy().tobytes())
+        self.damaged: set[Path] = set()
+        self.weights = small_model(1).state_dict()
         self.variant = 0
         self.touch_config()
 
@@ -77,16 +81,17 @@ class Soak:
     def new_content(self) -> tuple[bytes, str]:
         """Return the bytes of a checkpoint with new weights, and its model's id."""
         self.variant += 1
-        data = bytearray(self.template)
-        data[self.place : self.place + 3] = self.variant.to_bytes(3, "little")
-        path = self.base / "variant.pt"
-        path.write_bytes(data)
-        return bytes(data), model_id_of(weights_digest(read_checkpoint(path).state_dict))
+        self.weights["decoder.fc.weight"][0, 0] = self.variant
+        path = write_checkpoint(self.base / "variant.pt", checkpoint_dict(self.weights), sidecar=False)
+        return path.read_bytes(), model_id_of(weights_digest(read_checkpoint(path).state_dict))
 
     def any_path(self) -> Path:
         folder = self.drop / f"run{self.chance.randrange(RUNS)}" / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"checkpoint_epoch{self.chance.randrange(10_000):04}.pt"
+
+    def is_taken(self, path: Path) -> bool:
+        return path in self.current or path in self.halves or path in self.damaged
 
     def put(self, path: Path, data: bytes) -> None:
         """Write a file in one of the ways in which files come."""
@@ -105,7 +110,7 @@ class Soak:
 
     def drop_new(self) -> None:
         path = self.any_path()
-        if path in self.current or path in self.halves:
+        if self.is_taken(path):
             return
         data, model_id = self.new_content()
         self.put(path, data)
@@ -114,7 +119,7 @@ class Soak:
 
     def drop_duplicate(self) -> None:
         path = self.any_path()
-        if not self.current or path in self.current or path in self.halves:
+        if not self.current or self.is_taken(path):
             return
         source = self.chance.choice(list(self.current))
         shutil.copyfile(source, path)
@@ -137,7 +142,7 @@ class Soak:
 
     def drop_half(self) -> None:
         path = self.any_path()
-        if path not in self.current and path not in self.halves:
+        if not self.is_taken(path):
             data, _ = self.new_content()
             path.write_bytes(data[: len(data) // 2])
             self.halves[path] = data
@@ -153,6 +158,15 @@ class Soak:
 
     def drop_junk(self) -> None:
         self.any_path().with_suffix(".ckpt").write_bytes(self.chance.randbytes(5000))
+
+    def drop_damaged(self) -> None:
+        """One bit of a weight has flipped on the way."""
+        path = self.any_path()
+        if not self.is_taken(path):
+            data = bytearray(self.new_content()[0])
+            data[data.index(self.weights["decoder.fc.weight"].numpy()[1].tobytes())] ^= 1
+            self.put(path, bytes(data))
+            self.damaged.add(path)
 
     def delete_model(self) -> None:
         models = list(self.models_dir.glob("*.sda"))
@@ -190,6 +204,7 @@ class Soak:
             self.drop_half: 4,
             self.finish_half: 4,
             self.drop_junk: 2,
+            self.drop_damaged: 2,
             self.delete_model: 2,
             self.touch_config: 4,
             self.kill: 3,
@@ -234,9 +249,11 @@ class Soak:
                 done = row is not None and row.status in (Status.DONE, Status.DUPLICATE, Status.REFUSED)
                 if not done:
                     wrong.append(f"{checkpoint} is not accounted for: {row and row.status}")
+                elif checkpoint in self.damaged and row is not None and row.status is not Status.REFUSED:
+                    wrong.append(f"{checkpoint} is damaged, but {row.status}")
         ledger.close()
         wrong += [f"left over: {path.name}" for path in self.models_dir.iterdir() if path.name.endswith(".tmp")]
-        lines = self.log.read_text().splitlines()
+        lines = CUT_OFF_AT_BIRTH.sub("", self.log.read_text()).splitlines()
         wrong += [line for line in lines if "daemon.crashed" in line or "Traceback" in line]
         return wrong
 
