@@ -34,7 +34,7 @@ CUT_OFF_AT_BIRTH = re.compile(
     r"Traceback .*\n(?:  .*\n)*  .*preparation_data = .*\n(?:  .*\n)*"
     r"(?:EOFError: Ran out of input|_pickle.UnpicklingError: pickle data was truncated)\n"
 )
-"""What a process says that was just being started as a worker when its daemon was killed, before any of our code runs."""
+"""Said by a process that was just being started as a worker when its daemon was killed, before any of our code runs."""
 
 
 class Soak:
