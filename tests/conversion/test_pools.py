@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
 from sda_daemon.conversion.pool import ConversionPool, WorkerPool, describe_exit
 from sda_daemon.intake.probe import look
 from sda_daemon.settings.schema import MetadataSettings
+from tests.daemon_process import eventually
 
 
 class ThreadPool:
@@ -84,24 +88,37 @@ def test_results_are_never_exceptions(
     assert isinstance(again, Converted)
 
 
+def writing_end(pipe: Path) -> int | None:
+    """Open a named pipe for writing; None while no one is reading it."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return None
+
+
 def test_a_dying_worker_fails_alone(tmp_path: Path, small_checkpoints: Callable[..., Path]) -> None:
-    """A process that is killed is one failed job that says so; the next one succeeds."""
+    """A process that is killed in the middle of a job is one failed job that says so; the next one succeeds."""
     import psutil
 
+    held = tmp_path / "held"
+    held.mkdir()
+    index = held / "model_library.json"
+    os.mkfifo(index)  # the worker that reads it is at its job, and stays there until someone writes
     pool = WorkerPool(1, 60.0, None)
     try:
         assert isinstance(pool.submit(job(small_checkpoints(1), tmp_path)).result(60), Converted)
         (child,) = [c for c in psutil.Process().children() if "spawn_main" in " ".join(c.cmdline())]
-        child.suspend()
-        future = pool.submit(job(small_checkpoints(2), tmp_path, "2.tmp"))
-        os.kill(child.pid, 9)
+        future = pool.submit(replace(job(small_checkpoints(2), tmp_path, "2.tmp"), models_dir=str(held)))
+        writer = eventually(lambda: writing_end(index), "the worker reads the index")
+        os.kill(child.pid, signal.SIGKILL)
         result = future.result(60)
-        if isinstance(result, Converted):  # it was still in the queue, and another worker took it
-            assert child.pid not in [c.pid for c in psutil.Process().children()]
-        else:
-            assert (result.kind, result.is_crash) == ("crashed", True)
-            assert "signal 9" in result.message or "all workers died" in result.message
-        assert isinstance(pool.submit(job(small_checkpoints(3), tmp_path, "3.tmp")).result(60), Converted)
+        os.close(writer)
+        assert isinstance(result, Failed)
+        assert (result.kind, result.is_crash) == ("crashed", True)
+        assert "signal 9" in result.message
+        assert isinstance(pool.submit(job(small_checkpoints(2), tmp_path, "3.tmp")).result(60), Converted)
     finally:
         pool.close()
 
