@@ -14,6 +14,7 @@ import textwrap
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -348,26 +349,54 @@ def test_b17_nothing_executes(daemon: DaemonProcess, tmp_path: Path) -> None:
     assert daemon.files() == []
 
 
-def test_b17_foreign_classes_do_nothing(daemon: DaemonProcess) -> None:
-    """A class with `__setstate__` from a package that is not installed is a stand-in; its value is left out."""
-    from sda_daemon.demo.checkpoints import checkpoint_dict, small_model, write_checkpoint
+VENDOR = """
+from pathlib import Path
 
-    module = type(sys)("vendor_trainer")
-    foreign = type("Hook", (), {"__setstate__": lambda self, state: os.system("false"), "__module__": "vendor_trainer"})
-    module.Hook = foreign  # type: ignore[attr-defined]
-    sys.modules["vendor_trainer"] = module
-    try:
-        hook = foreign()
-        hook.secret = 1
-        facts = checkpoint_dict(small_model(1).state_dict(), training_config={"hook": hook})
-        write_checkpoint(daemon.base / "x.pt", facts)
-    finally:
-        del sys.modules["vendor_trainer"]
-    daemon.start()
-    (daemon.base / "x.pt").rename(daemon.drop / "x.pt")
+def rebuild(trace, secret):
+    Path(trace).touch()
+    return Hook(trace)
+
+class Hook:
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __setstate__(self, state):
+        Path(state["trace"]).touch()
+        self.__dict__.update(state)
+
+class Rebuilt(Hook):
+    def __reduce__(self):
+        return rebuild, (self.trace, 1)
+"""
+"""A trainer's own module, whose objects leave a trace when they are unpickled."""
+
+
+@pytest.mark.parametrize(("name", "foreign"), [("Hook", "Hook"), ("Rebuilt", "rebuild")])
+@pytest.mark.parametrize("installed", [True, False], ids=["installed", "not installed"])
+def test_b17_foreign_classes_do_nothing(
+    daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch, name: str, foreign: str, installed: bool
+) -> None:
+    """Objects with `__setstate__` or `__reduce__` are stand-ins, whose code does not run even where it could be."""
+    from sda_daemon.demo.checkpoints import checkpoint_dict, small_model
+
+    packages, trace = daemon.base / "packages", daemon.base / "trace"
+    packages.mkdir()
+    (packages / "vendor_trainer.py").write_text(VENDOR)
+    vendor = ModuleType("vendor_trainer")
+    exec(VENDOR, vendor.__dict__)
+    monkeypatch.setitem(sys.modules, "vendor_trainer", vendor)
+    hook = getattr(vendor, name)(str(trace))
+    path = daemon.base / "x.pt"
+    torch.save(checkpoint_dict(small_model(1).state_dict(), training_config={"hook": hook}), path)
+    torch.load(path, weights_only=False)
+    assert trace.exists(), "plain unpickling runs it"
+    trace.unlink()
+    daemon.start(env={"PYTHONPATH": str(packages)} if installed else None)
+    path.rename(daemon.drop / "x.pt")
     daemon.wait_for_models(1)
     (dropped,) = daemon.wait_for("conversion.dropped_value")
-    assert (dropped["key"], dropped["foreign_name"]) == ("training_config.hook", "vendor_trainer.Hook")
+    assert (dropped["key"], dropped["foreign_name"]) == ("training_config.hook", f"vendor_trainer.{foreign}")
+    assert not trace.exists()
 
 
 def test_b18_bombs(daemon: DaemonProcess) -> None:

@@ -249,7 +249,7 @@ def test_b18_a_storage_that_is_not_there_is_refused(legacy: bool, tmp_path: Path
             for name, data in parts.items():
                 archive.writestr(name, data.replace(number, huge) if name.endswith("data.pkl") else data)
     kind, grown = measured(path)
-    assert kind in ("broken", "oversized")
+    assert kind == "broken"
     assert grown < 300 * 2**20
 
 
