@@ -99,7 +99,7 @@ def parse_config(raw: bytes, path: Path, environment: Mapping[str, str] | None =
         line = raw.count(b"\n", 0, error.start) + 1
         message = f"this is not UTF-8 text: {error.reason}; save it as UTF-8"
         raise ConfigError(problems=[Problem(str(path), line, 1, "", message)]) from error
-    parsed = parse_settings(text, str(path), path.absolute().parent, env)
+    parsed = parse_settings(text, str(path), path.absolute().parent, env, os.path.realpath)
     settings = parsed.settings
     if settings.state_dir is None and not env.get("STATE_DIRECTORY"):
         settings = settings.model_copy(update={"state_dir": service_state_folder(path)})

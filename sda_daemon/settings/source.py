@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from sda_daemon.settings.document import Document, Origin, parse_document
 from sda_daemon.settings.environment import apply_environment
 from sda_daemon.settings.messages import explain
 from sda_daemon.settings.schema import MetadataOverrides, Settings
-from sda_daemon.settings.structure import Where, keys_of
+from sda_daemon.settings.structure import Where, dotted, keys_of
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
@@ -29,7 +29,13 @@ class ParsedSettings:
     origins: Mapping[Where, Origin]
 
 
-def parse_settings(text: str, file: str, base_dir: Path, environment: Mapping[str, str]) -> ParsedSettings:
+def parse_settings(
+    text: str,
+    file: str,
+    base_dir: Path,
+    environment: Mapping[str, str],
+    resolve: Callable[[str], str] = lambda path: path,
+) -> ParsedSettings:
     """Read a config; templates are compiled and tried on made-up checkpoints.
 
     Args:
@@ -37,6 +43,7 @@ def parse_settings(text: str, file: str, base_dir: Path, environment: Mapping[st
         file: the file's name, for messages.
         base_dir: folder that relative paths are relative to.
         environment: variables for `${VAR}`, `~` and overrides.
+        resolve: follows symbolic links; by default they are left alone.
 
     Raises:
         ConfigError: not YAML or not a valid config; it holds all problems at once.
@@ -50,7 +57,7 @@ def parse_settings(text: str, file: str, base_dir: Path, environment: Mapping[st
         settings = Settings.model_validate(document.data)
     except ValidationError as error:
         explain(error, Settings, document)
-    _refuse_repeated_watches(document)
+    _refuse_repeated_watches(document, resolve)
     if document.problems or settings is None:
         raise ConfigError(problems=sorted(set(document.problems)))
     return ParsedSettings(settings, document.origins)
@@ -73,16 +80,22 @@ def parse_notes(text: str, file: str) -> MetadataOverrides:
     return notes
 
 
-def _refuse_repeated_watches(document: Document) -> None:
+def _refuse_repeated_watches(document: Document, resolve: Callable[[str], str]) -> None:
+    """Complain of a folder that is given twice, be it under two names."""
     watches = document.data.get("watch")
+    known_bad = {problem.key for problem in document.problems}
     first: dict[str, int] = {}
     for index, watch in enumerate(watches if isinstance(watches, list) else []):
-        path = watch.get("path") if isinstance(watch, dict) else None
-        if isinstance(path, str) and path in first:
-            message = f"{path!r} is watched by watch[{first[path]}] already; what differs inside it is said by rules"
-            document.complain(("watch", index, "path"), message)
-        elif isinstance(path, str):
-            first[path] = index
+        path, where = watch.get("path") if isinstance(watch, dict) else None, ("watch", index, "path")
+        if not isinstance(path, str) or dotted(where) in known_bad:
+            continue
+        folder = resolve(path)
+        if folder in first:
+            link = f" leads to {folder!r}, which" if folder != path else ""
+            advice = "keep one of them; rules say what differs inside it"
+            document.complain(where, f"{path!r}{link} is watched by watch[{first[folder]}] already; {advice}")
+        else:
+            first[folder] = index
 
 
 # --- paths ----------------------------------------------------------------------------------------

@@ -152,7 +152,28 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
     (
         "a folder watched twice",
         GOOD + "  - path: ./runs\n",
-        "FILE:4:5: watch[1].path: '/etc/sda/runs' is watched by watch[0] already; what differs inside it is said by rules",
+        "FILE:4:5: watch[1].path: '/etc/sda/runs' is watched by watch[0] already; keep one of them; rules say what differs inside it",
+    ),
+    (
+        "a folder watched twice, by way of others",
+        GOOD + "  - path: other/../../sda/runs/\n",
+        "FILE:4:5: watch[1].path: '/etc/sda/runs' is watched by watch[0] already; keep one of them; rules say what differs inside it",
+    ),
+    (
+        "a folder watched twice, from home",
+        "models_dir: m\nwatch:\n  - path: /home/anna/runs\n  - path: ~/runs/\n  - path: ${HOME}/runs\n",
+        (
+            "FILE:4:5: watch[1].path: '/home/anna/runs' is watched by watch[0] already; keep one of them; rules say what differs inside it\n"
+            "FILE:5:5: watch[2].path: '/home/anna/runs' is watched by watch[0] already; keep one of them; rules say what differs inside it"
+        ),
+    ),
+    (
+        "two empty paths",
+        "models_dir: m\nwatch:\n  - path: ''\n  - path: ''\n",
+        (
+            "FILE:3:5: watch[0].path: '': a path is needed, this one is empty\n"
+            "FILE:4:5: watch[1].path: '': a path is needed, this one is empty"
+        ),
     ),
     (
         "workers in words",
@@ -401,9 +422,25 @@ def test_a_broken_config_gives_exactly_this_message(text: str | bytes, message: 
     """File, line, column, key, value, and what would be right; exit code 78."""
     raw = text if isinstance(text, bytes) else text.encode()
     with pytest.raises(ConfigError) as caught:
-        parse_config(raw, Path("/etc/sda/c.yaml"), {})
+        parse_config(raw, Path("/etc/sda/c.yaml"), {"HOME": "/home/anna"})
     expected = message.replace("FILE", "/etc/sda/c.yaml")
     for mark, section in (("KEYS-OF-CONFIG", Settings), ("KEYS-OF-WATCH", WatchSettings)):
         expected = expected.replace(mark, ", ".join(section.model_fields))
     assert str(caught.value) == expected
     assert caught.value.exit_code.value == 78
+
+
+def test_a_folder_watched_by_two_names_is_refused(tmp_path: Path) -> None:
+    """A symbolic link to a watched folder is that folder; one that leads elsewhere is not, nor is a folder in it."""
+    (tmp_path / "runs" / "old").mkdir(parents=True)
+    (tmp_path / "latest").symlink_to("runs")
+    (tmp_path / "other").symlink_to("elsewhere")
+    config = tmp_path / "c.yaml"
+    fine = b"models_dir: m\nwatch: [{path: runs}, {path: other}, {path: runs/old}]\n"
+    assert len(parse_config(fine, config, {}).settings.watch) == 3
+    with pytest.raises(ConfigError) as caught:
+        parse_config(b"models_dir: m\nwatch:\n  - path: runs\n  - path: latest\n", config, {})
+    assert str(caught.value) == (
+        f"{config}:4:5: watch[1].path: '{tmp_path}/latest' leads to '{tmp_path}/runs', which is watched by watch[0] "
+        "already; keep one of them; rules say what differs inside it"
+    )
