@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
     CANNOT_WRITE = 73
     """A file could not be written: disk full, no permission, read-only."""
     TRY_LATER = 75
-    """Something is busy; the same command may work in a moment."""
+    """Something is busy or not mounted; the same command may work later."""
     BAD_CONFIG = 78
     """The config file is missing or wrong. A service manager must not restart on this."""
     INTERRUPTED = 130
@@ -271,6 +271,13 @@ class NoLibraryError(LibraryError):
     """The models folder does not exist."""
 
     kind = "no_library"
+
+
+class LibraryLostError(LibraryError):
+    """The models folder is bare although it was full when the daemon last ran: it is hardly mounted."""
+
+    exit_code = ExitCode.TRY_LATER
+    kind = "library_lost"
 
 
 class ModelExistsError(LibraryError):

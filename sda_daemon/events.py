@@ -153,7 +153,7 @@ LIBRARY_PRUNE_REFUSED = Event("library.prune_refused", ERROR,
 LIBRARY_REPAIR_FAILED = Event("library.repair_failed", ERROR, "The index could not be made to agree with the folder.",
                               ("reason",))  # fmt: skip
 LIBRARY_FOLDER_LOST = Event("library.folder_lost", ERROR,
-                            "The models folder is gone or another one has its name; conversions wait.",
+                            "The models folder is gone, or a bare one has its name; conversions wait.",
                             ("path", "reason", "hint"))  # fmt: skip
 LIBRARY_FOLDER_BACK = Event("library.folder_back", INFO, "The models folder is there again; conversions go on.",
                             ("path",))  # fmt: skip

@@ -29,11 +29,11 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> int:
     Exits with 0 if it runs, 1 if not.
     """
     from sda_daemon.config import find_config, load_config, state_folder
-    from sda_daemon.daemon.locks import is_locked
+    from sda_daemon.daemon.locks import is_at_work
 
     settings = load_config(find_config(config)).settings
     state_dir = state_folder(settings)
-    running = is_locked(settings.models_dir)
+    running = is_at_work(settings.models_dir, state_dir)
     with _open_ledger(state_dir) as ledger:
         facts = collect_status(ledger, running=running)
     if as_json:
@@ -72,6 +72,7 @@ def collect_status(ledger: Ledger, *, running: bool) -> dict[str, Any]:
         "running": running,
         "daemon": reported.get("daemon") if running else None,
         "config_state": (reported.get("daemon") or {}).get("config_state") if running else None,
+        "library": reported.get("library") if running else None,
         "watches": reported.get("watches", []) if running else [],
         "settling": reported.get("settling", nothing) if running else nothing,
         "waiting": reported.get("waiting", nothing) if running else nothing,
@@ -111,6 +112,7 @@ def _print_status(facts: dict[str, Any]) -> None:
         )
         console.print(f"config   {daemon['config']}", markup=False)
         console.print(f"models   {daemon['models_dir']}", markup=False)
+        _print_loss(console, facts["library"])
     else:
         console.print("[bold yellow]not running[/]")
     state = facts["config_state"]
@@ -142,6 +144,14 @@ def _print_status(facts: dict[str, Any]) -> None:
     )
 
 
+def _print_loss(console: Console, library: dict[str, Any] | None) -> None:
+    from sda_daemon.daemon.librarian import LOSS_HINT
+
+    if library and library["problem"]:
+        console.print("[bold red]the models folder is lost; conversions wait[/]")
+        console.print(f"  {library['problem']}; {LOSS_HINT}", markup=False)
+
+
 def _print_paths(console: Console, title: str, count: int, paths: list[str]) -> None:
     if count:
         console.print(f"{title} {count}")
@@ -165,20 +175,21 @@ def retry(
     At once if the daemon runs, else when it starts.
     """
     from sda_daemon.config import find_config, load_config, state_folder
-    from sda_daemon.daemon.locks import is_locked
+    from sda_daemon.daemon.locks import is_at_work
     from sda_daemon.daemon.loop import RETRY_SIGNAL
 
     if bool(paths) == everything:
         raise typer.BadParameter("name checkpoints, or use --all")
     settings = load_config(find_config(config)).settings
-    with _open_ledger(state_folder(settings)) as ledger:
+    state_dir = state_folder(settings)
+    with _open_ledger(state_dir) as ledger:
         wanted = [os.path.abspath(path) for path in paths or []]  # noqa: PTH100 - `..` is to go, links are to stay
         chosen = ledger.reset_attempts(None if everything else wanted)
         daemon = ledger.reported().get("daemon") or {}
     for path in wanted:
         if path not in chosen:
             typer.echo(f"sda-daemon: {path} has not failed", err=True)
-    if chosen and is_locked(settings.models_dir) and daemon.get("pid"):
+    if chosen and is_at_work(settings.models_dir, state_dir) and daemon.get("pid"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(int(daemon["pid"]), RETRY_SIGNAL)
         typer.echo(f"trying {len(chosen)} again now")

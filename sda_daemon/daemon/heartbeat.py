@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from sda_daemon.daemon.conversions import Conversions
 from sda_daemon.daemon.intake import Intake
@@ -27,6 +28,7 @@ class Heartbeat:
         self._notifier = notifier
         self._intake = intake
         self._conversions = conversions
+        self.library_problem: Callable[[], str] = lambda: ""  # why the models folder is lost, if it is
         self._extend_at = 0.0
         self._is_reloading = False
 
@@ -90,4 +92,5 @@ class Heartbeat:
             failed=self._conversions.failed,
             last=last,
             last_age_s=now - last_at,
+            library_problem=self.library_problem(),
         )

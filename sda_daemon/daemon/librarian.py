@@ -22,6 +22,7 @@ REPAIR_DELAY_S = 1.0
 MASS_LOSS_COUNT = 3
 MASS_LOSS_SHARE = 0.5
 """More than this share of the models gone at once, and at least so many, is rather an unmounted folder."""
+LOSS_HINT = "mount it or put it back; if its models were deleted on purpose, run: sda-daemon models repair"
 GRACE_S = 3.0
 """A missing file is given this long to come back before its entry goes: it may just be being replaced."""
 _POLL_INTERVAL_S = 5.0
@@ -45,7 +46,7 @@ class Librarian:
         interval_s: how often the folder is looked at without any sign of a change, in seconds.
 
     Attributes:
-        is_lost: whether the folder is gone at the moment; nothing must be published then.
+        problem: why the folder is taken to be lost at the moment; nothing must be published then. Else empty.
     """
 
     def __init__(self, library: ModelLibrary, enqueue: Callable[[Hint], None], interval_s: float) -> None:
@@ -54,7 +55,7 @@ class Librarian:
         self._watch = RootWatch(str(library.models_dir), "auto", _POLL_INTERVAL_S, enqueue, is_library=True)
         self._enqueue = enqueue
         self._repair_at = 0.0
-        self.is_lost = False
+        self.problem = ""
         self._refused = False
         self._identity = folder_identity(str(library.models_dir))
         self._entries = library.count()
@@ -96,7 +97,7 @@ class Librarian:
                 self._enqueue(LibraryReplaced())
             return
         if self.is_lost:
-            self.is_lost = False
+            self.problem = ""
             events.LIBRARY_FOLDER_BACK(path=str(self.models_dir))
             self._enqueue(LibraryTouched())
         if self._watch.why_lost():
@@ -104,11 +105,21 @@ class Librarian:
             if self._watch.start():
                 self._enqueue(LibraryTouched())
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the folder is gone at the moment, or a bare one has its name."""
+        return bool(self.problem)
+
+    def count(self) -> int:
+        """Return how many models there are; of a folder that has just been lost, how many there were."""
+        if folder_identity(str(self.models_dir)) == self._identity:
+            self._entries = self.library.count()
+        return self._entries
+
     def _lose(self, reason: str) -> None:
         if not self.is_lost:
-            self.is_lost = True
-            hint = "mount it or put it back; nothing of the library is forgotten meanwhile"
-            events.LIBRARY_FOLDER_LOST(path=str(self.models_dir), reason=reason, hint=hint)
+            self.problem = reason
+            events.LIBRARY_FOLDER_LOST(path=str(self.models_dir), reason=reason, hint=LOSS_HINT)
 
     def repair(self) -> None:
         """Make the index agree with the folder, unless so much is missing that something else is wrong."""

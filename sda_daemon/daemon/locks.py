@@ -54,6 +54,11 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def is_at_work(models_dir: Path, state_dir: Path) -> bool:
+    """Tell whether a daemon runs on these folders: one whose models folder is lost holds its state folder alone."""
+    return is_locked(models_dir) or is_locked(state_dir)
+
+
 def make_folder(folder: Path, key: str) -> None:
     """Make a configured folder if it is not there.
 

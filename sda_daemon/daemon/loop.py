@@ -25,8 +25,9 @@ from sda_daemon.conversion.pool import WorkerPool
 from sda_daemon.daemon.conversions import Circumstances, Conversions
 from sda_daemon.daemon.heartbeat import Heartbeat
 from sda_daemon.daemon.intake import Intake
-from sda_daemon.daemon.librarian import Librarian
+from sda_daemon.daemon.librarian import LOSS_HINT, Librarian
 from sda_daemon.daemon.locks import instance_lock, make_folder
+from sda_daemon.daemon.loss import Loss, find_loss, is_forgotten
 from sda_daemon.daemon.messages import (
     ConfigTouched,
     JobDone,
@@ -40,7 +41,7 @@ from sda_daemon.daemon.rebuild import rebuild_ledger
 from sda_daemon.daemon.reload import ConfigFile, ConfigState
 from sda_daemon.daemon.report import Reporter
 from sda_daemon.daemon.shelf import Shelf
-from sda_daemon.errors import LedgerError, NothingToWatchError, SdaError
+from sda_daemon.errors import LedgerError, LibraryLostError, NothingToWatchError, SdaError
 from sda_daemon.intake.messages import FileSeen, FolderSeen, LibraryReplaced, LibraryTouched, RescanNeeded
 from sda_daemon.intake.reach import why_unwatchable
 from sda_daemon.logs import configure_logging
@@ -87,6 +88,7 @@ class Daemon:
         Raises:
             AlreadyRunningError: another daemon holds the models folder or the state folder.
             NothingToWatchError: none of the watched folders can be watched; with `once`, none is there.
+            LibraryLostError: with `once`, the models folder is bare although it was full when the daemon last ran.
             SdaError: a folder cannot be made, locked or read.
         """
         began = time.monotonic()
@@ -152,12 +154,18 @@ class Daemon:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in problems.items())
             raise NothingToWatchError(f"none of the folders can be watched: {reasons}", "Check the paths under watch")
         self._shelves = []
-        make_folder(settings.models_dir, "models_dir")
+        loss = find_loss(settings.models_dir, self._state_dir)
+        if loss is None:
+            make_folder(settings.models_dir, "models_dir")
+        elif self._once:
+            raise LibraryLostError(
+                f"{loss.models_dir} is taken to be lost: {loss}", LOSS_HINT[:1].upper() + LOSS_HINT[1:]
+            )
         make_folder(self._state_dir, "state_dir")
         stack.callback(self._close_shelves)
-        self._shelves = [self._open_shelf(settings, lambda: self._begin(settings, stack))]
+        self._shelves = [self._open_shelf(settings, lambda: self._begin(settings, stack), loss)]
         ledger = self._ledger
-        if ledger.is_new:
+        if ledger.is_new and loss is None:
             rebuild_ledger(ledger, self._shelves[0].library, [str(watch.path) for watch in settings.watch])
         now = Circumstances(settings, self._shelves[0].library, self._new_pool(settings), self._shelves[0].work_dir)
         self._conversions: Conversions = Conversions(now, ledger, self._inbox.put, retries=not self._once)
@@ -175,16 +183,20 @@ class Daemon:
         self._intake.template_digest = self._conversions.template_digest
         self._intake.rescan_interval_s = settings.rescan_interval_s
         self._heartbeat = Heartbeat(self._notifier, self._intake, self._conversions)
+        self._heartbeat.library_problem = lambda: self._librarian.problem
         self._intake.on_progress = self._heartbeat.turn
         stack.callback(self._intake.stop)
         self._intake.start(settings.watch, live=not self._once)
-        self._reporter = Reporter(ledger, self._intake, self._conversions, self._identity())
+        self._reporter = Reporter(ledger, self._intake, self._conversions, lambda: self._librarian, self._identity())
+        stack.callback(self._reporter.close)
         stack.callback(self._config_file.stop)
         if not self._once:
             self._config_file.start()
         self._heartbeat.ready()
 
-    def _open_shelf(self, settings: Settings, on_locked: Callable[[], None] = lambda: None) -> Shelf:
+    def _open_shelf(
+        self, settings: Settings, on_locked: Callable[[], None] = lambda: None, loss: Loss | None = None
+    ) -> Shelf:
         return Shelf(
             settings.models_dir,
             self._inbox.put,
@@ -192,6 +204,7 @@ class Daemon:
             live=not self._once,
             held={self._state_dir.resolve()} if self._shelves else set(),
             on_locked=on_locked,
+            loss=loss,
         )
 
     def _begin(self, settings: Settings, stack: contextlib.ExitStack) -> None:
@@ -260,7 +273,7 @@ class Daemon:
     def _shelf_for(self, settings: Settings) -> Shelf:
         """Return the shelf of a models folder: the one in use, one that is still being emptied, or a new one."""
         folder = settings.models_dir.resolve()
-        known = next((item for item in self._shelves if item.library.models_dir.resolve() == folder), None)
+        known = next((item for item in self._shelves if item.models_dir.resolve() == folder), None)
         return known or self._open_shelf(settings)
 
     def _commit(self, config: LoadedConfig, shelf: Shelf) -> None:
@@ -402,7 +415,10 @@ class Daemon:
             self._supervise_at = now + SUPERVISE_S
             self._intake.supervise()
             self._librarian.supervise()
-            if not self._librarian.is_lost and not self._shelves[0].is_whole():
+            if self._librarian.is_lost:
+                # Someone may have said that its models were deleted on purpose.
+                self._again = self._again or is_forgotten(self._ledger, self._librarian.models_dir)
+            elif not self._shelves[0].is_whole():
                 self._again = True  # the lock or the work folder was removed by hand: take them anew
             self._config_file.supervise(now)
         self._conversions.tick(now, expecting=self._intake.waiting > 0, hold=self._librarian.is_lost)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 from sda_daemon.conversion.ledger import Ledger
 from sda_daemon.daemon.conversions import Conversions
 from sda_daemon.daemon.intake import Intake
+from sda_daemon.daemon.librarian import Librarian
+from sda_daemon.daemon.loss import filled
 
 PUBLISH_S = 1.0
 """Shortest time between two publications, in seconds."""
@@ -21,14 +26,23 @@ class Reporter:
         ledger: where to.
         intake: the watched folders.
         conversions: the queue.
+        librarian: returns the librarian of the library that new models go into.
         identity: what does not change while the daemon runs: `pid`, `started_at`, `version`, `config`, …
     """
 
-    def __init__(self, ledger: Ledger, intake: Intake, conversions: Conversions, identity: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        intake: Intake,
+        conversions: Conversions,
+        librarian: Callable[[], Librarian],
+        identity: dict[str, Any],
+    ) -> None:
         self.identity = identity
         self._ledger = ledger
         self._intake = intake
         self._conversions = conversions
+        self._librarian = librarian
         self._last: dict[str, Any] = {}
         self._publish_at = 0.0
 
@@ -42,12 +56,21 @@ class Reporter:
             self._last = state
             self._ledger.report(state)
 
+    def close(self) -> None:
+        """Publish the last state, whenever the one before was."""
+        with contextlib.suppress(sqlite3.Error):  # a full disk, say: then the state before stands
+            self._ledger.report(self.state())
+
     def state(self) -> dict[str, Any]:
         """Return what is published."""
         unfinished = self._intake.settling.unfinished()
         waiting = [path for path in self._intake.settling.paths() if path not in unfinished]
+        librarian = self._librarian()
+        models = librarian.count()
         return {
+            **({} if librarian.is_lost else filled(librarian.models_dir, models)),
             "daemon": self.identity,
+            "library": {"models": models, "problem": librarian.problem},
             "watches": [
                 {
                     "path": root.path,

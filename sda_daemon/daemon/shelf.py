@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from sda_daemon.daemon.librarian import Librarian
 from sda_daemon.daemon.locks import INSTANCE_LOCK_NAME, instance_lock, make_folder
+from sda_daemon.daemon.loss import STAND_IN_NAME, Caretaker, Loss
 from sda_daemon.files import close_work_folder, open_work_folder
 from sda_daemon.intake.messages import Hint
 from sda_daemon.library.catalog import ModelLibrary
@@ -23,6 +25,8 @@ class Shelf:
         live: whether changes of the folder are watched for.
         held: folders whose lock this daemon holds already.
         on_locked: called when the folder is locked, before anything in it is changed.
+        loss: what has been lost, if the folder is taken to be lost: then it is neither made nor touched, and an
+            empty library in the state folder stands in for it.
 
     Raises:
         SdaError: the folder cannot be made, locked or read.
@@ -38,17 +42,26 @@ class Shelf:
         live: bool,
         held: Collection[Path] = (),
         on_locked: Callable[[], None] = lambda: None,
+        loss: Loss | None = None,
     ) -> None:
+        self.models_dir = models_dir
         with contextlib.ExitStack() as stack:
-            make_folder(models_dir, "models_dir")
-            if models_dir.resolve() not in held:
-                stack.enter_context(instance_lock(models_dir))
-            self.library = ModelLibrary(models_dir)
-            on_locked()
-            self.librarian = Librarian(self.library, enqueue, interval_s)
+            if loss is None:
+                make_folder(models_dir, "models_dir")
+                if models_dir.resolve() not in held:
+                    stack.enter_context(instance_lock(models_dir))
+                self.library = ModelLibrary(models_dir)
+                on_locked()
+                self.librarian = Librarian(self.library, enqueue, interval_s)
+            else:
+                on_locked()
+                stand_in = loss.state_dir / STAND_IN_NAME
+                stack.callback(shutil.rmtree, stand_in, ignore_errors=True)
+                self.library = ModelLibrary(stand_in)
+                self.librarian = Caretaker(self.library, enqueue, interval_s, loss)
             stack.callback(self.librarian.stop)
             self.librarian.start(live=live)
-            self.work_dir, descriptor = open_work_folder(models_dir)
+            self.work_dir, descriptor = open_work_folder(self.library.models_dir)
             stack.callback(close_work_folder, self.work_dir, descriptor)
             self._stack = stack.pop_all()
 

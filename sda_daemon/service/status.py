@@ -17,6 +17,7 @@ class Progress:
         failed: failed attempts since the start.
         last: the newest model's name, empty for none yet.
         last_age_s: how long ago that was, in seconds.
+        library_problem: why the models folder is taken to be lost; empty if it is not.
     """
 
     watching: int = 0
@@ -26,11 +27,13 @@ class Progress:
     failed: int = 0
     last: str = ""
     last_age_s: float = 0.0
+    library_problem: str = ""
 
 
 def describe(progress: Progress) -> str:
     """Return one line such as `watching 3 folders; 2 converting, 14 waiting; last: rain epoch 190, 12 s ago`."""
-    parts = [f"watching {_count(progress.watching, 'folder')}"]
+    parts = [f"conversions wait for the models folder: {progress.library_problem}"] if progress.library_problem else []
+    parts.append(f"watching {_count(progress.watching, 'folder')}")
     if progress.missing:
         first, *others = progress.missing
         more = f" and {len(others)} more" if others else ""

@@ -20,6 +20,10 @@ from sda_daemon.service.status import Progress, age, describe
             "watching 1 folder; /a and 1 more not there yet; nothing to do; 1 failed attempt since the start",
         ),
         (Progress(missing=("/a",), waiting=1), "watching 0 folders; /a not there yet; 0 converting, 1 waiting"),
+        (
+            Progress(watching=1, waiting=2, library_problem="it is gone"),
+            "conversions wait for the models folder: it is gone; watching 1 folder; 0 converting, 2 waiting",
+        ),
     ],
 )
 def test_the_line_says_what_there_is_to_say(progress: Progress, line: str) -> None:

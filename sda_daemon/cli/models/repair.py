@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from sda_daemon.cli.output import Column, ask, counted, make_console, note, prin
 from sda_daemon.errors import ExitCode
 
 if TYPE_CHECKING:
+    from sda_daemon.daemon.loss import Loss
     from sda_daemon.library.repair import Finding, RepairPlan
 
 EXAMPLES = examples(
@@ -30,8 +32,11 @@ def repair_library(
 ) -> int:
     """Make the index agree with the files in the folder.
 
-    Shows the plan and asks before it does anything. No model file is changed or deleted.
+    Shows the plan and asks before it does anything. No model file is changed or deleted. Where the whole folder is
+    lost, it asks whether that was meant, so that the daemon need not wait for it.
     """
+    if (loss := _find_loss(models_dir, config)) is not None:
+        return _forget(loss, dry_run=dry_run, yes=yes, as_json=as_json)
     library = open_library(models_dir, config)
     plan = library.plan_repair()
     if not as_json:
@@ -50,6 +55,45 @@ def repair_library(
         say(f"repaired: {plan.removed} removed, {plan.added} added; now {counted(library.count(), 'model')}")
     elif plan.changes_index:
         note("Nothing was changed: this was a dry run.")
+    return ExitCode.OK
+
+
+def _find_loss(models_dir: Path | None, config: Path | None) -> Loss | None:
+    """Look whether the config's models folder is lost; of another the ledger knows nothing."""
+    if models_dir is not None:
+        return None
+    from sda_daemon.config import find_config, load_config, state_folder
+    from sda_daemon.daemon.loss import find_loss
+
+    settings = load_config(find_config(config)).settings
+    return find_loss(settings.models_dir, state_folder(settings), at_least=1)
+
+
+def _forget(loss: Loss, *, dry_run: bool, yes: bool, as_json: bool) -> int:
+    """Tell the daemon that a lost folder's models were deleted on purpose, if they were."""
+    from sda_daemon.daemon.loss import forget_loss
+
+    if not as_json:
+        say(f"{loss.models_dir}: {loss}.")
+        say("If it is not mounted, mount it, and nothing needs repair.")
+    if not dry_run:
+        if not ask(f"Was that on purpose, and the daemon is to forget {counted(loss.models, 'model')}?", yes=yes):
+            note("Nothing was changed.")
+            return ExitCode.FAILED
+        forget_loss(loss)
+    if as_json:
+        finding = {"kind": "lost", "file": str(loss.models_dir), "reason": str(loss), "action": "forget"}
+        print_json(
+            {
+                "applied": not dry_run,
+                "entries": loss.models,
+                "findings": [{**finding, "old_model_id": None, "new_model_id": None}],
+            }
+        )
+    elif dry_run:
+        note("Nothing was changed: this was a dry run.")
+    else:
+        say("forgotten: the daemon begins a new library there; what it has converted is not converted again by itself")
     return ExitCode.OK
 
 
