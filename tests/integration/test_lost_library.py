@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sda_daemon.cli.schemas import SCHEMAS
 from tests.daemon_process import DaemonProcess, eventually
 
 Drop = Callable[..., Path]
@@ -149,6 +150,7 @@ def test_b25_a_folder_lost_while_running_can_be_given_up(daemon: DaemonProcess, 
     assert lost["running"] is True
     mark = daemon.mark()
     printed = json.loads(daemon.cli("models", "repair", "--yes", "--json").stdout)
+    SCHEMAS["models repair"].model_validate(printed)
     assert (printed["applied"], printed["entries"]) == (True, 1)
     assert [(found["kind"], found["action"]) for found in printed["findings"]] == [("lost", "forget")]
     daemon.wait_for("daemon.started", after=mark)
