@@ -117,6 +117,26 @@ def test_b10_never_complete(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -
     assert not daemon.events("conversion.failed")
 
 
+def test_b10_a_rule_says_how_long_is_too_long(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
+    """A rule's `incomplete_after_s` holds from the first event of a file on, and a changed rule for those that wait."""
+    data = drop(tmp_path / "x.pt", 1).read_bytes()
+    watch = [{"path": "drop", "settle_s": 0.1, "incomplete_after_s": 600}]
+    daemon.write_config(watch=watch, rules=[{"match": "quick/*", "incomplete_after_s": 0.5}], rescan_interval_s=600)
+    daemon.start()
+    quick, slow = daemon.drop / "quick" / "x.pt", daemon.drop / "slow" / "x.pt"
+    for half in (slow, quick):
+        half.parent.mkdir()
+        half.write_bytes(data[: len(data) // 2])
+    daemon.wait_for("checkpoint.seen", path=str(slow))
+    daemon.wait_for("checkpoint.incomplete", path=str(quick))
+    assert not daemon.events("checkpoint.incomplete", path=str(slow))
+    assert not daemon.events("rescan.finished", reason="interval")
+    daemon.write_config(rules=[{"match": "slow/*", "incomplete_after_s": 0.5}])
+    daemon.wait_for("checkpoint.incomplete", path=str(slow))
+    shown = daemon.status(lambda facts: facts["incomplete"])
+    assert [item["path"] for item in shown["incomplete"]] == [str(slow)]
+
+
 NAMES = [".x.pt.Ab12Cd", "x.pt.part", "x.pt.tmp", "x.pt.filepart", "x.pt~", "x.pt.crdownload", ".hidden.pt"]
 
 
