@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -15,13 +16,15 @@ from sda_daemon.intake.probe import look, why_unfinished
 from sda_daemon.intake.reach import why_unwatchable
 from sda_daemon.intake.scan import CheckpointNames, CheckpointScan
 from sda_daemon.intake.settling import Incomplete, Settled, Settling, Timing
-from sda_daemon.intake.watcher import OverflowListener, RootWatch
+from sda_daemon.intake.watcher import OverflowListener, RootWatch, refuses_watches
 from sda_daemon.rules import skipped_by_path, watch_settings_for
 from sda_daemon.settings.schema import RuleSettings, WatchSettings
 from sda_daemon.signature import FileSignature
 
 FOLDER_RELOOK_S = (0.5, 2.0)
 """A new folder is looked into again after these pauses: files can come before its watch is in place."""
+CHECK_LIMIT_S = 1.0
+"""After new folders appeared, so much later it is checked whether the kernel had watches for them."""
 RECOVER_S = 15.0
 """How often native watching is tried again where only polling was possible."""
 FORGET_AFTER_S = 30 * 86_400.0
@@ -41,6 +44,7 @@ class Root:
     watch: RootWatch
     rescan_at: float = 0.0
     recover_at: float = 0.0
+    check_limit_at: float = math.inf
     folders: int = 0
     was_missing: bool = False
     shortage: str = ""
@@ -181,12 +185,14 @@ class Intake:
                 self._look_into(root, path)
                 now = time.monotonic()
                 self._relooks += [(now + pause_s, hint) for pause_s in FOLDER_RELOOK_S]
+                if (of := self.roots.get(root)) is not None:
+                    of.check_limit_at = min(of.check_limit_at, now + CHECK_LIMIT_S)
             case RescanNeeded(root, reason):
                 self.rescan(root, reason)
 
     def next_moment(self) -> float | None:
         """Return when `tick` has something to do, in monotonic seconds."""
-        moments = [root.rescan_at for root in self.roots.values()]
+        moments = [min(root.rescan_at, root.check_limit_at) for root in self.roots.values()]
         moments += [at for at, _ in self._relooks]
         if (look_at := self.settling.next_look()) is not None:
             moments.append(look_at)
@@ -205,6 +211,8 @@ class Intake:
         for root in list(self.roots.values()):
             if root.rescan_at <= now:
                 self.rescan(root.path, "interval")
+            elif root.check_limit_at <= now:
+                self._suspect_watch_limit(root)
 
     def supervise(self) -> None:
         """Watch again where a watch has been lost, and look at everything there."""
@@ -223,6 +231,12 @@ class Intake:
                     events.WATCH_RECOVERED(path=root.path)
                     self.rescan(root.path, "native watching works again")
 
+    def _suspect_watch_limit(self, root: Root) -> None:
+        """Where a new folder may not have got a watch, have all folders counted now rather than some time later."""
+        root.check_limit_at = math.inf
+        if root.watch.state.observer == "native" and not root.shortage and refuses_watches(root.path):
+            self.rescan(root.path, "inotify watch limit reached")
+
     def _check_watch_limit(self, root: Root) -> None:
         """Notice folders that the kernel refused to watch: watchdog passes over them in silence."""
         if root.watch.state.observer != "native":
@@ -233,7 +247,8 @@ class Intake:
                 root.shortage = ""
                 events.WATCH_RECOVERED(path=root.path)
             return
-        reason = f"inotify watch limit reached: {lacking} folders are not watched"
+        folders = "1 folder is" if lacking == 1 else f"{lacking} folders are"
+        reason = f"inotify watch limit reached: {folders} not watched"
         if not root.shortage:
             events.WATCH_DEGRADED(path=root.path, reason=reason, hint=LIMIT_HINT)
         now = time.monotonic()
@@ -279,7 +294,7 @@ class Intake:
         if root is None:
             return
         began = time.monotonic()
-        root.rescan_at = began + self.rescan_interval_s
+        root.rescan_at, root.check_limit_at = began + self.rescan_interval_s, math.inf
         events.RESCAN_STARTED(path=path, reason=reason)
         remembered = self._ledger.contents_of_root(path)
         files = news = 0

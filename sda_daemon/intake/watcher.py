@@ -7,6 +7,8 @@ noticing. A root is known by device and inode: one that was renamed and made ane
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import logging
 import os
 import warnings
@@ -28,7 +30,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
-from watchdog.observers.inotify_c import InotifyFD
+from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_init
 from watchdog.observers.polling import PollingObserver
 
 from sda_daemon.intake.messages import FileSeen, FolderSeen, Hint, LibraryTouched, RescanNeeded
@@ -244,6 +246,22 @@ def folder_identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return (status.st_dev, status.st_ino) if Path(path).is_dir() else None
+
+
+def refuses_watches(folder: str) -> bool:
+    """Tell whether the kernel refuses one more watch at this moment, because the user's limit is reached.
+
+    That is tried with an inotify instance that is closed again at once. If there is no instance to be had, nothing
+    is known of watches, and those that there are go on.
+    """
+    descriptor = inotify_init()
+    if descriptor == -1:
+        return False
+    try:
+        refused = inotify_add_watch(descriptor, os.fsencode(folder), InotifyConstants.IN_DELETE_SELF) == -1
+        return refused and ctypes.get_errno() == errno.ENOSPC
+    finally:
+        os.close(descriptor)
 
 
 def file_system_type(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,11 @@ def test_b08_network_file_systems_are_polled(tmp_path: Path, monkeypatch: pytest
 def test_file_system_of_a_path_is_that_of_its_mount() -> None:
     """The longest mount point above the path counts."""
     assert watcher.file_system_type("/proc/self") == "proc"
+
+
+def test_asking_for_a_watch_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Where there are watches to be had it says so, and neither keeps one nor a descriptor."""
+    before = sorted(os.listdir("/proc/self/fd"))
+    assert not watcher.refuses_watches(str(tmp_path))
+    assert not watcher.refuses_watches(str(tmp_path / "gone"))
+    assert sorted(os.listdir("/proc/self/fd")) == before

@@ -94,9 +94,8 @@ exec "$@"
 """
 
 
-@pytest.mark.parametrize(("name", "limit"), [("max_inotify_watches", 2), ("max_inotify_instances", 0)])
-def test_b04_watch_limit(daemon: DaemonProcess, drop: Drop, name: str, limit: int) -> None:
-    """Without inotify watches or instances it polls, says what to raise, converts, and recovers."""
+def limited(name: str, limit: int) -> list[str]:
+    """The beginning of a command that runs in a user namespace with a limit of inotify; skips where there are none."""
     probe = LIMITED.format(limit=limit, name=name)
     unshare = ["unshare", "--user", "--map-root-user", "sh", "-c", probe, "sh"]
     if (
@@ -104,26 +103,69 @@ def test_b04_watch_limit(daemon: DaemonProcess, drop: Drop, name: str, limit: in
         or subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode
     ):
         pytest.skip("no user namespaces here, in which inotify can be limited")
-    for number in range(6):
-        (daemon.drop / f"run{number}").mkdir()
-    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.2, "poll_interval_s": 0.5}])
+    return unshare
+
+
+def start_limited(daemon: DaemonProcess, unshare: list[str]) -> None:
+    """Start a daemon with a limit of inotify."""
     with daemon.log.open("ab") as log:
         daemon.process = subprocess.Popen(
             [*unshare, sys.executable, "-m", "sda_daemon", "run", "--config", str(daemon.config)],
             stdout=log,
             stderr=log,
         )
+    daemon.wait_for("rescan.finished")
+
+
+def limit_running(daemon: DaemonProcess, name: str, limit: int) -> None:
+    """Change the limit of a running daemon; the watches that it has stay."""
+    enter = ["nsenter", "-t", str(daemon.pid), "-U", "--preserve-credentials", "sh", "-c"]
+    subprocess.run([*enter, f"echo {limit} > /proc/sys/user/{name}"], check=True)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("max_inotify_watches", 2), ("max_inotify_instances", 0)])
+def test_b04_watch_limit(daemon: DaemonProcess, drop: Drop, name: str, limit: int) -> None:
+    """Without inotify watches or instances it polls, says what to raise, converts, and recovers."""
+    unshare = limited(name, limit)
+    for number in range(6):
+        (daemon.drop / f"run{number}").mkdir()
+    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.2, "poll_interval_s": 0.5}])
+    start_limited(daemon, unshare)
     (degraded,) = daemon.wait_for("watch.degraded")
     assert "sysctl" in degraded["hint"]
     assert "limit reached" in degraded["reason"]
     for number in range(6):
         drop(daemon.drop / f"run{number}" / "x.pt", number)
     daemon.wait_for_models(6)
-    raised = f"echo 1000 > /proc/sys/user/{name}"
-    subprocess.run(["nsenter", "-t", str(daemon.pid), "-U", "--preserve-credentials", "sh", "-c", raised], check=True)
+    limit_running(daemon, name, 1000)
     daemon.wait_for("watch.recovered")
     drop(daemon.drop / "run7" / "x.pt", 7)
     daemon.wait_for_models(7)
+    assert daemon.stop() == 0
+
+
+def test_b04_a_new_folder_beyond_the_watch_limit(daemon: DaemonProcess, drop: Drop) -> None:
+    """A folder that comes when the last watch is used up is polled soon, not only after the next rescan."""
+    unshare = limited("max_inotify_watches", 1000)
+    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.2, "poll_interval_s": 0.5}], rescan_interval_s=100_000)
+    start_limited(daemon, unshare)
+    drop(daemon.drop / "before" / "x.pt", 1)
+    daemon.wait_for_models(1)
+    assert not daemon.events("rescan.finished", reason="inotify watch limit reached")
+    limit_running(daemon, "max_inotify_watches", 0)
+    (daemon.drop / "new").mkdir()
+    (degraded,) = daemon.wait_for("watch.degraded")
+    assert "1 folder is not watched" in degraded["reason"]
+    assert "sysctl" in degraded["hint"]
+    (shown,) = daemon.status(lambda facts: facts["watches"][0]["problem"])["watches"]
+    assert shown["problem"] == degraded["reason"]
+    drop(daemon.drop / "new" / "deep" / "x.pt", 2)
+    daemon.wait_for_models(2)
+    limit_running(daemon, "max_inotify_watches", 1000)
+    daemon.wait_for("watch.recovered")
+    daemon.status(lambda facts: not facts["watches"][0]["problem"])
+    drop(daemon.drop / "new" / "deep" / "y.pt", 3)
+    daemon.wait_for_models(3)
     assert daemon.stop() == 0
 
 
