@@ -50,7 +50,8 @@ def begin_writeback(descriptor: int) -> None:
     A backlog of large files must not push what people work with out of the kernel's cache.
     """
     if sys.platform == "linux":
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        with contextlib.suppress(OSError):  # it is only advice
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def fsync_large(path: Path) -> None:
@@ -59,7 +60,7 @@ def fsync_large(path: Path) -> None:
     Raises:
         OSError: it cannot be written; what has been written of it may be lost.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # some network file systems sync only what one may write
     try:
         os.fsync(descriptor)
         begin_writeback(descriptor)

@@ -21,7 +21,7 @@ from typing import Protocol, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from sda_daemon.conversion import worker
-from sda_daemon.conversion.job import ConversionJob, Failed, Outcome, Preview
+from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome, Preview
 
 T = TypeVar("T")
 _LONGEST_LINE = 2000
@@ -144,6 +144,7 @@ class WorkerPool:
     def close(self) -> None:
         """Stop at once."""
         self.rest()
+        self._disk.rest(for_good=True)
 
 
 class _Disk:
@@ -152,18 +153,33 @@ class _Disk:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: queue.SimpleQueue[tuple[Outcome, Future[Outcome]] | None] | None = None
+        self._is_closed = False
 
     def wait_for(self, outcome: Outcome, done: Future[Outcome]) -> None:
-        """Give the future its result once the outcome's file is on the disk."""
+        """Give the future its result once the outcome's file is on the disk; at once where there is no file."""
+        is_waiting = isinstance(outcome, Converted) and outcome.was_written and self._take(outcome, done)
+        if not is_waiting:
+            done.set_result(worker.make_durable(outcome))
+
+    def _take(self, outcome: Outcome, done: Future[Outcome]) -> bool:
+        """Leave it to the thread; False where there can be none: then the caller waits himself."""
         with self._lock:
             if self._waiting is None:
-                self._waiting = queue.SimpleQueue()
-                threading.Thread(target=_wait_for_disk, args=(self._waiting,), daemon=True, name="disk").start()
+                if self._is_closed:
+                    return False
+                waiting: queue.SimpleQueue[tuple[Outcome, Future[Outcome]] | None] = queue.SimpleQueue()
+                try:
+                    threading.Thread(target=_wait_for_disk, args=(waiting,), daemon=True, name="disk").start()
+                except RuntimeError:  # no more threads
+                    return False
+                self._waiting = waiting
             self._waiting.put((outcome, done))
+            return True
 
-    def rest(self) -> None:
+    def rest(self, *, for_good: bool = False) -> None:
         """Let the thread end after what it has to do."""
         with self._lock:
+            self._is_closed = for_good
             if self._waiting is not None:
                 self._waiting.put(None)
                 self._waiting = None

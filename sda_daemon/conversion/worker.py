@@ -126,6 +126,8 @@ def make_durable(outcome: Outcome) -> Outcome:
             fsync_large(Path(outcome.job.work_dir) / outcome.job.temporary_name)
         except OSError as error:
             return _failed_by_system(outcome.job, error)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must cost an attempt, not all that come later
+            return Failed(outcome.job, "bug", False, f"{type(error).__name__}: {error}")
     return outcome
 
 
@@ -140,7 +142,11 @@ def _convert(job: ConversionJob) -> Converted | Failed:
     began = time.perf_counter()
     path = Path(job.path)
     _check_unchanged(job)
-    checkpoint = read_checkpoint(path)
+    try:
+        checkpoint = read_checkpoint(path)
+    except CheckpointError:
+        _check_unchanged(job)  # what is being rewritten looks damaged, but only for now
+        raise
     digest = weights_digest(checkpoint.state_dict)
     root = Path(job.watch_root) if job.watch_root else None
     facts = facts_of(checkpoint, root)

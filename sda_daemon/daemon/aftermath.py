@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sda_daemon import events
 from sda_daemon.conversion.ledger import SUPERSEDED_KIND, Ledger, MadeModel
+from sda_daemon.conversion.policy import Status
 from sda_daemon.conversion.publish import Action, Published
 from sda_daemon.conversion.selection import superseded
 from sda_daemon.errors import ModelFileError
@@ -121,7 +122,7 @@ class Aftermath:
         if watch.after == "keep" or look(path) != signature:
             return
         row = self._ledger.get(path)
-        if row is None or row.signature != signature:
+        if row is None or row.signature != signature or row.status not in (Status.DONE, Status.DUPLICATE):
             return
         if not library.holds(row.model_id) and row.kind != SUPERSEDED_KIND:
             return

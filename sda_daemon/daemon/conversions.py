@@ -40,6 +40,9 @@ from sda_daemon.signature import FileSignature
 
 GATHER_S = 0.1
 """While others are running, the end of a conversion waits so long for more, to share one write of the index."""
+FINISHING = 10
+"""Conversions that may be on their way to disk and index beside those that workers are busy with: a slow disk must not
+be buried under finished files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Conversions:
         self.ready: dict[str, Task] = {}
         self.running: dict[str, Task] = {}
         self._begun: dict[str, Circumstances] = {}
+        self._jobs: dict[str, ConversionJob] = {}
         self._freed: set[str] = set()  # of those that run, the ones whose worker is done
         self._outcomes: list[Outcome] = []
         self._finish_at = 0.0
@@ -221,7 +225,8 @@ class Conversions:
 
     def _begin_ready(self) -> None:
         """Start as many conversions as there are workers for them."""
-        while self.ready and len(self.running) - len(self._freed) < self._settings.workers:
+        workers = self._settings.workers
+        while self.ready and len(self.running) - len(self._freed) < workers and len(self.running) < workers + FINISHING:
             path = next((path for path in self.ready if path not in self.running), None)
             if path is None:
                 break
@@ -262,8 +267,9 @@ class Conversions:
         events.CONVERSION_STARTED(path=task.path, attempt=task.attempt)
         self.running[task.path] = task
         self._begun[task.path] = self._now
+        self._jobs[task.path] = job
         self._busy_at = time.monotonic()
-        self.pool.submit(job, lambda: self._enqueue(WorkerFree(task.path))).add_done_callback(self._on_done)
+        self.pool.submit(job, lambda: self._enqueue(WorkerFree(job))).add_done_callback(self._on_done)
 
     def _on_done(self, future: Future[Outcome]) -> None:
         self._enqueue(JobDone(future.result()))
@@ -279,10 +285,15 @@ class Conversions:
 
     # --- finishing --------------------------------------------------------------------------------
 
-    def worker_free(self, path: str) -> None:
-        """Take note that a worker is done with a checkpoint and could take another one."""
-        if path in self.running:
-            self._freed.add(path)
+    def _is_mine(self, job: ConversionJob) -> bool:
+        """Whether a job is one of those that run: news of an earlier life may come late."""
+        mine = self._jobs.get(job.path)
+        return mine is not None and (mine.work_dir, mine.temporary_name) == (job.work_dir, job.temporary_name)
+
+    def worker_free(self, job: ConversionJob) -> None:
+        """Take note that a worker is done with a job and could take another one."""
+        if self._is_mine(job):
+            self._freed.add(job.path)
 
     def take_outcomes(self, outcomes: list[Outcome], now: float, *, hold: bool) -> None:
         """Take what the workers told, and finish it: at once, or together with what else comes soon.
@@ -294,6 +305,7 @@ class Conversions:
             now: monotonic seconds.
             hold: whether nothing new must be started; then nothing is waited for either.
         """
+        outcomes = [outcome for outcome in outcomes if self._is_mine(outcome.job)]
         if outcomes and not self._outcomes:
             self._finish_at = now + GATHER_S
         self._outcomes += outcomes
@@ -315,7 +327,7 @@ class Conversions:
         for library in libraries.values():
             self._finish_in(library, [item for item in outcomes if self._begun[item.job.path].library is library])
         for item in outcomes:
-            del self._begun[item.job.path]
+            del self._begun[item.job.path], self._jobs[item.job.path]
             self._freed.discard(item.job.path)
         self._close_retired()
 
@@ -329,7 +341,7 @@ class Conversions:
             except (OSError, SdaError) as error:
                 kind = error.kind if isinstance(error, SdaError) else "cannot_publish"
                 failed += [Failed(item.job, kind, False, tell(error)) for item in converted]
-        tasks = [self.running[item.converted.job.path] for item in published]
+        tasks = [self.running[item.converted.job.path] for item in published if item.entry is not None]
         rows = [row for item in published if (row := self._published(item)) is not None]
         rows += [row for outcome in failed if (row := self._not_converted(outcome)) is not None]
         self._aftermath.remember(library, published)
@@ -366,6 +378,7 @@ class Conversions:
     def _replacements(self, converted: list[Converted]) -> dict[str, str]:
         """Checkpoints whose earlier model is to be replaced: made of this path, and of no other that is still there."""
         found: dict[str, str] = {}
+        wanted = {item.metadata.model_id for item in converted}  # what others of these have just been found to be
         for item in converted:
             path = item.job.path
             watch = self._watch_of(self.running[path])
@@ -375,7 +388,7 @@ class Conversions:
             others = [other for other, _ in self._ledger.paths_of_model(row.model_id) if other != path and look(other)]
             made = self._ledger.made_model(row.model_id)
             is_of_path = made is not None and made.source_path == path
-            if is_of_path and row.model_id != item.metadata.model_id and not others:
+            if is_of_path and row.model_id not in wanted and not others:
                 found[path] = row.model_id
         return found
 

@@ -368,14 +368,19 @@ class Daemon:
             messages.append(self._inbox.get(timeout=pause_s))
             while True:
                 messages.append(self._inbox.get_nowait())
-        finished = []
+        finished, is_last = [], False
         for message in messages:
-            if isinstance(message, WorkerFree):
-                self._conversions.worker_free(message.path)
-            elif isinstance(message, JobDone):
-                finished.append(message.outcome)
-        is_last = self._is_stopping() or any(isinstance(message, StopRequested) for message in messages)
-        self._conversions.take_outcomes(finished, time.monotonic(), hold=is_last or self._librarian.is_lost)
+            match message:
+                case WorkerFree(job):
+                    self._conversions.worker_free(job)
+                case JobDone(outcome):
+                    finished.append(outcome)
+                case StopRequested():  # at once: what comes next may fail, and the wish must not be lost
+                    self._stop = self._stop or message
+                case LibraryReplaced():
+                    is_last = True
+        hold = is_last or self._is_stopping() or self._librarian.is_lost
+        self._conversions.take_outcomes(finished, time.monotonic(), hold=hold)
         return [message for message in messages if not isinstance(message, JobDone | WorkerFree)]
 
     def _handle(self, message: object) -> None:

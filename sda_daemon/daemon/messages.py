@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sda_daemon.conversion.job import Outcome
+from sda_daemon.conversion.job import ConversionJob, Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerFree:
-    """A worker is done with a checkpoint; its model is on the way to the disk, or the failure to the loop."""
+    """A worker is done with a job; its model is on the way to the disk, or the failure to the loop."""
 
-    path: str
+    job: ConversionJob
 
 
 @dataclass(frozen=True, slots=True)

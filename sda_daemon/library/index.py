@@ -70,14 +70,15 @@ def index_signature(path: Path) -> IndexSignature | None:
 def is_mentioned(folder: Path, model_id: str) -> bool:
     """Tell whether a library may have a model, without decoding its index: for one look into a large library.
 
-    True where the index cannot be read now; the library itself says why.
+    True where the index cannot be read now, or is just being written; the library itself sees to that.
     """
     try:
-        return _encode(model_id).encode() in (folder / INDEX_FILE_NAME).read_bytes()
+        raw = (folder / INDEX_FILE_NAME).read_bytes()
     except FileNotFoundError:
         return False
     except OSError:
         return True
+    return _encode(model_id).encode() in raw or not raw.rstrip().endswith(b"}")
 
 
 def parse_index(raw: bytes) -> IndexContent:

@@ -16,7 +16,9 @@ import pytest
 from sda_daemon.conversion import worker
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
 from sda_daemon.conversion.pool import ConversionPool, WorkerPool, describe_exit
+from sda_daemon.files import fsync_large
 from sda_daemon.intake.probe import look
+from sda_daemon.models import checkpoint
 from sda_daemon.settings.schema import MetadataSettings
 from tests.daemon_process import eventually
 
@@ -130,3 +132,94 @@ def test_a_dying_worker_fails_alone(tmp_path: Path, small_checkpoints: Callable[
 def test_exits_in_words(code: int, words: str) -> None:
     """What a person would want to know of an exit code."""
     assert words in describe_exit(code)
+
+
+def test_models_reach_the_disk_without_a_thread_too(
+    tmp_path: Path, drop: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no more threads can be had, the one that has the news waits for the disk himself."""
+    start = threading.Thread.start
+
+    def starting(thread: threading.Thread) -> None:
+        if thread.name == "disk":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    pool = WorkerPool(1, 60.0, None)
+    try:
+        for turn in range(2):
+            monkeypatch.setattr(threading.Thread, "start", starting if turn == 0 else start)
+            outcome = pool.submit(job(drop(tmp_path / f"{turn}.pt", turn), tmp_path, f"{turn}.tmp")).result(60)
+            assert isinstance(outcome, Converted)
+    finally:
+        pool.close()
+
+
+def test_what_cannot_be_made_durable_is_a_failure_of_its_own(
+    tmp_path: Path, drop: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk may only be told when the file is synced; and nothing stops the next one."""
+    errors: list[Exception | None] = [OSError(errno.ENOSPC, "No space left on device"), ValueError("a bug"), None]
+    sync = fsync_large
+
+    def syncing(path: Path) -> None:
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+        sync(path)
+
+    monkeypatch.setattr(worker, "fsync_large", syncing)
+    pool = WorkerPool(1, 60.0, None)
+    try:
+        outcomes = [
+            pool.submit(job(drop(tmp_path / f"{turn}.pt", turn), tmp_path, f"{turn}.tmp")).result(60)
+            for turn in range(3)
+        ]
+    finally:
+        pool.close()
+    kinds = [(item.kind, item.permanent) if isinstance(item, Failed) else "converted" for item in outcomes]
+    assert kinds == [("disk_full", False), ("bug", False), "converted"]
+
+
+def test_the_worker_is_free_before_the_disk_is(
+    tmp_path: Path, drop: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next conversion runs while the first one's file is waited for; results come once it is on the disk."""
+    may_sync, sync = threading.Event(), fsync_large
+
+    def syncing(path: Path) -> None:
+        assert may_sync.wait(60)
+        sync(path)
+
+    monkeypatch.setattr(worker, "fsync_large", syncing)
+    pool, free = WorkerPool(1, 60.0, None), [threading.Event(), threading.Event()]
+    try:
+        futures = [
+            pool.submit(job(drop(tmp_path / f"{turn}.pt", turn), tmp_path, f"{turn}.tmp"), free[turn].set)
+            for turn in range(2)
+        ]
+        assert all(event.wait(60) for event in free)
+        assert not any(future.done() for future in futures)
+        may_sync.set()
+        assert all(isinstance(future.result(60), Converted) for future in futures)
+    finally:
+        may_sync.set()
+        pool.close()
+
+
+def test_b12_rewritten_while_it_is_read(
+    tmp_path: Path, drop: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks damaged because someone is writing it anew is no damaged file."""
+    path = drop(tmp_path / "x.pt", 1)
+    wanted = job(path, tmp_path)
+    read = checkpoint.read_checkpoint
+
+    def reading(source: Path) -> checkpoint.Checkpoint:
+        source.write_bytes(source.read_bytes()[:-1000])
+        return read(source)
+
+    monkeypatch.setattr(checkpoint, "read_checkpoint", reading)
+    outcome = worker.convert(wanted)
+    assert isinstance(outcome, Failed)
+    assert (outcome.kind, outcome.permanent) == ("changed", False)

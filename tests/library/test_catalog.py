@@ -23,7 +23,7 @@ from sda_daemon.files import _temporary_name
 from sda_daemon.library import ModelEntry, ModelLibrary
 from sda_daemon.library.catalog import _write_index_atomic
 from sda_daemon.library.entry import ENTRY_FIELDS, sort_entries
-from sda_daemon.library.index import INDEX_FILE_NAME
+from sda_daemon.library.index import INDEX_FILE_NAME, is_mentioned
 from sda_daemon.library.scan import SCAN_FILE_NAME
 from tests.library.model_files import entry, write_model
 
@@ -579,3 +579,19 @@ def test_what_any_killed_writer_left_behind_is_swept(tmp_path: Path, name: str) 
     left.write_text("half")
     ModelLibrary(tmp_path)
     assert not left.exists()
+
+
+def test_one_look_into_the_index_without_decoding_it(tmp_path: Path) -> None:
+    """What is not mentioned is not there; where the index is missing a part, anything may be."""
+    assert not is_mentioned(tmp_path, "some-id")
+    library = ModelLibrary(tmp_path)
+    library.add_entries([entry(1, model_id="some-id"), entry(2, model_id='quoted "id"')])
+    assert is_mentioned(tmp_path, "some-id")
+    assert is_mentioned(tmp_path, 'quoted "id"')
+    assert not is_mentioned(tmp_path, "some")
+    index = tmp_path / "model_library.json"
+    index.write_text(json.dumps(json.loads(index.read_bytes())))  # as another program writes it
+    assert is_mentioned(tmp_path, "some-id")
+    assert not is_mentioned(tmp_path, "other-id")
+    index.write_bytes(index.read_bytes()[:-3])  # it is just being written
+    assert is_mentioned(tmp_path, "other-id")
