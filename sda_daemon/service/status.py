@@ -12,7 +12,7 @@ class Progress:
     Attributes:
         watching: folders whose changes are seen.
         missing: configured folders that are not there.
-        converting: checkpoints that workers are busy with.
+        converting: checkpoints that workers are busy with, or whose models are on their way to disk and index.
         waiting: checkpoints that will be converted soon.
         failed: failed attempts since the start.
         last: the newest model's name, empty for none yet.

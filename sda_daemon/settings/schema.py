@@ -239,7 +239,7 @@ class Settings(_Section):
         (), description="What is different for some checkpoints; later rules override earlier ones, field by field."
     )
     workers: Annotated[int, Field(ge=1, le=64), _NO_TRUTH] = Field(
-        2, description="Conversions that may run at the same time."
+        2, description="Worker processes: conversions that may run at the same time."
     )
     rescan_interval_s: Annotated[Duration, Field(gt=0)] = Field(
         300.0, description="How often everything is looked at anew, in case an event was lost."
