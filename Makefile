@@ -3,8 +3,9 @@ PYTHON ?= python3
 CONFIG ?= config/sda-daemon.yaml
 BIN := .venv/bin
 STAMP := .venv/.installed
-# Two cores: more processes than that only make tests slow and flaky.
-JOBS ?= 2
+# Many tests mostly wait (for files to settle, for pauses to end): three processes keep two cores busy, more gain
+# next to nothing.
+JOBS ?= 3
 
 .PHONY: setup demo run test lint unit docs bench soak clean
 .DEFAULT_GOAL := setup

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,13 +14,25 @@ import pytest
 
 os.environ["SDA_DAEMON_STRICT_EVENTS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Hundreds of processes are started here: they, and the next run, share what one of them has compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from tests.daemon_process import DaemonProcess
+
+sys.dont_write_bytecode = False
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells have it for what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started here must hear Ctrl-C
 
 hypothesis.settings.register_profile("slow machines", deadline=None)
 hypothesis.settings.load_profile("slow machines")
 
+
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what is slow first: at the end of a parallel run no process waits for another's long test."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
