@@ -28,6 +28,7 @@ from sda_daemon.errors import (
     UnsafeCheckpointError,
 )
 from sda_daemon.models.checkpoint import Checkpoint, read_checkpoint
+from tests.bombs import add_zeros
 
 
 def content(**changes: Any) -> dict[str, Any]:
@@ -169,9 +170,7 @@ except CheckpointError as error:
 def test_b18_compressed_parts_are_refused(tmp_path: Path) -> None:
     """A gigabyte of zeros in a megabyte: never unpacked."""
     path = tmp_path / "x.pt"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x/data.pkl", "w") as entry:
-        for _ in range(1000):
-            entry.write(bytes(2**20))
+    add_zeros(path, "x/data.pkl", 105)
     kind, grown = measured(path)
     assert kind == "oversized"
     assert grown < 100 * 2**20
