@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,32 @@ def eventually(condition: Callable[[], Any], what: str = "", deadline_s: float =
         time.sleep(0.02)
 
 
+def patch_workers(folder: Path, body: str) -> dict[str, str]:
+    """Return an environment in which every worker process runs `body` around reading a checkpoint.
+
+    What happens to real files and processes then is real; only the moment is chosen. In `body`, `path` is the
+    checkpoint, `read(path)` reads it, and `once()` is true the first time, across processes.
+    """
+    folder.mkdir()
+    marker = folder / "done"
+    program = f"""
+import os, signal, sys, time
+if "spawn_main" in " ".join(sys.orig_argv):
+    import sda_daemon.models.checkpoint as checkpoint
+    read = checkpoint.read_checkpoint
+    def once():
+        if os.path.exists({str(marker)!r}):
+            return False
+        open({str(marker)!r}, "w").close()
+        return True
+    def patched(path):
+{textwrap.indent(textwrap.dedent(body), "        ")}
+    checkpoint.read_checkpoint = patched
+"""
+    (folder / "sitecustomize.py").write_text(program)
+    return {"PYTHONPATH": str(folder)}
+
+
 class DaemonProcess:
     """One daemon on folders below `base`; may be started again after it has ended."""
 
@@ -45,10 +72,15 @@ class DaemonProcess:
         self.log = base / "daemon.log"
         self.drop.mkdir(exist_ok=True)
         self.process: subprocess.Popen[bytes] | None = None
+        self._read_bytes = 0
+        self._logged: list[Event] = []
         self.settings: dict[str, Any] = {
             "models_dir": "models",
             "state_dir": "state",
             "watch": [{"path": "drop", "settle_s": 0.5}],
+            # Each worker imports torch, which is most of what these tests cost: where checkpoints come one by one,
+            # one is enough. Tests of what goes on side by side set two, as the default is.
+            "workers": 1,
         }
 
     def write_config(self, **changes: Any) -> Path:
@@ -92,16 +124,26 @@ class DaemonProcess:
 
     def events(self, name: str | None = None, after: int = 0, **fields: Any) -> list[Event]:
         """Return the events logged so far, by name and field values; text that is no JSON is an event `text`."""
-        found = []
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        for line in lines[after:]:
+        self._read_on()
+        return [
+            event
+            for event in self._logged[after:]
+            if name in (None, event.get("event")) and all(event.get(k) == v for k, v in fields.items())
+        ]
+
+    def _read_on(self) -> None:
+        """Take in the whole lines that the log has grown by."""
+        if not self.log.exists():
+            return
+        with self.log.open("rb") as log:
+            log.seek(self._read_bytes)
+            whole, newline, _ = log.read().rpartition(b"\n")
+        self._read_bytes += len(whole) + len(newline)
+        for line in whole.decode(errors="replace").split("\n") if newline else ():
             try:
-                event = json.loads(line)
+                self._logged.append(json.loads(line))
             except ValueError:
-                event = {"event": "text", "text": line}
-            if name in (None, event.get("event")) and all(event.get(k) == v for k, v in fields.items()):
-                found.append(event)
-        return found
+                self._logged.append({"event": "text", "text": line})
 
     def mark(self) -> int:
         """Return a position in the log, for `after`."""

@@ -40,7 +40,7 @@ def test_files_folders_and_globs_each_once(library: Path) -> None:
     odd = library / "odd.name"
     shutil.copy(library / "runs" / "take2" / "checkpoints" / "checkpoint_epoch0007.pt", odd)
     arguments = ("runs/take0", "runs/take0/checkpoints/checkpoint_epoch0007.pt", "runs/take[01]/**/*.pt", "odd.name")
-    printed = run("convert", *arguments, "--models-dir", "fresh", "--json", cwd=library)
+    printed = run("convert", *arguments, "--jobs", "1", "--models-dir", "fresh", "--json", cwd=library)
     assert printed.json()["summary"] == {"added": 3, "updated": 0, "duplicate": 0, "failed": 0}
 
 
@@ -62,11 +62,11 @@ def test_sliders_come_with_the_second_writing(library: Path) -> None:
 def test_a_dry_run_writes_nothing(library: Path) -> None:
     """Not even the folder of a library that is not there; what would happen is told all the same."""
     before = sorted(path for path in library.rglob("*"))
-    printed = run("convert", "runs", "--dry-run", "--models-dir", "fresh", "--json", cwd=library)
+    printed = run("convert", "runs", "--dry-run", "--jobs", "1", "--models-dir", "fresh", "--json", cwd=library)
     assert printed.json()["summary"] == {"added": 3, "updated": 0, "duplicate": 0, "failed": 1}
     assert sorted(path for path in library.rglob("*")) == before
     index = json.loads((library / "models" / "model_library.json").read_bytes())
-    run("convert", "runs", "--dry-run", "--models-dir", "models", cwd=library)
+    run("convert", "runs", "--dry-run", "--jobs", "1", "--models-dir", "models", cwd=library)
     assert json.loads((library / "models" / "model_library.json").read_bytes()) == index
 
 

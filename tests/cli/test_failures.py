@@ -15,7 +15,7 @@ import pytest
 
 from sda_daemon.library import ModelLibrary
 from tests.cli.console import COMMAND, Printed, environment, run
-from tests.daemon_process import eventually
+from tests.daemon_process import patch_workers
 
 M = ("--models-dir", "models")
 
@@ -184,25 +184,31 @@ def test_full_disk(library: Path, small_disk: Path) -> None:
 
 def test_ctrl_c_is_quiet(library: Path) -> None:
     """130, one line on what was done, no traceback, nothing half written."""
-    for number in range(40):
-        target = library / "runs" / f"copy{number}" / "x.pt"
-        target.parent.mkdir()
-        shutil.copy(library / "runs" / "take0" / "checkpoints" / "checkpoint_epoch0007.pt", target)
+    endless = library / "endless"
+    endless.mkdir()
+    for number in range(4):
+        shutil.copy(library / "runs" / "take1" / "checkpoints" / "checkpoint_epoch0007.pt", endless / f"{number}.pt")
+    body = """
+        while "endless" in str(path):
+            time.sleep(1)
+        return read(path)
+    """
     process = subprocess.Popen(
-        [COMMAND, "convert", "runs", "--models-dir", "fresh", "--jobs", "1"],
+        [COMMAND, "convert", "runs/take0", "endless", "--models-dir", "fresh", "--jobs", "1"],
         cwd=library,
-        env=environment(library),
+        env=environment(library, **patch_workers(library / "site", body)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    eventually(lambda: list((library / "fresh").glob("*.sda")), "a first model")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("added 'take0 epoch 7' ")
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
-    assert stderr.splitlines()[-1].startswith("interrupted: ")
+    assert stderr.splitlines()[-1] == "interrupted: 1 converted; 4 left"
     assert not [path for path in (library / "fresh").iterdir() if path.name.startswith(".sda-work")]
 
 
@@ -281,4 +287,4 @@ def test_progress_bar_on_a_terminal_only(library: Path) -> None:
     assert "Converting" in shown
     assert "/4" in shown
     assert "added 'take0 epoch 7'" in shown.replace("\r\n", "\n")
-    assert "Converting" not in run("convert", "runs", "--models-dir", "other", cwd=library).stderr
+    assert "Converting" not in run("convert", "runs", "--jobs", "1", "--models-dir", "other", cwd=library).stderr

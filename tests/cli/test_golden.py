@@ -85,7 +85,7 @@ def test_output_of_a_damaged_library(width: str, library: Path) -> None:
 @pytest.mark.parametrize("width", ["80", "120"])
 def test_output_of_status(width: str, library: Path) -> None:
     """After a daemon has been there: what it refused, and how to try again."""
-    run("run", "--once", "--config", "sda-daemon.yaml", cwd=library)
+    run("run", "--once", "--config", "sda-daemon.yaml", cwd=library, SDA_DAEMON__WORKERS="1")
     check_golden(f"status-{width}", run("status", "--config", "sda-daemon.yaml", cwd=library, COLUMNS=width))
     check_golden(f"retry-{width}", run("retry", "--all", "--config", "sda-daemon.yaml", cwd=library, COLUMNS=width))
 

@@ -13,7 +13,7 @@ from tests.cli.console import Printed, run
 
 M = ("--models-dir", "models")
 CASES: dict[str, list[tuple[str, ...]]] = {
-    "convert": [("runs", *M), ("runs", "--dry-run", "--models-dir", "other"), ("nothing.pt", *M)],
+    "convert": [("runs", *M), ("runs", "--dry-run", "--jobs", "1", "--models-dir", "other"), ("nothing.pt", *M)],
     "inspect": [
         ("runs/take0/checkpoints/checkpoint_epoch0007.pt",),
         ("runs/bad.pt",),
@@ -37,7 +37,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
 def prepare(command: str, library: Path) -> None:
     """Bring the library into a state in which the command has something to say."""
     if command == "status":
-        run("run", "--once", "--config", "sda-daemon.yaml", cwd=library)
+        run("run", "--once", "--config", "sda-daemon.yaml", cwd=library, SDA_DAEMON__WORKERS="1")
     if command in ("models trash", "models restore"):
         run("models", "delete", "9c0d41", "--yes", *M, cwd=library)
     if command == "models repair" and not (library / "models" / "junk.sda").exists():

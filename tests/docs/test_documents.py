@@ -63,6 +63,7 @@ def run_blocks(page: Path, folder: Path) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_getting_started_works(tmp_path: Path) -> None:
     """Somebody who types the guide line by line ends with a library of two models."""
     printed = run_blocks(DOCS / "getting-started.md", tmp_path)

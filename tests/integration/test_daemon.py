@@ -19,6 +19,7 @@ Drop = Callable[..., Path]
 
 def test_a_dropped_checkpoint_becomes_a_model(daemon: DaemonProcess, drop: Drop) -> None:
     """Event, settling, worker, file, index: the events come in order and the entry says what the file says."""
+    daemon.write_config(workers=2)
     daemon.start()
     drop(daemon.drop / "rain" / "checkpoints" / "checkpoint_epoch0007.pt", seed=1, with_analysis=True)
     (entry,) = daemon.wait_for_models(1)
@@ -83,6 +84,7 @@ def test_what_was_dropped_while_it_was_down_converts(daemon: DaemonProcess, drop
 
 def test_once_converts_what_is_there_and_exits(daemon: DaemonProcess, drop: Drop) -> None:
     """0 when all went well, nothing done the second time, 1 when a conversion failed."""
+    daemon.write_config(workers=2)
     drop(daemon.drop / "a" / "x.pt", seed=1)
     drop(daemon.drop / "b" / "x.pt", seed=2)
     assert daemon.start("--once", wait=False).wait() == 0
@@ -125,6 +127,7 @@ def test_a_pickle_bomb_does_not_go_off(daemon: DaemonProcess, drop: Drop, tmp_pa
 @pytest.mark.slow
 def test_killed_in_the_middle_it_ends_with_one_model_each(daemon: DaemonProcess, drop: Drop) -> None:
     """SIGKILL at three different moments; after the last start there is exactly one model per checkpoint."""
+    daemon.write_config(workers=2)
     for seed in range(6):
         drop(daemon.drop / f"run{seed}" / "x.pt", seed=seed)
     for moment in ("checkpoint.settled", "conversion.started", "conversion.succeeded"):

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +85,35 @@ def same_size_same_time(path: Path, text: str) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon whose config is edited in one way after the other."""
+    process = DaemonProcess(tmp_path_factory.mktemp("daemon"))
+    process.write_config(metadata={"name": "old {{ run }}"})
+    try:
+        yield process.start()
+        assert process.stop() == 0
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize("edit", [save, as_vim_does, truncate_and_write, delete_and_recreate, replace_by_link,
                                   same_size_same_time])  # fmt: skip
-def test_b27_a_saved_config_is_in_force(daemon: DaemonProcess, drop: Drop, edit: Editing) -> None:
+def test_b27_a_saved_config_is_in_force(running: DaemonProcess, drop: Drop, edit: Editing) -> None:
     """However it is saved: one reload that says what changed, nothing rejected, and the next model has the new name."""
-    daemon.write_config(metadata={"name": "old {{ run }}"})
-    daemon.start()
+    daemon = running
+    if "new" in daemon.config.read_text():
+        reload(daemon, metadata={"name": "old {{ run }}"})
+    mark, run = daemon.mark(), edit.__name__
     edit(daemon.config, text_of(daemon, metadata={"name": "new {{ run }}"}))
-    (event,) = daemon.wait_for("config.reloaded")
+    (event,) = daemon.wait_for("config.reloaded", after=mark)
     assert event["changed"] == ["metadata.name: 'old {{ run }}' → 'new {{ run }}'"]
-    drop(daemon.drop / "rain" / "x.pt", seed=1)
-    (entry,) = daemon.wait_for_models(1)
-    assert entry.name == "new rain"
-    assert daemon.events("config.rejected") == []
-    assert len(daemon.events("config.reloaded")) == 1
-    assert daemon.stop() == 0
+    path = drop(daemon.drop / run / "x.pt", seed=len(daemon.models()))
+    (made,) = daemon.wait_for("conversion.succeeded", path=str(path))
+    assert made["name"] == f"new {run}"
+    assert f"new {run}" in [entry.name for entry in daemon.models()]
+    assert daemon.events("config.rejected", mark) == []
+    assert len(daemon.events("config.reloaded", mark)) == 1
 
 
 def test_b27_a_mounted_config_map(daemon: DaemonProcess) -> None:
@@ -166,7 +180,7 @@ def test_b27_what_cannot_be_put_into_force_changes_nothing(daemon: DaemonProcess
     """Two phases: a models folder that cannot be made refuses the whole version, its good parts too."""
     daemon.start()
     (daemon.base / "file").write_text("no folder")
-    save(daemon.config, text_of(daemon, models_dir="file/models", metadata={"name": "never"}, workers=1))
+    save(daemon.config, text_of(daemon, models_dir="file/models", metadata={"name": "never"}, workers=2))
     (event,) = daemon.wait_for("config.rejected")
     assert "models_dir" in event["reason"]
     drop(daemon.drop / "rain" / "x.pt", seed=1)
@@ -304,7 +318,7 @@ def test_the_log_level_changes(daemon: DaemonProcess) -> None:
     mark = daemon.mark()
     save(daemon.config, text_of(daemon, logging={"level": "error"}))
     eventually(lambda: daemon.models_dir.exists() and not daemon.events("config.rejected"), "no rejection")
-    save(daemon.config, text_of(daemon, logging={"level": "debug"}, workers=1))
+    save(daemon.config, text_of(daemon, logging={"level": "debug"}, workers=2))
     daemon.wait_for("config.reloaded", after=mark)
     assert daemon.stop() == 0
 
@@ -312,8 +326,8 @@ def test_the_log_level_changes(daemon: DaemonProcess) -> None:
 def test_the_state_folder_needs_a_restart(daemon: DaemonProcess, drop: Drop) -> None:
     """It is named, keeps its old value, and the rest of the version is in force."""
     daemon.start()
-    event = reload(daemon, state_dir="elsewhere", workers=1)
-    assert event["changed"] == ["workers: 2 → 1"]
+    event = reload(daemon, state_dir="elsewhere", workers=2)
+    assert event["changed"] == ["workers: 1 → 2"]
     (required,) = daemon.events("config.restart_required")
     assert required["keys"] == ["state_dir"]
     assert str(daemon.base / "elsewhere") in required["hint"]
@@ -416,7 +430,7 @@ def test_status_can_tell_of_the_config(daemon: DaemonProcess) -> None:
     error = eventually(lambda: published()["error"], "the error")
     assert "workerz: there is no such key" in error
     assert published()["read_at"] == first["read_at"]
-    reload(daemon, workers=1)
+    reload(daemon, workers=2)
     eventually(lambda: published()["error"] == "", "no error any more")
     assert daemon.stop() == 0
 
@@ -440,7 +454,7 @@ def test_editing_while_a_hundred_checkpoints_convert(daemon: DaemonProcess, drop
     versions = 1
     while len(daemon.events("conversion.succeeded")) < 90 and versions < 40:
         target = len(daemon.events("conversion.succeeded")) + 6
-        reload(daemon, metadata=templates(versions), workers=1 + versions % 2)
+        reload(daemon, metadata=templates(versions), workers=2 - versions // 3 % 2)
         versions += 1
         eventually(lambda: len(daemon.events("conversion.succeeded")) >= min(target, 100), f"{target} models")  # noqa: B023
     entries = daemon.wait_for_models(100)

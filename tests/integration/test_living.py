@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.daemon_process import DaemonProcess, eventually
 
@@ -51,9 +52,10 @@ def test_b29_stopping_lets_conversions_finish(daemon: DaemonProcess, drop: Drop)
     assert not daemon.events("conversion.failed")
 
 
+@pytest.mark.slow
 def test_b29_stopping_cuts_what_does_not_finish(daemon: DaemonProcess, drop: Drop) -> None:
     """After the grace time a conversion is cut off, costs no attempt, and is done at the next start."""
-    daemon.write_config(stop_grace_s=0.5)
+    daemon.write_config(stop_grace_s=0.5, workers=2)
     daemon.start()
     drop(daemon.drop / "warm-up" / "x.pt", 9)
     daemon.wait_for_models(1)
@@ -70,9 +72,10 @@ def test_b29_stopping_cuts_what_does_not_finish(daemon: DaemonProcess, drop: Dro
     assert [event["attempt"] for event in daemon.events("conversion.started")] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_b30_light(daemon: DaemonProcess, drop: Drop) -> None:
     """After its work the daemon ends its workers; alone, it is small, has no torch, and hardly uses the CPU."""
-    daemon.write_config(conversion={"idle_close_s": 0.5})
+    daemon.write_config(conversion={"idle_close_s": 0.5}, workers=2)
     daemon.start()
     drop(daemon.drop / "a" / "x.pt", 1)
     daemon.wait_for_models(1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sda_daemon.models import ModelMetadata, save_model_from_checkpoint
 from tests.daemon_process import DaemonProcess
 
 
@@ -25,11 +26,13 @@ def run_and_list_modules(*arguments: str) -> set[str]:
 
 
 @pytest.mark.parametrize("command", [["run", "--once"], ["models", "list"], ["models", "list", "--json"]])
-def test_command_never_imports_torch(command: list[str], daemon: DaemonProcess, drop: Callable[..., Path]) -> None:
+def test_command_never_imports_torch(
+    command: list[str], daemon: DaemonProcess, drop: Callable[..., Path], small_checkpoints: Callable[..., Path]
+) -> None:
     """A fresh process that converts or lists has no torch in it."""
-    drop(daemon.drop / "a" / "x.pt", seed=1)
-    daemon.start("--once", wait=False).wait()
+    save_model_from_checkpoint(small_checkpoints(1), ModelMetadata(name="a"), daemon.models_dir)
     drop(daemon.drop / "b" / "x.pt", seed=2)
+    daemon.write_config()
     modules = run_and_list_modules(*command, "--config", str(daemon.config))
     assert "sda_daemon.library.catalog" in modules
     assert not {"torch", "numpy"} & modules

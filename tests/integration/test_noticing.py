@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ Drop = Callable[..., Path]
 @pytest.mark.slow
 def test_b01_overflow(daemon: DaemonProcess, drop: Drop) -> None:
     """Events lost to a full kernel queue are made up for by a rescan that says why."""
+    daemon.write_config(workers=2)
     daemon.start()
     daemon.send(signal.SIGSTOP)
     clutter = daemon.drop / "clutter"
@@ -40,6 +41,7 @@ def test_b01_overflow(daemon: DaemonProcess, drop: Drop) -> None:
 @pytest.mark.slow
 def test_b02_trees_and_races(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
     """A tree moved in, one copied in, and 200 folders made and filled at once: none is lost."""
+    daemon.write_config(workers=2)
     daemon.start()
     drop(tmp_path / "tree" / "deep" / "checkpoints" / "x.pt", 1)
     (tmp_path / "tree").rename(daemon.drop / "moved")
@@ -255,19 +257,32 @@ WAYS: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon that several tests use one after the other, each in a folder of its own below the drop folder."""
+    process = DaemonProcess(tmp_path_factory.mktemp("daemon"))
+    try:
+        yield process.start()
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_b06_every_way_in(daemon: DaemonProcess, drop: Drop, tmp_path: Path, way: str) -> None:
+def test_b06_every_way_in(running: DaemonProcess, drop: Drop, tmp_path: Path, way: str) -> None:
     """Whatever puts a file there, it becomes exactly one model, without a failure on the way."""
-    daemon.start()
-    source = drop(tmp_path / "outside" / "x.pt", 1)
-    (daemon.drop / "run").mkdir()
-    WAYS[way](source, daemon.drop / "run" / "x.pt")
-    daemon.wait_for_models(1)
-    daemon.wait_for("conversion.succeeded")
-    drop(daemon.drop / "other" / "last.pt", 2)
-    daemon.wait_for_models(2)
-    assert len(daemon.files()) == 2
-    assert not daemon.events("conversion.failed")
+    mark, before = running.mark(), set(running.files())
+    seed = 1 + 2 * list(WAYS).index(way)
+    source = drop(tmp_path / "outside" / "x.pt", seed)
+    target = running.drop / way / "x.pt"
+    target.parent.mkdir()
+    WAYS[way](source, target)
+    running.wait_for("conversion.succeeded", after=mark, path=str(target))
+    last = drop(running.drop / f"{way}-after" / "last.pt", seed + 1)
+    running.wait_for("conversion.succeeded", after=mark, path=str(last))
+    assert len(running.events("conversion.succeeded", mark)) == 2
+    assert len(set(running.files()) - before) == 2
+    assert len(running.models()) == len(running.files())
+    assert not running.events("conversion.failed", mark)
 
 
 def test_b07_clocks(daemon: DaemonProcess, drop: Drop) -> None:

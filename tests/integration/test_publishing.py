@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,34 +48,97 @@ def filled(daemon: DaemonProcess, drop: Drop, count: int) -> None:
     daemon.wait_for_models(count)
 
 
+def stocked(daemon: DaemonProcess, small_checkpoints: Callable[..., Path], count: int) -> None:
+    """Put so many models into the library before the daemon is there, where it does not matter who made them."""
+    from sda_daemon.models import ModelMetadata, save_model_from_checkpoint
+
+    for seed in range(count):
+        save_model_from_checkpoint(small_checkpoints(seed), ModelMetadata(name=f"run {seed}"), daemon.models_dir)
+
+
 KILLS = 200
-DIFFERENT = 60
+ROUNDS = 4
+"""The kills are shared out over so many libraries, so that they can be made side by side."""
+DIFFERENT = 15
+"""How many checkpoints each of them gets."""
+FORKING = """
+import os, sys
+import sda_daemon.cli.run, sda_daemon.config, sda_daemon.daemon, sda_daemon.logs, sda_daemon.service.notify
+from sda_daemon.cli.app import run_app
+config, log = sys.argv[1:]
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), 1)
+        os.dup2(1, 2)
+        sys.exit(run_app(["run", "--config", config]))
+    print(pid, flush=True)
+    print(os.waitpid(pid, 0)[1], flush=True)
+"""
+
+
+@contextlib.contextmanager
+def forking(daemon: DaemonProcess) -> Iterator[Callable[[], Callable[[], None]]]:
+    """Give a function that starts the daemon and returns what kills it.
+
+    Each is forked from a process that has imported everything already, so that it is at work within a few hundredths
+    of a second: random moments then fall into its work, and not into what Python does before that.
+    """
+    command = [sys.executable, "-c", FORKING, str(daemon.config), str(daemon.log)]
+    running: list[int] = []
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        requests, answers = parent.stdin, parent.stdout
+
+        def start() -> Callable[[], None]:
+            print("start", file=requests, flush=True)
+            running.append(int(answers.readline()))
+            return kill
+
+        def kill() -> None:
+            os.kill(running.pop(), signal.SIGKILL)
+            assert int(answers.readline()) == signal.SIGKILL, f"it had ended by itself\n{daemon.tail()}"
+
+        try:
+            yield start
+        finally:
+            for pid in running:
+                os.kill(pid, signal.SIGKILL)
+
+
+def is_at_work(daemon: DaemonProcess, mark: int) -> bool:
+    """Whether a model's file is being written, or has been already since the mark."""
+    if not daemon.events("conversion.started", mark):
+        return False  # what a daemon that was killed has left may still lie there
+    return any(daemon.models_dir.glob(".sda-work-*/*.tmp")) or bool(daemon.events("conversion.succeeded", mark))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_b22_kill_9_anywhere(daemon: DaemonProcess, drop: Drop) -> None:
+@pytest.mark.parametrize("seed", range(22, 22 + ROUNDS))
+def test_b22_kill_9_anywhere(daemon: DaemonProcess, drop: Drop, seed: int) -> None:
     """200 kills at random moments of starting and converting: nothing half, nothing lost, nothing twice."""
-    chance = random.Random(22)
-    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.1}], workers=1)
-    sources = [drop(daemon.base / f"{seed}.pt", seed) for seed in range(DIFFERENT)]
+    chance = random.Random(seed)
+    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.1}])
+    sources = [drop(daemon.base / f"{number}.pt", number) for number in range(DIFFERENT)]
     made: set[str] = set()
-    for kill in range(KILLS):
-        if kill < DIFFERENT:  # a fresh one for each of the first rounds, so that there is always something under way
-            (daemon.drop / f"run{kill}").mkdir()
-            shutil.copyfile(sources[kill], daemon.drop / f"run{kill}" / "x.pt")
-        mark = daemon.mark()
-        daemon.start(wait=False)
-        if kill % 4 == 0 and kill < DIFFERENT:  # these come to their work and are killed within it
-            daemon.wait_for("conversion.started", after=mark)
-            time.sleep(chance.uniform(0.0, 2.5))
-        else:
-            time.sleep(chance.uniform(0.2, 0.8))
-        daemon.kill()
-        for path in daemon.models_dir.glob("*.sda"):
-            made.add(read_model_header(path).metadata.model_id)  # raises on a partial file
-        if (daemon.models_dir / INDEX).exists():
-            json.loads((daemon.models_dir / INDEX).read_bytes())
+    with forking(daemon) as start:
+        for number in range(KILLS // ROUNDS):
+            if number < DIFFERENT:  # a fresh one for each of the first, so that there is always something under way
+                (daemon.drop / f"run{number}").mkdir()
+                shutil.copyfile(sources[number], daemon.drop / f"run{number}" / "x.pt")
+            mark = daemon.mark()
+            kill = start()
+            if number % 4 == 0 and number < DIFFERENT:  # these come to their work and are killed within it
+                eventually(lambda: is_at_work(daemon, mark), "a file is being written")  # noqa: B023
+            time.sleep(chance.uniform(0.0, 0.4))
+            kill()
+            for path in daemon.models_dir.glob("*.sda"):
+                made.add(read_model_header(path).metadata.model_id)  # raises on a partial file
+            if (daemon.models_dir / INDEX).exists():
+                json.loads((daemon.models_dir / INDEX).read_bytes())
     daemon.start()
     daemon.wait_for_models(DIFFERENT, deadline_s=300)
     eventually(lambda: is_true(daemon), "index and folder agree")
@@ -134,8 +202,10 @@ if "run" in sys.orig_argv and not os.path.exists(marker):
     assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 def test_b23_the_index_never_lies(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
     """After each thing that people and programs do to the folder, index and folder agree within seconds."""
+    daemon.write_config(workers=2)
     filled(daemon, drop, 5)
     names = daemon.files()
     folder = daemon.models_dir
@@ -176,10 +246,9 @@ def test_b23_the_index_never_lies(daemon: DaemonProcess, drop: Drop, tmp_path: P
     agrees(7)
 
 
-def test_b23_the_backup_is_used(daemon: DaemonProcess, drop: Drop) -> None:
+def test_b23_the_backup_is_used(daemon: DaemonProcess, small_checkpoints: Callable[..., Path]) -> None:
     """A broken index is set aside and its backup taken, with what only an index knows."""
-    filled(daemon, drop, 2)
-    daemon.stop()
+    stocked(daemon, small_checkpoints, 2)
     index = daemon.models_dir / INDEX
     data = json.loads(index.read_bytes())
     first = next(iter(data["models"]))
@@ -195,9 +264,10 @@ def test_b23_the_backup_is_used(daemon: DaemonProcess, drop: Drop) -> None:
     assert "only the index knows" in {entry.description for entry in daemon.models()}
 
 
-def test_b24_duplicates_of_an_id(daemon: DaemonProcess, drop: Drop) -> None:
+def test_b24_duplicates_of_an_id(daemon: DaemonProcess, small_checkpoints: Callable[..., Path]) -> None:
     """A copied file gets an id of its own, the original keeps its; a rebuilt index says the same."""
-    filled(daemon, drop, 1)
+    stocked(daemon, small_checkpoints, 1)
+    daemon.start()
     (original,) = daemon.models()
     shutil.copyfile(daemon.models_dir / original.file_path, daemon.models_dir / "a_copy_of_it.sda")
     daemon.wait_for_models(2)
@@ -263,10 +333,9 @@ def test_b25_another_library_takes_its_place(daemon: DaemonProcess, drop: Drop) 
     assert daemon.stop() == 0
 
 
-def test_b26_no_way_out(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
+def test_b26_no_way_out(daemon: DaemonProcess, small_checkpoints: Callable[..., Path], tmp_path: Path) -> None:
     """Entries of a doctored index that point elsewhere are dropped; what they point to is neither read nor deleted."""
-    filled(daemon, drop, 2)
-    daemon.stop()
+    stocked(daemon, small_checkpoints, 2)
     outside = tmp_path / "outside"
     outside.mkdir()
     victim = outside / "victim.sda"

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -223,7 +224,7 @@ class LibraryMachine(RuleBasedStateMachine):
             assert sorted(path.name for path in self.base.iterdir()) == ["models", "outside.sda"]
 
 
-TestLibraryMachine = LibraryMachine.TestCase
+TestLibraryMachine = pytest.mark.slow(LibraryMachine.TestCase)
 TestLibraryMachine.settings = settings(
     max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
