@@ -31,8 +31,20 @@ SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what is slow first: at the end of a parallel run no process waits for another's long test."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Let each process of a parallel run begin with its share of what is slow: in the end none waits for another.
+
+    Each of them gets an even part of the list, in its order; what others have not come to is taken over later.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    slow = [item for item in items if item.get_closest_marker("slow") is not None]
+    others = [item for item in items if item.get_closest_marker("slow") is None]
+    ordered: list[pytest.Item] = []
+    for number in range(processes):
+        part = slow[number::processes]
+        count = max(0, (len(items) - len(ordered)) // (processes - number) - len(part))
+        ordered += part + others[:count]
+        del others[:count]
+    items[:] = ordered + others
 
 
 @pytest.fixture(scope="session")
