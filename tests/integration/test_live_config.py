@@ -294,18 +294,32 @@ def test_a_conversion_ends_as_it_began(daemon: DaemonProcess, drop: Drop) -> Non
 
 
 def test_more_workers_work_at_once(daemon: DaemonProcess, drop: Drop) -> None:
-    """With one worker one conversion runs; after the reload two do."""
+    """With one worker one conversion is under way; after the reload two are."""
     daemon.write_config(workers=1)
     daemon.start()
-    reload(daemon, workers=2)
-    for seed in range(4):
-        drop(daemon.drop / f"run{seed}" / "x.pt", seed=seed)
-    daemon.wait_for_models(4)
-    running = most = 0
-    for event in daemon.events():
-        running += (event["event"] == "conversion.started") - (event["event"] == "conversion.succeeded")
-        most = max(most, running)
-    assert most == 2
+    for count in (1, 2):
+        if count == 2:
+            reload(daemon, workers=2)
+        mark = daemon.mark()
+        drop(daemon.drop / f"warm{count}" / "x.pt", seed=count)
+        daemon.wait_for("conversion.succeeded", after=mark)
+        children = psutil.Process(daemon.pid).children()
+        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        assert len(workers) == count
+        for worker in workers:
+            worker.suspend()
+        mark = daemon.mark()
+        try:
+            for seed in range(10 * count, 10 * count + 4):
+                drop(daemon.drop / f"run{seed}" / "x.pt", seed=seed)
+            daemon.wait_for("checkpoint.settled", count=4, after=mark)
+            daemon.wait_for("conversion.started", count=count, after=mark)
+            daemon.status(lambda facts: len(facts["converting"]) == count)  # noqa: B023
+            assert len(daemon.events("conversion.started", mark)) == count
+        finally:
+            for worker in workers:
+                worker.resume()
+        daemon.wait_for("conversion.succeeded", count=4, after=mark)
     assert daemon.stop() == 0
 
 
