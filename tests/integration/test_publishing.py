@@ -246,9 +246,10 @@ def test_b23_the_index_never_lies(daemon: DaemonProcess, drop: Drop, tmp_path: P
     agrees(7)
 
 
-def test_b23_the_backup_is_used(daemon: DaemonProcess, small_checkpoints: Callable[..., Path]) -> None:
+def test_b23_the_backup_is_used(daemon: DaemonProcess, drop: Drop) -> None:
     """A broken index is set aside and its backup taken, with what only an index knows."""
-    stocked(daemon, small_checkpoints, 2)
+    filled(daemon, drop, 2)
+    daemon.stop()
     index = daemon.models_dir / INDEX
     data = json.loads(index.read_bytes())
     first = next(iter(data["models"]))
