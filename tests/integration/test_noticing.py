@@ -285,14 +285,13 @@ def test_b06_every_way_in(running: DaemonProcess, drop: Drop, tmp_path: Path, wa
     assert not running.events("conversion.failed", mark)
 
 
-def test_b07_clocks(daemon: DaemonProcess, drop: Drop) -> None:
+@pytest.mark.parametrize(("seed", "moment"), [(101, 0), (102, 4_070_908_800)], ids=["1970", "2099"])
+def test_b07_clocks(running: DaemonProcess, drop: Drop, seed: int, moment: int) -> None:
     """Files from 1970 and from 2099 convert like any other."""
-    daemon.start()
-    for seed, moment in ((1, 0), (2, 4_070_908_800)):
-        path = drop(daemon.base / f"{seed}.pt", seed)
-        os.utime(path, (moment, moment))
-        path.rename(daemon.drop / path.name)
-    daemon.wait_for_models(2)
+    path = drop(running.base / f"{seed}.pt", seed)
+    os.utime(path, (moment, moment))
+    target = path.rename(running.drop / path.name)
+    running.wait_for("conversion.succeeded", path=str(target))
 
 
 CLOCK = """

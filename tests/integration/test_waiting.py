@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,17 +48,31 @@ def go_on(writer: subprocess.Popen[str]) -> None:
     assert writer.returncode == 0
 
 
-@pytest.mark.parametrize("kind", ["plain", "preallocated"])
-def test_b09_a_stalled_writer_is_waited_for(daemon: DaemonProcess, drop: Drop, tmp_path: Path, kind: str) -> None:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon that several tests use one after the other, each with files of its own; a second is ten settle times."""
+    process = DaemonProcess(tmp_path_factory.mktemp("daemon"))
+    process.write_config(watch=[{"path": "drop", "settle_s": 0.1, "incomplete_after_s": 1.0}])
+    try:
+        yield process.start()
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("plain", 1), ("preallocated", 2)])
+def test_b09_a_stalled_writer_is_waited_for(
+    running: DaemonProcess, drop: Drop, tmp_path: Path, kind: str, seed: int
+) -> None:
     """A writer that stalls for many settle times costs no failed conversion, and ends as one model."""
-    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.1, "incomplete_after_s": 1.0}])
-    daemon.start()
-    writer = stalling_writer(drop(tmp_path / "x.pt", 1), daemon.drop / "x.pt", kind)
-    daemon.wait_for("checkpoint.incomplete")  # logged after ten settle times
-    assert not daemon.events("conversion.started")
+    mark, before = running.mark(), len(running.models())
+    path = running.drop / f"{kind}.pt"
+    writer = stalling_writer(drop(tmp_path / "x.pt", seed), path, kind)
+    running.wait_for("checkpoint.incomplete", after=mark, path=str(path))  # logged after ten settle times
+    assert not running.events("conversion.started", mark)
     go_on(writer)
-    daemon.wait_for_models(1)
-    assert not daemon.events("conversion.failed")
+    running.wait_for("conversion.succeeded", after=mark, path=str(path))
+    assert len(running.models()) == before + 1
+    assert not running.events("conversion.failed", mark)
 
 
 def test_b09_restart_in_mid_write(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
@@ -76,25 +90,23 @@ def test_b09_restart_in_mid_write(daemon: DaemonProcess, drop: Drop, tmp_path: P
     assert not daemon.events("conversion.failed")
 
 
-def test_b09_complete_but_still_open(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
+def test_b09_complete_but_still_open(running: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
     """All bytes are there, but the writer has not closed the file: it is waited for."""
     script = (
         'import sys; f=open(sys.argv[2],"wb"); f.write(open(sys.argv[1],"rb").read()); f.flush();'
         'print("there", flush=True); sys.stdin.readline()'
     )
-    source = drop(tmp_path / "x.pt", 1)
-    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.1, "incomplete_after_s": 0.5}])
-    daemon.start()
+    source, path = drop(tmp_path / "x.pt", 3), running.drop / "open.pt"
     writer = subprocess.Popen(
-        [sys.executable, "-c", script, str(source), str(daemon.drop / "x.pt")],
+        [sys.executable, "-c", script, str(source), str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    (incomplete,) = daemon.wait_for("checkpoint.incomplete")
+    (incomplete,) = running.wait_for("checkpoint.incomplete", path=str(path))
     assert "open for writing" in incomplete["reason"]
     go_on(writer)
-    daemon.wait_for_models(1)
+    running.wait_for("conversion.succeeded", path=str(path))
 
 
 def test_b10_never_complete(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:

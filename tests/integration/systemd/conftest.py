@@ -31,8 +31,8 @@ def sample_checkpoint() -> Path | None:
 
 @pytest.fixture
 def service(lab: Lab) -> Lab:
-    """The system service, installed by the one command and running, with quick restarts."""
-    lab.tune("RestartSec=100ms")
+    """The system service, installed by the one command and running, with quick restarts and one worker."""
+    lab.tune("RestartSec=100ms\nEnvironment=SDA_DAEMON__WORKERS=1")
     lab.sda("systemd-unit", "--system", "--install")
     assert lab.show("ActiveState") == "active"
     assert lab.show("SubState", SERVICE) == "running"

@@ -120,7 +120,7 @@ def test_a_killed_worker_is_replaced(service: Lab, small_checkpoints: Checkpoint
 
 def test_the_watchdog_ends_a_hang_of_the_loop(service: Lab, small_checkpoints: Checkpoints) -> None:
     """The loop waits for a lock that is never released, while all other threads live: killed, restarted, at work."""
-    service.tune("RestartSec=100ms\nWatchdogSec=2")
+    service.tune("RestartSec=100ms\nEnvironment=SDA_DAEMON__WORKERS=1\nWatchdogSec=2")
     service.systemctl("daemon-reload")
     service.systemctl("restart", SERVICE)
     hold = (
@@ -235,7 +235,7 @@ def test_folders_in_homes_and_in_tmp(lab: Lab, small_checkpoints: Checkpoints) -
     lab.run("install", "-d", "-o", "alice", "/home/alice/my runs", "/home/alice/models", "/tmp/runs", "/tmp/done")
     lab.put(
         CONFIG,
-        "models_dir: /home/alice/models\nwatch:\n  - path: /home/alice/my runs\n    settle_s: 200ms\n"
+        "models_dir: /home/alice/models\nworkers: 1\nwatch:\n  - path: /home/alice/my runs\n    settle_s: 200ms\n"
         "  - path: /tmp/runs\n    settle_s: 200ms\n    after: move\n    move_to: /tmp/done\n",
     )
     lab.sda("systemd-unit", "--system", "--run-as", "alice", "--install")
@@ -260,7 +260,7 @@ def test_two_instances_with_a_library_each(lab: Lab, small_checkpoints: Checkpoi
     for name in ("rain", "wind"):
         lab.put(
             Path(f"/etc/sda-daemon/{name}.yaml"),
-            f"models_dir: /srv/{name}/models\nwatch:\n  - path: /srv/{name}/in\n    settle_s: 200ms\n",
+            f"models_dir: /srv/{name}/models\nworkers: 1\nwatch:\n  - path: /srv/{name}/in\n    settle_s: 200ms\n",
         )
         lab.run("mkdir", "-p", f"/srv/{name}/in")
         lab.sda("systemd-unit", "--system", "--instance", name, "--install")
