@@ -23,15 +23,21 @@ DEADLINE_S = float(os.environ.get("SDA_TEST_DEADLINE_S", "90"))
 Event = dict[str, Any]
 
 
-def eventually(condition: Callable[[], Any], what: str = "", deadline_s: float = DEADLINE_S) -> Any:
-    """Wait until the condition gives something true and return that."""
+PAUSE_S = 0.25
+"""Between two looks that start a process: more of them would take the CPU from what is waited for."""
+
+
+def eventually(
+    condition: Callable[[], Any], what: str = "", deadline_s: float = DEADLINE_S, pause_s: float = 0.02
+) -> Any:
+    """Wait until the condition gives something true and return that; look again after a pause."""
     end = time.monotonic() + deadline_s
     while True:
         value = condition()
         if value:
             return value
         assert time.monotonic() < end, f"never happened: {what or condition}"
-        time.sleep(0.02)
+        time.sleep(pause_s)
 
 
 def patch_workers(folder: Path, body: str) -> dict[str, str]:
@@ -211,7 +217,7 @@ class DaemonProcess:
             facts = json.loads(self.cli("status", "--json").stdout)
             return facts if until(facts) else {}
 
-        found: dict[str, Any] = eventually(shown, "status shows what is expected")
+        found: dict[str, Any] = eventually(shown, "status shows what is expected", pause_s=PAUSE_S)
         return found
 
     def send(self, number: int) -> None:

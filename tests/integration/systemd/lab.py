@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.daemon_process import eventually
+from tests import daemon_process
 
 SCRIPT = Path(__file__).with_name("lab.sh")
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -31,6 +32,8 @@ _USER_MANAGER = {
     "user@.service.d/lab.conf": "[Service]\nPAMName=\nEnvironment=XDG_RUNTIME_DIR=/run/user/%i\n",
 }
 Entry = dict[str, Any]
+eventually = partial(daemon_process.eventually, pause_s=daemon_process.PAUSE_S)
+"""Waits like the other tests do, but with pauses: every look starts processes."""
 
 
 class Lab:

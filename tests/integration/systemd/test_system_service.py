@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon_process import eventually
-from tests.integration.systemd.lab import DROP, MODELS, SERVICE, UNITS, Lab
+from tests.integration.systemd.lab import DROP, MODELS, SERVICE, UNITS, Lab, eventually
 
 pytestmark = pytest.mark.slow
 CONFIG = Path("/etc/sda-daemon/config.yaml")
