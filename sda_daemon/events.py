@@ -128,6 +128,8 @@ LEDGER_FAILED = Event("ledger.failed", ERROR, "The ledger cannot be written or r
                       ("reason", "retry_in_s"))  # fmt: skip
 WORKER_OUTPUT = Event("worker.output", WARNING, "Something a worker process or its libraries printed.",
                       ("text",))  # fmt: skip
+PACKAGE_SAID = Event("package.said", WARNING, "Something that a Python package in use logged.",
+                          ("package", "text"))  # fmt: skip
 
 # --- the library ----------------------------------------------------------------------------------
 LIBRARY_ENTRY_ADDED = Event("library.entry_added", INFO, "A model is in the index.",

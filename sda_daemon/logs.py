@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 import structlog
 
+from sda_daemon import events
 from sda_daemon.sentences import sentence
 from sda_daemon.service.journal import STREAM_VARIABLE, Journal, field_name, field_value, is_journal_stream
 
@@ -51,7 +52,17 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None)
         logger_factory=structlog.PrintLoggerFactory(target),
         cache_logger_on_first_use=False,
     )
+    logging.basicConfig(handlers=[_OtherCode(logging.WARNING)], force=True)
     return chosen
+
+
+class _OtherCode(logging.Handler):
+    """Makes events of what packages tell Python's logging: every line of ours can be parsed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # watchdog says so of itself, now and then, when a watch is ended as it should be.
+        if "called when the thread is inactive" not in record.getMessage():
+            events.PACKAGE_SAID(package=record.name, text=record.getMessage())
 
 
 def print_error(text: str) -> None:

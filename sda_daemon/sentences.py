@@ -42,6 +42,7 @@ _SENTENCES: dict[str, str] = {
     "source.kept": "Could not clear away {path}: {reason}",
     "ledger.rebuilt": "Filled a new ledger from the models; models: {models}, checkpoints: {checkpoints}",
     "worker.output": "A worker said: {text}",
+    "package.said": "{package} said: {text}",
     "library.entry_added": "New in the library: {name!r} ({file})",
     "library.entry_adopted": "Took {file} into the library as {name!r}: {reason}",
     "library.entry_removed": "Removed {name!r} ({file}) from the index: {reason}",

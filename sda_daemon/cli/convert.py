@@ -104,7 +104,8 @@ def convert(
                 printer.tell(result, bar.say)
                 bar()
     except KeyboardInterrupt:
-        note(f"interrupted: {_summary(results, dry_run=dry_run)}; {len(sources) - len(results)} left")
+        done = _summary(results, dry_run=dry_run) or "nothing converted"
+        note(f"interrupted: {done}; {len(sources) - len(results)} left")
         raise
     finally:
         pool.close()
