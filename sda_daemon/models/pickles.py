@@ -6,6 +6,8 @@ import re
 import struct
 from dataclasses import dataclass
 
+from sda_daemon.models.nesting import FEW_TUPLES, check_nesting
+
 # Bytes that follow each opcode (https://docs.python.org/3/library/pickletools.html); sizes in `_SIZED` come first
 # as a little-endian number of that many bytes. `c` (GLOBAL) and the text opcodes end with newlines.
 _FIXED = {
@@ -26,11 +28,20 @@ _LONG_PUT, _STOP, _TEXT_PUT = b"r.p"
 # Most of a pickle are opcodes of a fixed length and short texts: whole runs of them are walked over at once. A regular
 # expression cannot count, so it has an alternative for each length.
 _SHORT_TEXT = rb"X(?:%s)" % b"|".join(rb"\x%02x\0\0\0.{%d}" % (length, length) for length in range(64))
-_RUN = re.compile(
-    rb"(?:%s|[()012NQR\]abdelostu}\x81\x85-\x89\x8f-\x94]++|[Khq\x80\x82].|r..\0\0|[M\x83]..|[Jj\x84]....|[G\x95].{8})*+"
-    % _SHORT_TEXT,
-    re.DOTALL,
-)
+
+
+def _runs_of(bare: bytes) -> re.Pattern[bytes]:
+    """Return what matches a run of opcodes: these without arguments, and those with short ones."""
+    return re.compile(
+        rb"(?:%s|[%s]++|[Khq\x80\x82].|r..\0\0|[M\x83]..|[Jj\x84]....|[G\x95].{8})*+" % (_SHORT_TEXT, bare), re.DOTALL
+    )
+
+
+_RUN = _runs_of(rb"()012NQR\]abdelostu}\x81\x85-\x89\x8f-\x94")
+_RUN_WITHOUT_TUPLES = _runs_of(rb"()012NQR\]abdelosu}\x81\x88\x89\x8f-\x94")
+_TUPLES = b"t\x85\x86\x87"
+_MOST_NAMES = 10_000
+"""Names in one pickle; each becomes a class, which takes hundreds of times as much memory as its name."""
 _LONGEST_LINE = 4096
 """A text opcode is an import name or a number; longer ones are attacks on the parser."""
 
@@ -51,28 +62,48 @@ def outline_pickle(data: bytes | memoryview, start: int = 0) -> PickleOutline:
     """Walk over a pickle's opcodes; refuse one that makes an unpickler allocate more than its size.
 
     The C unpickler sizes its memo table by the largest index (`LONG_BINPUT`), so a pickle of ten bytes
-    can ask for gigabytes; no honest pickle has an index larger than its length.
+    can ask for gigabytes; no honest pickle has an index larger than its length. Nor has any thousands of
+    tuples one inside the other: Python computes the hash of a tuple, where it is a key, by recursion without
+    a guard, and the process dies.
 
     Args:
         data: the pickle, and possibly more behind it.
         start: where it begins.
 
     Raises:
-        ValueError: an opcode runs past the end, is unknown, or has an absurd memo index.
+        ValueError: an opcode runs past the end, is unknown, or has an absurd memo index; or its tuples are
+            nested too deeply, or its names too many.
     """
+    names, end, _ = _walk(data, start, _RUN)
+    if end - start > FEW_TUPLES:
+        _check_tuples(data if isinstance(data, bytes) else bytes(data), start, end)
+    return PickleOutline(frozenset(names), end)
+
+
+def _check_tuples(data: bytes, start: int, end: int) -> None:
+    """Look how deeply tuples are nested, if there are many; texts and numbers have such bytes too, which cost less."""
+    if sum(data.count(opcode, start, end) for opcode in _TUPLES) > FEW_TUPLES:
+        _, _, tuples = _walk(data, start, _RUN_WITHOUT_TUPLES)
+        if tuples > FEW_TUPLES:
+            check_nesting(data, start, end)
+
+
+def _walk(data: bytes | memoryview, start: int, runs: re.Pattern[bytes]) -> tuple[set[str], int, int]:
+    """Return the names, the end, and how many tuples are made outside of the runs that are walked over at once."""
     names: set[str] = set()
-    position, length = start, len(data)
+    position, length, tuples = start, len(data), 0
     while position < length:
-        run = _RUN.match(data, position)
+        run = runs.match(data, position)
         position = position if run is None else run.end()
         if position >= length:
             break
         opcode = data[position]
         position += 1
         if opcode == _STOP:
-            return PickleOutline(frozenset(names), position)
+            return names, position, tuples
         if opcode in _FIXED:
             position += _FIXED[opcode]
+            tuples += opcode in _TUPLES
         elif opcode in _SIZED:
             width = _SIZED[opcode]
             position += width + _unpack(width, data, position)
@@ -88,6 +119,8 @@ def outline_pickle(data: bytes | memoryview, start: int = 0) -> PickleOutline:
                 position = end + 1
             if len(lines) == 2:
                 names.add(".".join(line.decode("utf-8", "replace") for line in lines))
+                if len(names) > _MOST_NAMES:
+                    raise ValueError("too many names")
         elif opcode == _TEXT_PUT:
             end = _line_end(data, position)
             if end - position > 10 or int(bytes(data[position:end])) > length:

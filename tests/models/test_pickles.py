@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import pickle
 import pickletools
+import struct
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 from enum import Enum
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 
 from sda_daemon.errors import BrokenModelError, ModelFileError, NotAModelError
 from sda_daemon.library.header import read_model_header
+from sda_daemon.models.nesting import FEW_TUPLES
 from sda_daemon.models.pickles import outline_pickle
 from sda_daemon.models.plain import MAX_VALUES, StandIn, plain_value, stand_in_class
 from tests.library.model_files import write_model, write_payload
@@ -70,6 +74,106 @@ def test_hostile_pickles_are_refused(data: bytes) -> None:
     """Memo bombs, lengths beyond the end, unknown opcodes, names without an end."""
     with pytest.raises(ValueError, match=r".+"):
         outline_pickle(data)
+
+
+def read_in_a_process(data: bytes, folder: Path) -> int:
+    """Load a torch file with this pickle in a process of its own; return its exit status."""
+    with zipfile.ZipFile(folder / "x.sda", "w") as archive:
+        archive.writestr("x/data.pkl", data)
+    program = """
+import sys
+from pathlib import Path
+from sda_daemon.errors import ModelFileError
+from sda_daemon.library.header import read_pickled_dict
+try:
+    read_pickled_dict(Path(sys.argv[1]))
+except ModelFileError:
+    sys.exit(3)
+"""
+    return subprocess.run([sys.executable, "-c", program, folder / "x.sda"], check=False, timeout=120).returncode
+
+
+DEEP = 150_000
+DEEP_KEYS = {
+    "one in the other": b"N" + b"\x85" * DEEP,
+    "pairs": b"(NN\x86" + b"N\x86" * DEEP + b"N\x86t",
+    "by marks": b"(" * DEEP + b"t" * DEEP,
+    "by the memo": b"Nq\x000" + b"h\x00\x85q\x000" * DEEP + b"h\x00",
+    "by the large memo": b"N\x850"
+    + b"Nr\x05\x00\x00\x000"
+    + b"j\x05\x00\x00\x00\x85r\x05\x00\x00\x000" * DEEP
+    + b"g5\n",
+    "by another memo": b"N\x94" + b"".join(b"0j%b\x85\x94" % struct.pack("<I", index) for index in range(DEEP)),
+    "by doubles": b"N" + b"2\x86" * 20 + b"\x852" * DEEP,
+    "as a persistent id": b"N" + b"\x85Q" * DEEP,
+    "with calls between": b"N" + b"cm\nC\n)R0\x85" * DEEP,
+    "behind a set": b"N" + b"\x85" * DEEP + b"(2\x910",
+    "in a set": b"(N" + b"\x85" * DEEP + b"\x91",
+}
+
+
+@pytest.mark.parametrize("case", DEEP_KEYS)
+def test_deep_keys_do_not_kill(case: str, tmp_path: Path) -> None:
+    """Python computes a tuple's hash by recursion without a guard: the process would die of a signal."""
+    data = b"\x80\x04}" + DEEP_KEYS[case] + b"Ns."
+    with pytest.raises(ValueError, match="nested too deeply"):
+        outline_pickle(data)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        outline_pickle(memoryview(b"junk" + data + b"behind"), 4)
+    assert read_in_a_process(data, tmp_path) == 3
+
+
+def test_tuples_that_do_not_fit_together_are_refused() -> None:
+    """An empty stack, no mark, nothing in the memo: no unpickler could load it either."""
+    for rest in (b"2", b"t", b"h\x07", b"0", b"q\x00"):
+        with pytest.raises(ValueError, match=r"fit together"):
+            outline_pickle(b"\x80\x02" + b"N\x850" * 30_000 + rest + b".")
+
+
+@pytest.mark.parametrize("protocol", range(1, 6))
+def test_many_flat_tuples_are_honest(protocol: int) -> None:
+    """A history of 50,000 pairs, with all else that there is in a pickle: text, bytes, numbers, sets, objects."""
+    odd = [
+        2**70,
+        -(2**3000),
+        1.5,
+        "x" * 300,
+        "y" * 70_000,
+        b"z" * 300,
+        bytearray(b"a"),
+        {1},
+        frozenset({2}),
+        np.float32(1),
+    ]
+    value = {
+        "pairs": [(n, (n + 0.5, str(n))) for n in range(50_000)],
+        "odd": odd,
+        (1, (2, ())): OrderedDict(a=Path("x")),
+    }
+    data = pickle.dumps(value, protocol)
+    assert outline_pickle(data + b"behind").end == len(data)
+
+
+def test_texts_with_the_bytes_of_tuples_are_honest() -> None:
+    """They are told from opcodes."""
+    data = pickle.dumps({"text": "t" * 100_000, "more": ["attest"] * 10 + [f"t{n}" for n in range(30_000)]}, 2)
+    assert outline_pickle(data).end == len(data)
+
+
+@pytest.mark.parametrize("around", [b"%b", b"(%bN\x86t", b"}(N%b0N%bu", b"]%b0"])
+def test_a_thousand_levels_are_the_limit(around: bytes) -> None:
+    """Wherever they are, among many that are flat."""
+    many = b"\x80\x02" + b")\x850" * FEW_TUPLES
+    depth = 1000 - around.count(b"\x86") - around.count(b"t")
+    outline_pickle(many + around.replace(b"%b", b"N" + b"\x85" * depth) + b".")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        outline_pickle(many + around.replace(b"%b", b"N" + b"\x85" * (depth + 1)) + b".")
+
+
+def test_too_many_names_are_refused() -> None:
+    """Each becomes a class: a thousand bytes of memory for ten of the file."""
+    with pytest.raises(ValueError, match="too many names"):
+        outline_pickle(b"\x80\x02(" + b"".join(b"cm\nn%d\n" % n for n in range(20_000)) + b"t.")
 
 
 # --- plain values -----------------------------------------------------------------------------------
