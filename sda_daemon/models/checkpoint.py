@@ -40,7 +40,20 @@ _PREFIXES = ("module.", "_orig_mod.")
 _WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _COUNTER_TYPES = (torch.int64, torch.int32, torch.float32)
 
-_NEVER_KEPT = frozenset({"optimizer_state_dict", "scheduler_state_dict", "metrics_history"})
+_USED_KEYS = frozenset(
+    {
+        "version",
+        "model_state_dict",
+        "training_config",
+        "spectrogram_config",
+        "latent_analysis",
+        "epoch",
+        "step",
+        "train_loss",
+        "val_loss",
+        "kl_weight",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +99,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: the file cannot be converted; the subclass says why.
         OSError: the file cannot be read.
     """
-    file = read_torch_file(path, leave_out=_NEVER_KEPT)
+    file = read_torch_file(path, leave_out=_unused_keys)
     content = file.content
     if not isinstance(content, dict):
         raise ForeignCheckpointError(f"{path} holds a {describe_foreign(content)}, not a checkpoint's dict")
@@ -99,6 +112,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "Only checkpoints of a ConvVAE can be converted",
         )
     return _interpret(content, path, file, is_bare=False)
+
+
+def _unused_keys(content: Mapping[Any, Any]) -> list[Any]:
+    """Return what need not be read: the optimizer, averages of the weights, the history; of bare weights, nothing."""
+    return [key for key in content if key not in _USED_KEYS] if "model_state_dict" in content else []
 
 
 def _is_bare_state_dict(content: Mapping[Any, Any]) -> bool:

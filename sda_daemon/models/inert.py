@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import reprlib
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,10 +40,18 @@ PARAMETER_FUNCTIONS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild
 _ARRAY_FORMATS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I",
                   "u2": "H", "u1": "B", "b1": "?"}  # fmt: skip
 _MAX_ARRAY_VALUES = 1_000_000
+_MOST_DIMENSIONS = 32
+_LARGEST_SIZE = 2**63
+_LONGEST_NAME = 1000
+_MOST_NAMES = 10_000
+"""Names in one pickle; each becomes a class, which takes hundreds of times as much memory as its name."""
 
 
 class ItemsOnlyDict(dict[str, Any]):
     """An OrderedDict of which only the items are kept: attributes from a pickle could shadow methods."""
+
+    def __init__(self) -> None:
+        """Start empty, as in every pickle: made from another dict, a few bytes could ask for megabytes each time."""
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -52,20 +61,37 @@ class InertUnpickler(pickle.Unpickler):
     """Builds plain containers; every class becomes an inert stand-in, every storage a placeholder.
 
     Walk over the pickle with `outline_pickle` first: that bounds the memory that it can ask for.
+
+    Attributes:
+        names: that the pickle asked for so far, as `module.name`, also those that it put together while it was loaded.
     """
 
     def __init__(self, data: bytes) -> None:
+        self.names: set[str] = set()
         # Buffered, because from a plain BytesIO the unpickler takes each operation by a call of its own.
         super().__init__(io.BufferedReader(io.BytesIO(data), max(len(data), 1)))
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a stand-in for whatever is named; nothing is imported."""
-        if (module, name) == ("collections", "OrderedDict"):
-            return ItemsOnlyDict
-        return stand_in_class(f"{module}.{name}")
+        """Return a stand-in for whatever is named; nothing is imported.
 
-    # A tensor's storage stays what names it: a tuple. (`tuple` itself, because it is called for every tensor.)
-    persistent_load = staticmethod(tuple)
+        Raises:
+            ValueError: a name longer than any honest one, or too many of them.
+        """
+        if len(module) + len(name) > _LONGEST_NAME or len(self.names) > _MOST_NAMES:
+            raise ValueError("its names are too long or too many")
+        full_name = f"{module}.{name}"
+        self.names.add(full_name)
+        return ItemsOnlyDict if full_name == "collections.OrderedDict" else stand_in_class(full_name)
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Return what names a tensor's storage: a tuple. To make one of text, a few bytes could ask for megabytes.
+
+        Raises:
+            ValueError: something else names it.
+        """
+        if type(pid) is not tuple:
+            raise ValueError("a storage's name is no tuple")
+        return pid
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +105,27 @@ class TensorOutline:
 
 def tensor_outline(value: Any) -> TensorOutline | None:
     """Return the outline of a tensor's stand-in, None for anything else."""
+    if isinstance(value, StandIn) and value.foreign_name in PARAMETER_FUNCTIONS and value.args:
+        value = value.args[0]
     if not isinstance(value, StandIn):
         return None
-    if value.foreign_name in PARAMETER_FUNCTIONS and value.args:
-        return tensor_outline(value.args[0])
     if value.foreign_name not in _TENSOR_FUNCTIONS or len(value.args) < 3:
         return None
     shape = value.args[2]
     if isinstance(shape, StandIn) and shape.foreign_name == "torch.Size" and shape.args:
         shape = shape.args[0]
-    if not isinstance(shape, tuple) or not all(isinstance(size, int) and size >= 0 for size in shape):
+    if not _is_shape(shape):
         return None
     dtype, width = _storage_type(value.args[0])
     return TensorOutline(dtype, shape, math.prod(shape) * width)
+
+
+def _is_shape(value: Any) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) <= _MOST_DIMENSIONS
+        and all(isinstance(size, int) and 0 <= size < _LARGEST_SIZE for size in value)
+    )
 
 
 def _storage_type(storage: Any) -> tuple[str, int]:
@@ -119,8 +153,8 @@ def array_values(value: Any) -> Any:
     if function != "_reconstruct" or not isinstance(state, tuple) or len(state) != 5:
         return None
     shape, is_fortran = state[1], state[3]
-    if not isinstance(shape, tuple) or not all(isinstance(size, int) and size >= 0 for size in shape):
-        return None
+    if not _is_shape(shape) or math.prod(max(size, 1) for size in shape) > _MAX_ARRAY_VALUES:
+        return None  # also without elements, a row of ten million of them is long
     flat = _numbers(state[2], as_bytes(state[4]))
     if flat is None or len(flat) != math.prod(shape) or (is_fortran and len(shape) > 1):
         return None
@@ -167,23 +201,48 @@ def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:
 
 
 def plain_analysis(value: Any) -> dict[str, Any] | None:
-    """Return a latent analysis as plain lists and numbers, None where there is none."""
-    if not isinstance(value, Mapping):
-        return None
-    plain: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, StandIn):
-            plain[str(key)] = array_values(item)
-        elif isinstance(item, Mapping):
-            plain[str(key)] = {str(name): _plain_list(row) for name, row in item.items()}
-        else:
-            plain[str(key)] = _plain_list(item)
-    return plain
+    """Return a latent analysis as plain lists and numbers, None where there is none.
+
+    Of more than a million values in all, the rest is None: arrays that are named in many places can be small in a file.
+    """
+    return _PlainAnalysis().of(value) if isinstance(value, Mapping) else None
 
 
-def _plain_list(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_plain_list(item) if not isinstance(item, list | tuple) else None for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return array_values(value)
+class _PlainAnalysis:
+    def __init__(self) -> None:
+        self._left = _MAX_ARRAY_VALUES
+
+    def of(self, analysis: Mapping[Any, Any]) -> dict[str, Any]:
+        plain: dict[str, Any] = {}
+        for key, item in analysis.items():
+            plain[_text(key)] = self._dict(item) if isinstance(item, Mapping) else self._row(item)
+        return plain
+
+    def _dict(self, value: Mapping[Any, Any]) -> dict[str, Any] | None:
+        self._left -= len(value)
+        return {_text(name): self._row(row) for name, row in value.items()} if self._left >= 0 else None
+
+    def _row(self, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return self._item(value)
+        self._left -= len(value)
+        if self._left < 0:
+            return None
+        return [self._item(item) if not isinstance(item, list | tuple) else None for item in value]
+
+    def _item(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if self._left < 0:
+            return None
+        values = array_values(value)
+        self._left -= _count(values)
+        return values if self._left >= 0 else None
+
+
+def _count(values: Any) -> int:
+    return sum(map(_count, values)) if isinstance(values, list) else 1
+
+
+def _text(key: Any) -> str:
+    return str(key) if isinstance(key, str | bool | float) else reprlib.repr(key)

@@ -85,7 +85,7 @@ def _read(path: Path) -> TorchFile:
     if not path.exists():
         raise FileNotFoundError(f"there is no model file {path}")
     try:
-        return read_torch_file(path)
+        return read_torch_file(path, mapped=False)
     except CheckpointError as error:
         wrong = BrokenModelError if _starts_like_zip(path) else NotAModelError
         raise wrong(f"{path} cannot be read as a model: {error.what}", error.hint) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +19,14 @@ import torch
 from isal.isal_zlib import crc32
 from torch import Tensor
 
-from sda_daemon.models.archive import LOCAL_HEADER_BYTES, Part, TorchArchive, check_part, content_offset
+from sda_daemon.models.archive import (
+    LOCAL_HEADER_BYTES,
+    OversizedArchiveError,
+    Part,
+    TorchArchive,
+    check_part,
+    content_offset,
+)
 from sda_daemon.models.inert import PARAMETER_FUNCTIONS, STORAGE_TYPES, TENSOR_FUNCTION, InertUnpickler, as_bytes
 from sda_daemon.models.names import EMPTY_BYTES, Judgement, judge_name, modern_name
 from sda_daemon.models.plain import MAX_DEPTH, StandIn
@@ -36,37 +44,55 @@ class Unusual(Exception):
     """Something that only torch's own reader may judge."""
 
 
+class RefusedName(Exception):
+    """The pickle asked for a name that can do something; `name` is what it is called today."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
 class _OrdinaryUnpickler(InertUnpickler):
     """Stops at the first name that is not one of an ordinary file, also where it is put together at run time."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a stand-in for a name of an ordinary file."""
+        stand_in = super().find_class(module, name)
         if not _is_ordinary(f"{module}.{name}"):
             raise Unusual
-        return super().find_class(module, name)
+        return stand_in
 
 
 @lru_cache(maxsize=1024)
 def _is_ordinary(name: str) -> bool:
     name = modern_name(name)
     judgement = judge_name(name)
+    if judgement is Judgement.REFUSED:
+        raise RefusedName(name)
     if judgement is Judgement.TORCH:
         root, _, attribute = name.rpartition(".")
         return name in _ORDINARY_NAMES or (root == "torch" and attribute in STORAGE_TYPES)
     return judgement in (Judgement.NUMPY, Judgement.FOREIGN) or name in _ORDINARY_NAMES
 
 
-def read_ordinary(descriptor: int, archive: TorchArchive, pickled: bytes, leave_out: frozenset[str]) -> Any:
+LeaveOut = Callable[[Mapping[Any, Any]], Iterable[Any]]
+"""Tells which keys of the dict at the top of a file are not wanted."""
+
+
+def read_ordinary(descriptor: int, archive: TorchArchive, pickled: bytes, leave_out: LeaveOut) -> Any:
     """Return what a torch file holds; foreign values are stand-ins.
 
     Args:
         descriptor: of the file; its position does not matter.
         archive: the file's parts.
         pickled: its `data.pkl`, already walked over.
-        leave_out: keys of the dict at the top whose values are not wanted: they become None and are not read.
+        leave_out: tells the keys of the dict at the top whose values are not wanted: they become None, unread.
 
     Raises:
         Unusual: it is not made of the ordinary things, or these do not fit together.
+        RefusedName: it names something that can do something.
+        OversizedArchiveError: its arrays would take more memory than its pickle.
+        MemoryError: there is not enough.
         zipfile.BadZipFile: a tensor's bytes are not those that were written.
         OSError: the file cannot be read.
     """
@@ -76,9 +102,9 @@ def read_ordinary(descriptor: int, archive: TorchArchive, pickled: bytes, leave_
     try:
         content = _OrdinaryUnpickler(pickled).load()
         if isinstance(content, dict):
-            content.update((key, None) for key in leave_out if key in content)
-        return _Builder(descriptor, archive).build(content)
-    except (Unusual, OSError, zipfile.BadZipFile):
+            content.update([(key, None) for key in leave_out(content)])
+        return _Builder(descriptor, archive, len(pickled)).build(content)
+    except (Unusual, RefusedName, OversizedArchiveError, OSError, MemoryError, zipfile.BadZipFile):
         raise
     except Exception as error:  # a hostile pickle can make an unpickler raise anything
         raise Unusual from error
@@ -91,10 +117,13 @@ def _checksum(content: bytes) -> tuple[int, int]:
 class _Builder:
     """Replaces the stand-ins inside containers by what they stand for; what is shared stays shared."""
 
-    def __init__(self, descriptor: int, archive: TorchArchive) -> None:
+    def __init__(self, descriptor: int, archive: TorchArchive, pickled_bytes: int) -> None:
         self._descriptor = descriptor
         self._parts = archive.parts
         self._storages: dict[str, Tensor] = {}
+        self._made: dict[int, tuple[StandIn, Any]] = {}
+        """By the id of the stand-in, which is kept, so that no other one can get that id."""
+        self._bytes_left = pickled_bytes
         self._left = _MOST_VALUES
 
     def build(self, content: Any) -> Any:
@@ -122,10 +151,13 @@ class _Builder:
     def _value(self, value: Any, depth: int) -> Any:
         self._left -= 1
         if isinstance(value, StandIn):
-            return self._built(value)
+            made = self._made.get(id(value))
+            if made is None:
+                made = self._made[id(value)] = value, self._built(value)
+            return made[1]
         if not isinstance(value, tuple):
             return value
-        if depth > MAX_DEPTH or self._left < 0:
+        if depth > MAX_DEPTH or self._left < 0 or _is_storage(value):
             raise Unusual
         return tuple(self._value(item, depth + 1) for item in value)
 
@@ -139,10 +171,30 @@ class _Builder:
                 raise Unusual
             return self._tensor(inner.args)
         if name in ("_codecs.encode", EMPTY_BYTES):
-            return _present(as_bytes(value))
+            return self._bytes(value)
         if judge_name(name) is Judgement.NUMPY:
-            return _number(value) if name.endswith(".scalar") else _array(value)
+            return self._number(value) if name.endswith(".scalar") else self._array(value)
         return value
+
+    def _array(self, value: StandIn) -> Any:
+        """Build from the state that `numpy.ndarray.__setstate__` would take: version, shape, type, order, bytes."""
+        _version, shape, kind, is_fortran, data = value.state
+        flat = np.frombuffer(self._bytes(data), _number_type(kind))
+        return flat.reshape(shape, order="F" if is_fortran else "C").copy(order="K")
+
+    def _number(self, value: StandIn) -> Any:
+        kind, data = value.args
+        return np.frombuffer(self._bytes(data), _number_type(kind)).reshape(()).copy()[()]
+
+    def _bytes(self, value: Any) -> bytes:
+        """Return bytes of the pickle, all in all no more than it has: one text can be named by many arrays."""
+        data = as_bytes(value)
+        if data is None:
+            raise Unusual
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
+            raise OversizedArchiveError("its arrays share bytes, and would take many times as much memory")
+        return data
 
     def _tensor(self, args: tuple[Any, ...]) -> Tensor:
         """Build from what `torch._utils._rebuild_tensor_v2` is called with."""
@@ -188,18 +240,6 @@ class _Builder:
         return raw
 
 
-def _array(value: StandIn) -> Any:
-    """Build from the state that `numpy.ndarray.__setstate__` would take: version, shape, type, order, bytes."""
-    _version, shape, kind, is_fortran, data = value.state
-    flat = np.frombuffer(_present(as_bytes(data)), _number_type(kind))
-    return flat.reshape(shape, order="F" if is_fortran else "C").copy(order="K")
-
-
-def _number(value: StandIn) -> Any:
-    kind, data = value.args
-    return np.frombuffer(_present(as_bytes(data)), _number_type(kind)).reshape(()).copy()[()]
-
-
 def _number_type(kind: StandIn) -> Any:
     """Return numpy's type for a `dtype` that was called with a code and then told its byte order."""
     code = kind.args[0]
@@ -213,7 +253,6 @@ def _number_type(kind: StandIn) -> Any:
     return np.dtype(order + code)
 
 
-def _present(data: bytes | None) -> bytes:
-    if data is None:
-        raise Unusual
-    return data
+def _is_storage(value: tuple[Any, ...]) -> bool:
+    """Tell whether a tuple is what names a storage; within a tensor it is never asked for."""
+    return len(value) > 1 and isinstance(value[1], type) and value[0] == "storage"

@@ -14,7 +14,7 @@ import stat
 import threading
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ from sda_daemon.models.archive import (
 from sda_daemon.models.names import EMPTY_BYTES, Judgement, judge_name, modern_name
 from sda_daemon.models.pickles import outline_pickle
 from sda_daemon.models.plain import stand_in_class
-from sda_daemon.models.tensors import Unusual, read_ordinary
+from sda_daemon.models.tensors import LeaveOut, RefusedName, Unusual, read_ordinary
 
 MAX_PICKLE_BYTES = 512 * 2**20
 """Largest `data.pkl`; a long metrics history makes tens of megabytes."""
@@ -70,12 +70,18 @@ class TorchFile:
     size_bytes: int
 
 
-def read_torch_file(path: Path, leave_out: frozenset[str] = frozenset()) -> TorchFile:
+def _nothing(_content: Mapping[Any, Any]) -> tuple[()]:
+    return ()
+
+
+def read_torch_file(path: Path, leave_out: LeaveOut = _nothing, *, mapped: bool = True) -> TorchFile:
     """Load what `torch.save` wrote, with stand-ins for all that is foreign; nothing in it is executed.
 
     Args:
         path: the file.
-        leave_out: keys of the dict at the top that are not wanted: they need not be read, and may be None.
+        leave_out: tells which keys of the dict at the top are not wanted: they need not be read, and may be None.
+        mapped: whether tensors may stay in the file until they are used, where torch's own reader has to read it: quick
+            and frugal, but the process dies if the file is truncated before that.
 
     Raises:
         UnsafeCheckpointError: it names a function that has no business there.
@@ -90,7 +96,7 @@ def read_torch_file(path: Path, leave_out: frozenset[str] = frozenset()) -> Torc
             raise BrokenCheckpointError(f"{path} is empty")
         try:
             if file.read(4) == b"PK\x03\x04":
-                content, digest = _read_zip(file, path, status.st_size, leave_out)
+                content, digest = _read_zip(file, path, status.st_size, leave_out, mapped=mapped)
             else:
                 content, digest = _read_legacy(file, path, status.st_size), _file_digest(file)
         except MemoryError as error:
@@ -107,7 +113,7 @@ def _open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def _read_zip(file: BinaryIO, path: Path, size_bytes: int, leave_out: frozenset[str]) -> tuple[Any, str]:
+def _read_zip(file: BinaryIO, path: Path, size_bytes: int, leave_out: LeaveOut, *, mapped: bool) -> tuple[Any, str]:
     try:
         archive = read_archive(file, size_bytes)
         if "constants.pkl" in archive.parts:
@@ -117,16 +123,24 @@ def _read_zip(file: BinaryIO, path: Path, size_bytes: int, leave_out: frozenset[
             raise BrokenCheckpointError(f"{path} is a zip file, but torch did not write it")
         pickled = read_part(file, part)
         names = _judged(outline_pickle(pickled).names, path)
-        try:
-            content = read_ordinary(file.fileno(), archive, pickled, leave_out)
-        except Unusual:
+        is_ordinary, content = _try_ordinary(file, archive, pickled, leave_out)
+        if not is_ordinary:  # here, where nothing is left of what was read so far
             _check_parts(file, archive)
-            content = _load(file, path, names, mapped=True)
+            content = _load(file, path, names, mapped=mapped)
         return content, _digest(file, archive, pickled)
     except OversizedArchiveError as error:
         raise OversizedCheckpointError(f"{path} is no honest checkpoint: {error}") from error
+    except RefusedName as error:
+        _refuse(error.name, path)
     except (ValueError, zipfile.BadZipFile) as error:
         _explain_damage(error, path)
+
+
+def _try_ordinary(file: BinaryIO, archive: TorchArchive, pickled: bytes, leave_out: LeaveOut) -> tuple[bool, Any]:
+    try:
+        return True, read_ordinary(file.fileno(), archive, pickled, leave_out)
+    except Unusual:
+        return False, None
 
 
 def _digest(file: BinaryIO, archive: TorchArchive, pickled: bytes) -> str:
@@ -208,11 +222,14 @@ def _judged(names: frozenset[str], path: Path) -> list[str]:
     """Return the names in order; refuse dangerous ones."""
     for name in sorted(names):
         if judge_name(name) is Judgement.REFUSED:
-            raise UnsafeCheckpointError(
-                f"{path} wants to call {modern_name(name)}; nothing of it was run",
-                "Do not trust where this file came from",
-            )
+            _refuse(modern_name(name), path)
     return sorted(names)
+
+
+def _refuse(name: str, path: Path) -> NoReturn:
+    raise UnsafeCheckpointError(
+        f"{path} wants to call {name}; nothing of it was run", "Do not trust where this file came from"
+    )
 
 
 def _stand_ins(names: list[str]) -> list[Any]:

@@ -164,7 +164,7 @@ def test_what_is_left_out_is_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
     torch.save({"wanted": torch.ones(4), "optimizer": torch.full((1000,), 7.25)}, path)
     damage(path, torch.full((1000,), 7.25).numpy().tobytes())
     with torch_must_not_read(monkeypatch):
-        found = read_torch_file(path, leave_out=frozenset({"optimizer", "no such key"})).content
+        found = read_torch_file(path, leave_out=lambda content: [key for key in content if key == "optimizer"]).content
     assert found["optimizer"] is None
     assert found["wanted"].tolist() == [1.0] * 4
     assert list(found) == ["wanted", "optimizer"]
