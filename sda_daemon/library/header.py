@@ -7,9 +7,11 @@ plain containers and inert stand-ins, after a walk over its opcodes that bounds 
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import reprlib
+import stat
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +80,7 @@ def read_model_details(path: Path) -> ModelDetails:
     payload, status = read_pickled_dict(path)
     header = _header(payload, status, path)
     raw_weights = payload.get("model_state_dict")
-    outlines = {str(name): tensor_outline(value) for name, value in dict_items(raw_weights)}
+    outlines = {name: tensor_outline(value) for name, value in dict_items(raw_weights) if isinstance(name, str)}
     return ModelDetails(
         header=header,
         spectrogram_config=_plain_dict(payload.get("spectrogram_config")),
@@ -191,9 +193,16 @@ def read_pickled_dict(path: Path) -> tuple[dict[str, Any], os.stat_result]:
         BrokenModelError: truncated, damaged, or built to exhaust memory.
         OSError: the file cannot be opened, or is a symbolic link.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # a socket
+            raise
+        raise NotAModelError(f"{path} is not a saved model: no regular file") from error
     with open(descriptor, "rb", buffering=_BUFFER_BYTES) as file:  # noqa: PTH123 - a descriptor
         status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise NotAModelError(f"{path} is not a saved model: no regular file")
         try:
             data = _read_pickle_bytes(file, path, status.st_size)
             outline_pickle(data)

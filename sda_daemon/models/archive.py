@@ -77,12 +77,15 @@ def read_archive(file: BinaryIO, size_bytes: int) -> TorchArchive:
     stored = 0
     by_name: dict[str, Part] = {}
     for part in _parts(directory, count):
+        _check_place(part, offset)
         if part.method != zipfile.ZIP_STORED or part.size_bytes != part.stored_bytes:
             raise OversizedArchiveError(f"it has compressed parts ({part.name[:80]}), torch never writes such")
         stored += part.size_bytes
         if part.name in by_name:
             raise zipfile.BadZipFile(f"it has two parts called {part.name[:80]!r}")
         by_name[part.name] = part
+    if len({name.casefold() for name in by_name}) != len(by_name):  # torch's reader makes no difference
+        raise zipfile.BadZipFile("it has parts whose names differ only in upper and lower case")
     if stored > size_bytes:
         raise OversizedArchiveError(f"it claims {stored} bytes in a file of {size_bytes}")
     return TorchArchive(by_name, directory)
@@ -106,12 +109,19 @@ def read_pickle(file: BinaryIO, size_bytes: int, max_bytes: int) -> bytes | None
     file.seek(offset)
     directory = file.read(directory_bytes)
     part: Part | None = next(_parts(directory, min(count, 1)), None)
-    if part is None or part.name != PICKLE_NAME or directory.count(PICKLE_NAME.encode()) != 1:
+    if part is None or part.name != PICKLE_NAME or directory.lower().count(PICKLE_NAME.encode()) != 1:
         part = read_archive(file, size_bytes).parts.get(PICKLE_NAME)
     elif part.method != zipfile.ZIP_STORED or part.size_bytes != part.stored_bytes:
         raise OversizedArchiveError(f"it has compressed parts ({part.name}), torch never writes such")
+    else:
+        _check_place(part, offset)
     part = _bounded(part, max_bytes)
     return None if part is None else read_part(file, part)
+
+
+def _check_place(part: Part, directory_offset: int) -> None:
+    if part.offset + LOCAL_HEADER_BYTES + part.stored_bytes > directory_offset:
+        raise zipfile.BadZipFile(f"its part {part.name[:80]!r} is not where it should be")
 
 
 def _bounded(part: Part | None, max_bytes: int) -> Part | None:
@@ -239,9 +249,12 @@ def _large_directory(file: BinaryIO, locator_at: int) -> tuple[int, int, int] | 
     locator = file.read(_END64_LOCATOR.size)
     if not locator.startswith(b"PK\x06\x07"):
         return None
-    file.seek(max(0, locator_at - _END64.size))  # where zipfile looks for it
+    record_at = locator_at - _END64.size  # where zipfile looks for it; torch's reader believes the locator
+    if _END64_LOCATOR.unpack(locator)[2] != record_at:
+        raise zipfile.BadZipFile("its directory is not where it should be")
+    file.seek(record_at)
     record = file.read(_END64.size)
-    if len(record) < _END64.size or not record.startswith(b"PK\x06\x06"):
-        return None
+    if not record.startswith(b"PK\x06\x06"):
+        raise zipfile.BadZipFile("its directory is damaged")
     values = _END64.unpack(record)
     return values[7], values[8], values[9]

@@ -6,11 +6,13 @@ found is still told.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import reprlib
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -94,7 +96,13 @@ def inspect_file(path: Path) -> Inspection:
     Raises:
         OSError: it cannot be read.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - a descriptor
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # a socket
+            raise
+        return Inspection(str(path), 0, problems=["it is no regular file"])
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
         status = os.fstat(file.fileno())
         found = Inspection(str(path), status.st_size)
         if not stat.S_ISREG(status.st_mode):
@@ -105,7 +113,10 @@ def inspect_file(path: Path) -> Inspection:
         return found
     content = _load(data, found)
     if content is not None:
-        _interpret(content, found)
+        try:
+            _interpret(content, found)
+        except Exception as error:  # noqa: BLE001 - numbers of a million digits, and what else one may think of
+            found.problems.append(f"not all of it can be shown: {type(error).__name__}: {error}")
     return found
 
 
@@ -145,6 +156,8 @@ def _zip_pickle(file: BinaryIO, found: Inspection) -> bytes | None:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
                 found.problems.append("it has compressed parts, which torch never writes")
             by_name = {entry.filename.partition("/")[2]: entry for entry in entries}
+            if len({name.casefold() for name in by_name}) < len(entries):
+                found.problems.append("it has parts of the same name, which torch never writes")
             if "constants.pkl" in by_name:
                 found.kind = FileKind.TORCHSCRIPT
                 return None
@@ -183,17 +196,20 @@ def _legacy_pickle(file: BinaryIO, found: Inspection) -> bytes | None:
     return pickles[min(_OBJECT_PICKLE, len(pickles) - 1)]
 
 
-def _note_names(names: frozenset[str], found: Inspection) -> None:
+def _note_names(names: Set[str], found: Inspection) -> None:
     found.names.update((name, judge_name(name)) for name in names)
 
 
 def _load(data: bytes, found: Inspection) -> Any:
+    unpickler = InertUnpickler(data)
     try:
         _note_names(outline_pickle(data).names, found)
-        return InertUnpickler(data).load()
+        return unpickler.load()
     except Exception as error:  # noqa: BLE001 - a hostile pickle can make an unpickler raise anything
         found.problems.append(f"its pickle cannot be read: {type(error).__name__}: {error}")
         return None
+    finally:
+        _note_names(unpickler.names, found)  # also those that it puts together while it is loaded
 
 
 # --- from pickle to what it means -----------------------------------------------------------------
@@ -204,11 +220,11 @@ def _interpret(content: Any, found: Inspection) -> None:
         found.kind = FileKind.TORCH
         found.problems.append(f"it holds a {describe_foreign(content)}, not a dict")
         return
-    found.keys = [KeyOutline(str(key), describe(value), tensor_bytes(value)) for key, value in content.items()]
+    found.keys = [KeyOutline(_key_text(key), describe(value), tensor_bytes(value)) for key, value in content.items()]
     found.kind = _kind(content)
     weights = content if found.kind is FileKind.STATE_DICT else content.get("model_state_dict")
     if isinstance(weights, dict):
-        outlines = {str(name): tensor_outline(value) for name, value in weights.items()}
+        outlines = {_key_text(name): tensor_outline(value) for name, value in weights.items()}
         found.weights = {name: outline for name, outline in outlines.items() if outline is not None}
     version = content.get("version")
     found.version = version if isinstance(version, int) and not isinstance(version, bool) else None
@@ -231,10 +247,14 @@ def _kind(content: Mapping[Any, Any]) -> FileKind:
         return FileKind.MODEL
     if "model_state_dict" in content:
         return FileKind.CHECKPOINT
-    names = [str(key).removeprefix("module.").removeprefix("_orig_mod.") for key in content]
+    names = [_key_text(key).removeprefix("module.").removeprefix("_orig_mod.") for key in content]
     if names and all(name.startswith(("encoder.", "decoder.")) for name in names):
         return FileKind.STATE_DICT
     return FileKind.TORCH
+
+
+def _key_text(key: Any) -> str:
+    return key if isinstance(key, str) else reprlib.repr(key)
 
 
 def _number(value: Any) -> float | None:

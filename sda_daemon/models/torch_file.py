@@ -8,6 +8,7 @@ before torch 1.6, sparse tensors, …) by torch's weights-only reader.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -106,7 +107,12 @@ def read_torch_file(path: Path, leave_out: LeaveOut = _nothing, *, mapped: bool 
 
 def _open_regular(path: Path) -> BinaryIO:
     """Open a file, but do not wait for a pipe in its place."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # a socket
+            raise
+        raise BrokenCheckpointError(f"{path} is no regular file") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise BrokenCheckpointError(f"{path} is no regular file")
@@ -297,12 +303,12 @@ def _allowed(stand_ins: list[Any]) -> Iterator[None]:
 
 
 def _nameable(file: BinaryIO, path: Path) -> str:
-    """Return a name that torch can open: it wants UTF-8, which a name on disk need not be."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return f"/proc/self/fd/{file.fileno()}"
-    return str(path)
+    """Return a name under which torch opens the very file that was judged, whatever has its name by now.
+
+    (Torch takes no descriptor where it maps a file, and wants names in UTF-8, which names on disk need not be.)
+    """
+    opened = f"/proc/self/fd/{file.fileno()}"
+    return opened if os.path.exists(opened) else str(path)  # noqa: PTH110 - of a string
 
 
 def _explain_refusal(error: UnpicklingError, path: Path) -> NoReturn:
