@@ -7,18 +7,16 @@ plain containers and inert stand-ins, after a walk over its opcodes that bounds 
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import reprlib
-import stat
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sda_daemon.errors import BrokenModelError, ModelFileError, NewerModelError, NotAModelError
-from sda_daemon.models.archive import OversizedArchiveError, read_pickle
+from sda_daemon.models.archive import NotRegularError, OversizedArchiveError, open_regular, read_pickle
 from sda_daemon.models.inert import InertUnpickler, TensorOutline, plain_analysis, tensor_outline
 from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
 from sda_daemon.models.pickles import outline_pickle
@@ -189,20 +187,16 @@ def read_pickled_dict(path: Path) -> tuple[dict[str, Any], os.stat_result]:
     """Read the `data.pkl` of a torch file into plain containers and stand-ins.
 
     Raises:
-        NotAModelError: not a torch zip file, or its content is no dict.
+        NotAModelError: not a torch zip file, not even a regular one, or its content is no dict.
         BrokenModelError: truncated, damaged, or built to exhaust memory.
         OSError: the file cannot be opened, or is a symbolic link.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno != errno.ENXIO:  # a socket
-            raise
+        descriptor = open_regular(path, os.O_NOFOLLOW)
+    except NotRegularError as error:
         raise NotAModelError(f"{path} is not a saved model: no regular file") from error
     with open(descriptor, "rb", buffering=_BUFFER_BYTES) as file:  # noqa: PTH123 - a descriptor
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise NotAModelError(f"{path} is not a saved model: no regular file")
         try:
             data = _read_pickle_bytes(file, path, status.st_size)
             outline_pickle(data)

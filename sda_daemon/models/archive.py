@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import struct
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from isal.isal_zlib import crc32
@@ -27,6 +31,10 @@ _LONGEST_COMMENT = 0xFFFF
 
 class OversizedArchiveError(ValueError):
     """The archive promises more than it holds, or has more parts than any honest one."""
+
+
+class NotRegularError(ValueError):
+    """It is a folder, a pipe, a socket or the like."""
 
 
 class Part(NamedTuple):
@@ -57,6 +65,29 @@ class TorchArchive:
             OversizedArchiveError: it is larger than that.
         """
         return _bounded(self.parts.get(PICKLE_NAME), max_bytes)
+
+
+def open_regular(path: Path, flags: int = 0) -> int:
+    """Return a descriptor for reading a file, without waiting for a pipe in its place.
+
+    Args:
+        path: the file.
+        flags: more for `os.open`, such as `O_NOFOLLOW`.
+
+    Raises:
+        NotRegularError: it is no regular file.
+        OSError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | flags)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # a socket
+            raise
+        raise NotRegularError("no regular file") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegularError("no regular file")
+    return descriptor
 
 
 def read_archive(file: BinaryIO, size_bytes: int) -> TorchArchive:

@@ -6,11 +6,9 @@ found is still told.
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import reprlib
-import stat
 import zipfile
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sda_daemon.models.archive import Part, read_part
+from sda_daemon.models.archive import NotRegularError, Part, open_regular, read_part
 from sda_daemon.models.inert import InertUnpickler, TensorOutline, array_values, plain_analysis, tensor_outline
 from sda_daemon.models.metadata import MODEL_FORMAT_MARKER
 from sda_daemon.models.names import Judgement, judge_name
@@ -97,17 +95,12 @@ def inspect_file(path: Path) -> Inspection:
         OSError: it cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno != errno.ENXIO:  # a socket
-            raise
+        descriptor = open_regular(path)
+    except NotRegularError:
         return Inspection(str(path), 0, problems=["it is no regular file"])
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
         status = os.fstat(file.fileno())
         found = Inspection(str(path), status.st_size)
-        if not stat.S_ISREG(status.st_mode):
-            found.problems.append("it is no regular file")
-            return found
         data = _pickle_of(file, found)
     if data is None:
         return found

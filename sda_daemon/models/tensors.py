@@ -228,7 +228,10 @@ class _Builder:
     def _read(self, part: Part) -> Tensor:
         header = os.pread(self._descriptor, LOCAL_HEADER_BYTES, part.offset)
         at = content_offset(part, header)
-        raw = torch.empty(part.size_bytes, dtype=torch.uint8)
+        try:
+            raw = torch.empty(part.size_bytes, dtype=torch.uint8)
+        except RuntimeError as error:  # torch's way to say so
+            raise MemoryError from error
         buffer = memoryview(raw.numpy().data)
         done = 0
         while done < part.size_bytes:

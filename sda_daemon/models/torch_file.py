@@ -8,10 +8,8 @@ before torch 1.6, sparse tensors, …) by torch's weights-only reader.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import stat
 import threading
 import warnings
 import zipfile
@@ -35,9 +33,11 @@ from sda_daemon.errors import (
 )
 from sda_daemon.models.archive import (
     LOCAL_HEADER_BYTES,
+    NotRegularError,
     OversizedArchiveError,
     TorchArchive,
     content_offset,
+    open_regular,
     read_archive,
     read_part,
 )
@@ -91,7 +91,11 @@ def read_torch_file(path: Path, leave_out: LeaveOut = _nothing, *, mapped: bool 
         ForeignCheckpointError: a TorchScript program.
         OSError: it cannot be read.
     """
-    with _open_regular(path) as file:
+    try:
+        descriptor = open_regular(path)
+    except NotRegularError as error:
+        raise BrokenCheckpointError(f"{path} is no regular file") from error
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
         status = os.fstat(file.fileno())
         if status.st_size == 0:
             raise BrokenCheckpointError(f"{path} is empty")
@@ -103,20 +107,6 @@ def read_torch_file(path: Path, leave_out: LeaveOut = _nothing, *, mapped: bool 
         except MemoryError as error:
             raise OversizedCheckpointError(f"{path} asks for more memory than there is") from error
     return TorchFile(content, digest, status.st_size)
-
-
-def _open_regular(path: Path) -> BinaryIO:
-    """Open a file, but do not wait for a pipe in its place."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except OSError as error:
-        if error.errno != errno.ENXIO:  # a socket
-            raise
-        raise BrokenCheckpointError(f"{path} is no regular file") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise BrokenCheckpointError(f"{path} is no regular file")
-    return os.fdopen(descriptor, "rb")
 
 
 def _read_zip(file: BinaryIO, path: Path, size_bytes: int, leave_out: LeaveOut, *, mapped: bool) -> tuple[Any, str]:
