@@ -130,7 +130,7 @@ except OversizedCheckpointError:
 def test_what_a_checkpoint_has_beside_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An average of the weights, another optimizer: they would cost as much memory again. Not even damage matters."""
     extra = torch.full((5000,), 7.25)
-    content = checkpoint_dict(small_model().state_dict())
+    content: dict[Any, Any] = dict(checkpoint_dict(small_model().state_dict()))
     torch.save({**content, "ema_state_dict": {"w": extra}, "optimizer_d": [extra], 7: extra}, tmp_path / "x.pt")
     raw = (tmp_path / "x.pt").read_bytes()
     place = raw.index(extra.numpy().tobytes())
