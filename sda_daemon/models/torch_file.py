@@ -1,9 +1,9 @@
 """Reads files that `torch.save` wrote, and never runs anything that is in them.
 
 Names that are not installed here (every real checkpoint names an enum of the training application) are given inert
-stand-ins; names of the standard library, torch and numpy that can do something are refused.
-What is made of the ordinary things only is read by `tensors`, which compares checksums, everything else (files from
-before torch 1.6, sparse tensors, …) by torch's weights-only reader.
+stand-ins; names of the standard library, torch and numpy that can do something are refused. What is made of the ordinary
+things only is read by `tensors`, which compares checksums, everything else (files from before torch 1.6, sparse tensors,
+…) by torch's weights-only reader.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class TorchFile:
 
     Attributes:
         content: the object that was saved; foreign values are stand-ins.
-        digest: tells this content from any other (that was not made to have the same). `zip-sha256:…` is over the zip's directory (names, sizes and CRC-32
-            of all parts) and `data.pkl`, which costs next to nothing; `sha256:…` is over the whole file, where it is
-            no zip or has no checksums.
+        digest: tells this content from any other that was not made to look the same. `zip-sha256:…` is over the zip's
+            directory (names, sizes and CRC-32 of all parts) and `data.pkl`, which costs next to nothing; `sha256:…` is
+            over the whole file, where it is no zip or has no checksums.
         size_bytes: of the file.
     """
 
