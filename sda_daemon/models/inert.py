@@ -233,11 +233,23 @@ class _PlainAnalysis:
     def _item(self, value: Any) -> Any:
         if value is None or isinstance(value, bool | int | float | str):
             return value
+        self._left -= _recorded_bytes(value) // 8
         if self._left < 0:
             return None
         values = array_values(value)
         self._left -= _count(values)
         return values if self._left >= 0 else None
+
+
+def _recorded_bytes(value: Any) -> int:
+    """Return how many bytes would be looked at to make an array or a number."""
+    if not isinstance(value, StandIn):
+        return 0
+    has_state = isinstance(value.state, tuple) and len(value.state) == 5
+    raw = value.state[4] if has_state else (value.args or (None,))[-1]
+    if isinstance(raw, StandIn) and raw.args:
+        raw = raw.args[0]
+    return len(raw) if isinstance(raw, str | bytes) else 0
 
 
 def _count(values: Any) -> int:

@@ -9,8 +9,7 @@ FEW_TUPLES = 20_000
 _DEEPEST_TUPLE = 1000
 _MOST_STEPS = 30_000_000
 
-# What an unpickler does to its stack: how many values an opcode takes from it, and whether it puts one there that is no
-# tuple. Arguments are as many bytes, or texts that end with newlines, or come after their length.
+# How long an opcode's argument is: so many bytes, or so many lines, or what the number before it says.
 _ARGUMENT = {**dict.fromkeys(b"Khq\x80\x82", 1), **dict.fromkeys(b"M\x83", 2), **dict.fromkeys(b"Jjr\x84", 4),
              **dict.fromkeys(b"G\x95", 8)}  # fmt: skip
 _LINES = {**dict.fromkeys(b"FILSVPgp", 1), **dict.fromkeys(b"ci", 2)}
@@ -20,6 +19,8 @@ _LENGTH = {
     **dict.fromkeys(b"\x8d\x8e\x96", struct.Struct("<Q")),
 }
 _WITHOUT_ARGUMENT = frozenset(range(256)) - _ARGUMENT.keys() - _LINES.keys() - _LENGTH.keys()
+# What an unpickler does to its stack: how many values an opcode takes from it (or all from the last mark on), and
+# whether it puts one there that is no tuple.
 _PUSHING = frozenset(b"IJKLMN\x8a\x8bSTUVX\x8c\x8d\x96BC\x8eFG]}\x8f)cP\x82\x83\x84\x88\x89")
 _TAKING = {**dict.fromkeys(b"ab", (1, False)), **dict.fromkeys(b"s", (2, False)),
            **dict.fromkeys(b"R\x81\x93", (2, True)), **dict.fromkeys(b"\x92", (3, True))}  # fmt: skip

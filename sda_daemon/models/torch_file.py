@@ -1,9 +1,9 @@
 """Reads files that `torch.save` wrote, and never runs anything that is in them.
 
 Names that are not installed here (every real checkpoint names an enum of the training application) are given inert
-stand-ins; names of the standard library, torch and numpy that can do something are refused. What is made of the ordinary
-things only is read by `tensors`, which compares checksums, everything else (files from before torch 1.6, sparse tensors,
-…) by torch's weights-only reader.
+stand-ins; names of the standard library, torch and numpy that can do something are refused. What is made of the
+ordinary things only is read by `tensors`, which compares checksums, everything else (files from before torch 1.6,
+sparse tensors, …) by torch's weights-only reader.
 """
 
 from __future__ import annotations

@@ -100,6 +100,9 @@ def test_an_analysis_of_one_array_in_many_places_is_cut_off(tmp_path: Path) -> N
     many = plain_analysis(dict.fromkeys(range(100), array) | {"dict": {n: [0] * 1000 for n in range(1000)}})
     assert many is not None
     assert sum(value is not None for value in many.values()) <= 3
+    misfitting = ARRAY.replace(text(b"u1"), text(b"f8"))  # each would be looked at for a millisecond
+    misfits = plain_analysis(InertUnpickler(items([misfitting] * 100_000, LONG)).load())
+    assert misfits == {str(n): None for n in range(100_000)}
     nothing = stand_in_class("numpy.core.multiarray._reconstruct")()
     dtype = stand_in_class("numpy.dtype")("f4")
     nothing.__setstate__((1, (10**12, 0), dtype, False, b""))
