@@ -43,7 +43,11 @@ class IndexFile:
         self.path = path
         self.content = IndexContent()
         self._lines: dict[str, bytes] = {}  # encoded entries; what is missing is encoded when it is written
-        self._texts: dict[str, str] = {}  # what a search looks into; what is missing is made when it is searched
+        self._texts: dict[
+            str, tuple[ModelEntry, str]
+        ] = {}  # what a search looks into; what is missing is made when it is searched
+        self._version = 0  # counts the changes in memory
+        self._searchable: tuple[int, list[tuple[ModelEntry, str]]] = (-1, [])  # as of which version
         self._signature: IndexSignature | None = None
         self._changes: dict[str, ModelEntry | None] = {}
 
@@ -89,16 +93,22 @@ class IndexFile:
     def _take(self, content: IndexContent, signature: IndexSignature | None) -> None:
         self.content, self._signature = content, signature
         self._lines, self._texts, self._changes = {}, {}, {}
+        self._version += 1
 
     def searchable(self) -> list[tuple[ModelEntry, str]]:
-        """Return all entries, each with the text that a search looks into."""
+        """Return all entries, each with the text that a search looks into; not to be changed."""
+        version, found = self._searchable
+        if version == self._version:
+            return found
+        version = self._version  # before anything is looked at: other threads may change it meanwhile
         entries, texts = list(self.content.entries.items()), self._texts
         found = []
         for model_id, entry in entries:
-            text = texts.get(model_id)
-            if text is None:
-                text = texts[model_id] = searched_text(entry)
-            found.append((entry, text))
+            pair = texts.get(model_id)
+            if pair is None or pair[0] is not entry:
+                pair = texts[model_id] = (entry, searched_text(entry))
+            found.append(pair)
+        self._searchable = version, found
         return found
 
     # --- changing ---------------------------------------------------------------------------------
@@ -108,6 +118,7 @@ class IndexFile:
         self.content.entries[entry.model_id] = entry
         self._lines.pop(entry.model_id, None)
         self._texts.pop(entry.model_id, None)
+        self._version += 1
         self._changes[entry.model_id] = entry
 
     def drop(self, model_id: str) -> bool:
@@ -117,6 +128,7 @@ class IndexFile:
         self.content.entry_extras.pop(model_id, None)
         self._lines.pop(model_id, None)
         self._texts.pop(model_id, None)
+        self._version += 1
         self._changes[model_id] = None
         return True
 
@@ -130,6 +142,7 @@ class IndexFile:
     def restore(self, state: _State) -> None:
         """Undo everything since the snapshot, in memory."""
         self.content, self._lines, self._texts = state.content, state.lines, {}
+        self._version += 1
         self._signature, self._changes = state.signature, state.changes
 
     # --- to disk ----------------------------------------------------------------------------------

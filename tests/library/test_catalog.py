@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -595,3 +596,28 @@ def test_one_look_into_the_index_without_decoding_it(tmp_path: Path) -> None:
     assert not is_mentioned(tmp_path, "other-id")
     index.write_bytes(index.read_bytes()[:-3])  # it is just being written
     assert is_mentioned(tmp_path, "other-id")
+
+
+def test_searches_see_every_change(tmp_path: Path) -> None:
+    """What one search has found out is not believed by the next one after any kind of change."""
+    library = ModelLibrary(tmp_path)
+
+    def found() -> list[str]:
+        return sorted(item.name for item in library.search("strings"))
+
+    library.add_entry(entry(1, name="strings 1"))
+    assert found() == ["strings 1"]
+    library.add_entry(entry(2, name="strings 2"))
+    assert found() == ["strings 1", "strings 2"]
+    library.add_entry(entry(2, name="brass 2"))
+    assert found() == ["strings 1"]
+    with contextlib.suppress(KeyError), library.transaction():
+        library.add_entry(entry(3, name="strings 3"))
+        assert found() == ["strings 1", "strings 3"]
+        raise KeyError
+    assert found() == ["strings 1"]
+    ModelLibrary(tmp_path).add_entry(entry(4, name="strings 4"))
+    library.refresh()
+    assert found() == ["strings 1", "strings 4"]
+    library.remove(entry(1).model_id)
+    assert found() == ["strings 4"]
