@@ -331,7 +331,7 @@ class ModelLibrary:
         with contextlib.suppress(OSError):
             status = (self.models_dir / entry.file_path).lstat()
             if status.st_size == entry.file_size_bytes:
-                self._known[entry.file_path] = Known(FileSignature.of(status))
+                self._known[entry.file_path] = Known(FileSignature.of(status), model_id=entry.model_id)
 
     def _drop(self, model_id: str) -> bool:
         return self._index.drop(model_id)

@@ -11,6 +11,7 @@ from sda_daemon.library.index import (
     BrokenIndex,
     IndexContent,
     IndexSignature,
+    backup_path,
     encode_entry,
     encode_index,
     index_signature,
@@ -64,7 +65,13 @@ class IndexFile:
 
     @property
     def written_ns(self) -> int:
-        """When the index that was read was last written, in nanoseconds since the epoch; 0 if there is none."""
+        """When what was read was written, in nanoseconds since the epoch; 0 if there is nothing.
+
+        After a recovery that is the backup's time, not that of the broken file in front of it.
+        """
+        if self.content.is_recovered:
+            backup = index_signature(backup_path(self.path))
+            return 0 if backup is None else backup.mtime_ns
         return 0 if self._signature is None else self._signature.mtime_ns
 
     def load(self) -> None:

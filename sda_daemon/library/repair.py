@@ -171,6 +171,8 @@ class _Planner:
         self, kind: FindingKind, file: str, reason: str, old: ModelEntry | None = None, new: ModelEntry | None = None
     ) -> None:
         self.findings.append(Finding(kind, file, reason, old, new))
+        if new is not None and file in self.learned:
+            self.learned[file] = replace(self.learned[file], model_id=new.model_id)
 
     def _find_owners(self) -> None:
         """Give each file the one entry that speaks for it."""
@@ -203,6 +205,7 @@ class _Planner:
                 continue
             self.taken.add(entry.model_id)
             if header is not None:
+                self.learned[name] = replace(self.learned[name], model_id=entry.model_id)
                 fresh = _entry_of(header, name, entry.model_id)
                 if differs(entry, fresh.to_dict()):
                     self._add(FindingKind.CHANGED, name, "the file has changed", old=entry, new=fresh)
@@ -215,9 +218,9 @@ class _Planner:
             return False
         if known is None and not self._unchanged_since_index(name):
             return False
-        if known is not None and known.signature != signature:
-            return False
-        self.learned[name] = known or Known(signature)
+        if known is not None and (known.signature != signature or known.model_id != entry.model_id):
+            return False  # another content, or another entry: files of two models may well have the same size
+        self.learned[name] = known or Known(signature, model_id=entry.model_id)
         return True
 
     def _unchanged_since_index(self, name: str) -> bool:

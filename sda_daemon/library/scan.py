@@ -23,10 +23,11 @@ SCAN_FILE_NAME = ".model_library.scan.json"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of one content of a file: the id inside it, or why it is no model."""
+    """What is known of one content of a file: the id of the entry that it agrees with, or why it is no model."""
 
     signature: FileSignature
     reason: str = ""
+    model_id: str = ""
 
 
 def scan_models(folder: Path) -> dict[str, FileSignature]:
@@ -57,7 +58,7 @@ def load_known(folder: Path) -> dict[str, Known]:
     try:
         raw = json.loads((folder / SCAN_FILE_NAME).read_bytes())
         return {
-            name: Known(FileSignature(int(values[0]), int(values[1]), int(values[2])), str(values[3]))
+            name: Known(FileSignature(int(values[0]), int(values[1]), int(values[2])), str(values[3]), str(values[4]))
             for name, values in raw["files"].items()
         }
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
@@ -71,7 +72,7 @@ def save_known(folder: Path, known: Mapping[str, Known]) -> None:
         OSError: it cannot be written.
     """
     files = {
-        name: [item.signature.size_bytes, item.signature.mtime_ns, item.signature.inode, item.reason]
+        name: [item.signature.size_bytes, item.signature.mtime_ns, item.signature.inode, item.reason, item.model_id]
         for name, item in known.items()
     }
-    write_atomic(folder / SCAN_FILE_NAME, [json.dumps({"version": 1, "files": files}).encode()], durable=False)
+    write_atomic(folder / SCAN_FILE_NAME, [json.dumps({"version": 2, "files": files}).encode()], durable=False)

@@ -13,6 +13,7 @@ import pytest
 
 from sda_daemon.library import ModelLibrary
 from sda_daemon.library.repair import FindingKind, RepairPlan, copy_id
+from tests.daemon_process import eventually
 from tests.library.model_files import write_model, write_payload
 
 
@@ -392,3 +393,58 @@ def test_a_broken_cache_is_as_good_as_none(raw: str, library: ModelLibrary) -> N
     (library.models_dir / ".model_library.scan.json").write_text(raw)
     (library.models_dir / "a.sda").unlink()
     assert ModelLibrary(library.models_dir).repair_index() == (1, 0)
+
+
+def taken_over(folder: Path) -> tuple[ModelLibrary, bytes]:
+    """A library in which one model's file was deleted, and another model, of the same size, was given its name.
+
+    Also returned is the index as it was before that.
+    """
+    library = ModelLibrary(folder)
+    library.add_entry(write_model(folder / "x.sda", "first-id", "strings"))
+    before = library.index_path.read_bytes()
+    size = (folder / "x.sda").stat().st_size
+    (folder / "x.sda").unlink()
+    library.add_entry(write_model(folder / "x.sda", "other-id", "strings"))
+    assert (folder / "x.sda").stat().st_size == size
+    return library, before
+
+
+def eventually_older(path: Path) -> None:
+    """Wait until what is written from now on is newer than a file by more than clocks may be wrong."""
+    other = path.with_name("clock")
+
+    def is_older() -> bool:
+        other.touch()
+        return other.stat().st_mtime_ns > path.stat().st_ctime_ns + 10**8
+
+    eventually(is_older, "time goes by")
+    other.unlink()
+
+
+@pytest.mark.parametrize("is_same_process", [True, False])
+def test_a_name_that_another_model_has_now_after_a_recovery(tmp_path: Path, is_same_process: bool) -> None:
+    """The backup is older than the file: what it says of that name is not believed, although the size is right."""
+    library, _ = taken_over(tmp_path)
+    eventually_older(tmp_path / "x.sda")
+    (tmp_path / "model_library.json").write_text("{")
+    assert json.loads((tmp_path / "model_library.json.bak").read_bytes())["models"].keys() == {"first-id"}
+    if is_same_process:
+        library.refresh()
+    else:
+        library = ModelLibrary(tmp_path)
+    assert [item.model_id for item in library.list_all()] == ["other-id"]
+    assert library.holds("other-id")
+
+
+@pytest.mark.parametrize("is_same_process", [True, False])
+def test_a_name_that_another_model_has_now_after_a_stale_index(tmp_path: Path, is_same_process: bool) -> None:
+    """The application writes the index from its own memory, in which the file is still the first model's."""
+    library, before = taken_over(tmp_path)
+    library.repair_index()
+    eventually_older(tmp_path / "x.sda")
+    library.index_path.write_bytes(before)
+    if not is_same_process:
+        library = ModelLibrary(tmp_path)
+    library.repair_index()
+    assert [item.model_id for item in library.list_all()] == ["other-id"]
