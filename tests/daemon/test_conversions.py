@@ -86,6 +86,12 @@ class Bench:
         assert signature is not None
         self.conversions.take(Settled(str(path), str(self.drop), signature, 0.0))
 
+    def begin(self, *paths: Path) -> None:
+        """Let checkpoints settle, and start as many conversions as there are workers for."""
+        for path in paths:
+            self.settle(path)
+        self.conversions.tick(0.0, expecting=False)
+
     def deliver(self, now: float, *, hold: bool = False) -> None:
         """Hand over what is in the inbox, as the loop does."""
         messages, self.inbox[:] = list(self.inbox), []
@@ -97,8 +103,7 @@ class Bench:
 
     def convert(self, path: Path) -> str:
         """Bring one checkpoint all the way, and return its model's id."""
-        self.settle(path)
-        self.conversions.tick(0.0, expecting=False)
+        self.begin(path)
         self.pool.convert_next()
         self.deliver(0.0)
         (row,) = [row for row in self.ledger.of_status(Status.DONE) if row.path == str(path)]
@@ -121,8 +126,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def test_one_alone_is_published_at_once(bench: Bench, drop: Drop) -> None:
     """There is nothing that it could share a write with."""
-    bench.settle(drop(bench.drop / "a.pt", 1))
-    bench.conversions.tick(0.0, expecting=False)
+    bench.begin(drop(bench.drop / "a.pt", 1))
     bench.pool.convert_next()
     bench.deliver(0.0)
     assert bench.library.count() == 1
@@ -131,9 +135,7 @@ def test_one_alone_is_published_at_once(bench: Bench, drop: Drop) -> None:
 
 def test_what_ends_close_together_shares_one_write(bench: Bench, drop: Drop) -> None:
     """While there is more to come, finished models wait; the last of them, or the time, ends it."""
-    for seed in range(3):
-        bench.settle(drop(bench.drop / f"{seed}.pt", seed))
-    bench.conversions.tick(0.0, expecting=False)
+    bench.begin(*(drop(bench.drop / f"{seed}.pt", seed) for seed in range(3)))
     for moment in (0.0, GATHER_S / 3):
         bench.pool.convert_next()
         assert not bench.index_writes(lambda moment=moment: bench.deliver(moment))  # type: ignore[misc]
@@ -147,9 +149,7 @@ def test_what_ends_close_together_shares_one_write(bench: Bench, drop: Drop) -> 
 
 def test_nobody_waits_longer_than_the_gathering_time(bench: Bench, drop: Drop) -> None:
     """However long the next one takes."""
-    for seed in range(2):
-        bench.settle(drop(bench.drop / f"{seed}.pt", seed))
-    bench.conversions.tick(0.0, expecting=False)
+    bench.begin(*(drop(bench.drop / f"{seed}.pt", seed) for seed in range(2)))
     bench.pool.convert_next()
     bench.deliver(5.0)
     bench.deliver(5.0 + GATHER_S / 2)
@@ -161,9 +161,7 @@ def test_nobody_waits_longer_than_the_gathering_time(bench: Bench, drop: Drop) -
 
 def test_before_an_end_nothing_is_begun_and_nothing_waits(bench: Bench, drop: Drop) -> None:
     """What is finished is published, what is queued stays for the next start."""
-    for seed in range(3):
-        bench.settle(drop(bench.drop / f"{seed}.pt", seed))
-    bench.conversions.tick(0.0, expecting=False)
+    bench.begin(*(drop(bench.drop / f"{seed}.pt", seed) for seed in range(3)))
     bench.pool.convert_next()
     bench.deliver(0.0)
     bench.pool.convert_next()
@@ -174,9 +172,7 @@ def test_before_an_end_nothing_is_begun_and_nothing_waits(bench: Bench, drop: Dr
 
 def test_a_slow_disk_is_not_buried(bench: Bench, drop: Drop) -> None:
     """Workers need not wait for the disk, but there is an end to what may be on its way to it."""
-    for number in range(FINISHING + 5):
-        bench.settle(drop(bench.drop / f"{number}" / "x.pt", 1))
-    bench.conversions.tick(0.0, expecting=False)
+    bench.begin(*(drop(bench.drop / f"{number}" / "x.pt", 1) for number in range(FINISHING + 5)))
     freed = 0
     while bench.pool.waiting:
         bench.pool.free_next()
@@ -188,8 +184,7 @@ def test_a_slow_disk_is_not_buried(bench: Bench, drop: Drop) -> None:
 def test_news_of_an_earlier_life_are_let_pass(bench: Bench, drop: Drop) -> None:
     """A file that came to the disk after its daemon had begun anew: its work folder is gone, and so is its job."""
     path = drop(bench.drop / "a.pt", 1)
-    bench.settle(path)
-    bench.conversions.tick(0.0, expecting=False)
+    bench.begin(path)
     bench.pool.convert_next()
     late, bench.inbox[:] = list(bench.inbox), []
     bench.work_dir = bench.work_dir.with_name(".sda-work-next")
@@ -199,8 +194,7 @@ def test_news_of_an_earlier_life_are_let_pass(bench: Bench, drop: Drop) -> None:
     bench.deliver(0.0)
     assert bench.conversions.is_idle
     assert bench.library.count() == 0
-    bench.settle(path)
-    bench.conversions.tick(0.0, expecting=False)
+    bench.begin(path)
     bench.inbox += late
     bench.deliver(0.0)
     assert list(bench.conversions.running) == [str(path)], "the new life's own job still runs"
@@ -213,14 +207,11 @@ def test_b15_a_model_is_not_replaced_while_another_path_comes_to_be_it(tmp_path:
     """One path is overwritten, and in the same moment another one turns out to be what was there before."""
     bench = Bench(tmp_path, on_overwrite="replace")
     path = drop(bench.drop / "a.pt", 1)
-    bench.settle(path)
-    bench.conversions.tick(0.0, expecting=False)
+    bench.begin(path)
     bench.pool.convert_next()
     bench.deliver(0.0)
     (old,) = bench.library.list_all()
-    bench.settle(drop(bench.drop / "copy.pt", 1))
-    bench.settle(drop(path, 2))
-    bench.conversions.tick(0.0, expecting=False)
+    bench.begin(drop(bench.drop / "copy.pt", 1), drop(path, 2))
     for _ in range(2):
         bench.pool.convert_next()
         bench.deliver(0.0)
@@ -238,8 +229,7 @@ def test_a_source_whose_model_must_be_made_again_is_not_cleared(tmp_path: Path, 
     models = [bench.convert(drop(path, seed)) for seed in (1, 2)]
     (row,) = bench.ledger.of_status(Status.DONE)
     bench.ledger.put([replace(row, model_id=models[0])])
-    bench.settle(drop(path, 2))
-    bench.conversions.tick(0.0, expecting=False)
+    bench.begin(drop(path, 2))
     bench.pool.convert_next()
     (outcome,) = [message.outcome for message in bench.inbox if isinstance(message, JobDone)]
     assert isinstance(outcome, Converted)
