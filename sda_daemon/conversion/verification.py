@@ -68,8 +68,9 @@ def check_model(path: str) -> Verdict:
 
     try:
         load_model(Path(path))
-        content = read_torch_file(Path(path)).content
-        weights = checked_weights(content["model_state_dict"], Path(path), os.stat(path).st_size)
+        file = read_torch_file(Path(path))
+        content = file.content
+        weights = checked_weights(content["model_state_dict"], Path(path), file.size_bytes)
         found = weights_digest(weights)
     except SdaError as error:
         return Verdict(path, VerdictKind.BROKEN, str(error), error.kind)

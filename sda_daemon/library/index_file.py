@@ -44,9 +44,8 @@ class IndexFile:
         self.path = path
         self.content = IndexContent()
         self._lines: dict[str, bytes] = {}  # encoded entries; what is missing is encoded when it is written
-        self._texts: dict[
-            str, tuple[ModelEntry, str]
-        ] = {}  # what a search looks into; what is missing is made when it is searched
+        # What a search looks into, and of which entry that was made; what is missing is made when it is searched.
+        self._texts: dict[str, tuple[ModelEntry, str]] = {}
         self._version = 0  # counts the changes in memory
         self._searchable: tuple[int, list[tuple[ModelEntry, str]]] = (-1, [])  # as of which version
         self._signature: IndexSignature | None = None

@@ -108,9 +108,7 @@ def read_archive(file: BinaryIO, size_bytes: int) -> TorchArchive:
     stored = 0
     by_name: dict[str, Part] = {}
     for part in _parts(directory, count):
-        _check_place(part, offset)
-        if part.method != zipfile.ZIP_STORED or part.size_bytes != part.stored_bytes:
-            raise OversizedArchiveError(f"it has compressed parts ({part.name[:80]}), torch never writes such")
+        _check_listed(part, offset)
         stored += part.size_bytes
         if part.name in by_name:
             raise zipfile.BadZipFile(f"it has two parts called {part.name[:80]!r}")
@@ -142,15 +140,16 @@ def read_pickle(file: BinaryIO, size_bytes: int, max_bytes: int) -> bytes | None
     part: Part | None = next(_parts(directory, min(count, 1)), None)
     if part is None or part.name != PICKLE_NAME or directory.lower().count(PICKLE_NAME.encode()) != 1:
         part = read_archive(file, size_bytes).parts.get(PICKLE_NAME)
-    elif part.method != zipfile.ZIP_STORED or part.size_bytes != part.stored_bytes:
-        raise OversizedArchiveError(f"it has compressed parts ({part.name}), torch never writes such")
     else:
-        _check_place(part, offset)
+        _check_listed(part, offset)
     part = _bounded(part, max_bytes)
     return None if part is None else read_part(file, part)
 
 
-def _check_place(part: Part, directory_offset: int) -> None:
+def _check_listed(part: Part, directory_offset: int) -> None:
+    """Refuse what the directory may not say of a part: that it is compressed, or reaches beyond the parts' room."""
+    if part.method != zipfile.ZIP_STORED or part.size_bytes != part.stored_bytes:
+        raise OversizedArchiveError(f"it has compressed parts ({part.name[:80]}), torch never writes such")
     if part.offset + LOCAL_HEADER_BYTES + part.stored_bytes > directory_offset:
         raise zipfile.BadZipFile(f"its part {part.name[:80]!r} is not where it should be")
 
