@@ -169,7 +169,7 @@ def _verdict_text(found: Inspection, verdict: Verdict) -> tuple[str, str]:
 
 
 def _print_names(console: Console, found: Inspection) -> None:
-    from sda_daemon.models.names import Judgement
+    from sda_daemon.torchfile.globals import Judgement
 
     if not found.names:
         return

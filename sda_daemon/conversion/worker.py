@@ -216,7 +216,7 @@ def _preview(job: ConversionJob) -> Preview:
 
 def _is_made_by_daemon(library: ModelLibrary, known: ModelEntry) -> bool:
     """Whether the model that is brought up to date was the daemon's own; one made by hand stays that."""
-    from sda_daemon.library.header import read_model_header
+    from sda_daemon.models.header import read_model_header
 
     try:
         header = read_model_header(library.models_dir / known.file_path)

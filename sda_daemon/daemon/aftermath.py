@@ -19,8 +19,8 @@ from sda_daemon.intake.probe import look
 from sda_daemon.intake.sources import delete_source, move_source
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
-from sda_daemon.library.header import read_model_header
 from sda_daemon.library.removal import unlink_models
+from sda_daemon.models.header import read_model_header
 from sda_daemon.settings.schema import WatchSettings
 from sda_daemon.signature import FileSignature
 

@@ -15,7 +15,7 @@ from sda_daemon.errors import ModelFileError
 from sda_daemon.intake.probe import look
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
-from sda_daemon.library.header import read_model_header
+from sda_daemon.models.header import read_model_header
 
 
 def rebuild_ledger(ledger: Ledger, library: ModelLibrary, roots: Iterable[str]) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from sda_daemon import events
 from sda_daemon.errors import ModelFileError
 from sda_daemon.library.entry import ModelEntry, differs, is_bare_model_name
-from sda_daemon.library.header import ModelHeader, read_model_header
 from sda_daemon.library.scan import Known
+from sda_daemon.models.header import ModelHeader, read_model_header
 from sda_daemon.models.metadata import _sanitize_filename
 from sda_daemon.signature import FileSignature
 

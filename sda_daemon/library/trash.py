@@ -20,8 +20,8 @@ from sda_daemon.errors import LibraryError, ModelExistsError, ModelFileError
 from sda_daemon.files import fsync_folder, publish_new, write_atomic
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry, entry_from_dict, is_bare_model_name
-from sda_daemon.library.header import read_model_header
 from sda_daemon.library.removal import unlink_models
+from sda_daemon.models.header import read_model_header
 from sda_daemon.models.metadata import MODEL_FILE_EXTENSION, file_name_candidates
 
 TRASH_FOLDER = ".trash"

@@ -26,9 +26,9 @@ from sda_daemon.errors import (
     NonFiniteWeightsError,
     OversizedCheckpointError,
 )
-from sda_daemon.models.plain import describe_foreign, plain_value
 from sda_daemon.models.torch_file import TorchFile, read_torch_file
 from sda_daemon.models.vae import OutputActivation, WeightsLayout, weights_layout
+from sda_daemon.torchfile.plain import describe_foreign, plain_value
 
 CHECKPOINT_VERSION = 1
 """Newest version of the training application's checkpoints that this program knows."""

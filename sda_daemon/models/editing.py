@@ -19,12 +19,12 @@ from sda_daemon.errors import BrokenModelError, UneditableModelError, UnknownMod
 from sda_daemon.files import fsync_folder, work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
-from sda_daemon.library.header import dict_items, read_model_header, read_pickled_dict
 from sda_daemon.library.transfer import model_path
-from sda_daemon.models.inert import array_values
+from sda_daemon.models.header import dict_items, read_model_header, read_pickled_dict
 from sda_daemon.models.metadata import METADATA_FIELDS
-from sda_daemon.models.plain import plain_value
-from sda_daemon.models.splice import replace_value
+from sda_daemon.torchfile.plain import plain_value
+from sda_daemon.torchfile.splice import replace_value
+from sda_daemon.torchfile.unpickler import array_values
 
 _ALIGNMENT = 64
 """torch begins every tensor at such an offset, so that files can be mapped."""

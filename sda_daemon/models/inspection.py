@@ -16,12 +16,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sda_daemon.models.archive import NotRegularError, Part, open_regular, read_part
-from sda_daemon.models.inert import InertUnpickler, TensorOutline, array_values, plain_analysis, tensor_outline
 from sda_daemon.models.metadata import MODEL_FORMAT_MARKER
-from sda_daemon.models.names import Judgement, judge_name
-from sda_daemon.models.pickles import outline_pickle
-from sda_daemon.models.plain import StandIn, describe_foreign, plain_value
+from sda_daemon.torchfile.archive import NotRegularError, Part, open_regular, read_part
+from sda_daemon.torchfile.globals import Judgement, judge_name
+from sda_daemon.torchfile.pickles import outline_pickle
+from sda_daemon.torchfile.plain import StandIn, describe_foreign, plain_value
+from sda_daemon.torchfile.unpickler import InertUnpickler, TensorOutline, array_values, plain_analysis, tensor_outline
 
 MAX_PICKLE_BYTES = 64 * 2**20
 """Largest pickle that is loaded for a look; real ones have some tens of kB to a few MB."""

@@ -14,12 +14,12 @@ from sda_daemon.audio.spectrogram import AudioSpectrogram, SpectrogramConfig
 from sda_daemon.controls.analysis import AnalysisResult
 from sda_daemon.controls.serialization import analysis_from_dict
 from sda_daemon.errors import BrokenModelError, CheckpointError, NotAModelError
-from sda_daemon.library.header import metadata_of
 from sda_daemon.models.checkpoint import activation_of, checked_weights
+from sda_daemon.models.header import metadata_of
 from sda_daemon.models.metadata import ModelMetadata
-from sda_daemon.models.plain import plain_value
 from sda_daemon.models.torch_file import TorchFile, read_torch_file
 from sda_daemon.models.vae import STRIDE, ConvVAE, OutputActivation, WeightsLayout, build_model, weights_layout
+from sda_daemon.torchfile.plain import plain_value
 
 _LONGEST_CHUNK_S = 1e6
 

@@ -25,8 +25,8 @@ from sda_daemon.models.checkpoint import Checkpoint, checked_weights, read_check
 from sda_daemon.models.digest import weights_digest
 from sda_daemon.models.metadata import ModelMetadata, file_name_candidates
 from sda_daemon.models.model_file import model_payload, write_model_file
-from sda_daemon.models.plain import plain_value
 from sda_daemon.models.vae import ConvVAE, OutputActivation, weights_layout
+from sda_daemon.torchfile.plain import plain_value
 
 
 def save_model(

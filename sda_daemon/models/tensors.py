@@ -19,7 +19,7 @@ import torch
 from isal.isal_zlib import crc32
 from torch import Tensor
 
-from sda_daemon.models.archive import (
+from sda_daemon.torchfile.archive import (
     LOCAL_HEADER_BYTES,
     OversizedArchiveError,
     Part,
@@ -27,9 +27,9 @@ from sda_daemon.models.archive import (
     check_part,
     content_offset,
 )
-from sda_daemon.models.inert import PARAMETER_FUNCTIONS, STORAGE_TYPES, TENSOR_FUNCTION, InertUnpickler, as_bytes
-from sda_daemon.models.names import EMPTY_BYTES, Judgement, judge_name, modern_name
-from sda_daemon.models.plain import MAX_DEPTH, StandIn
+from sda_daemon.torchfile.globals import EMPTY_BYTES, Judgement, judge_name, modern_name
+from sda_daemon.torchfile.plain import MAX_DEPTH, StandIn
+from sda_daemon.torchfile.unpickler import PARAMETER_FUNCTIONS, STORAGE_TYPES, TENSOR_FUNCTION, InertUnpickler, as_bytes
 
 _ORDINARY_NAMES = frozenset(
     {"collections.OrderedDict", "_codecs.encode", EMPTY_BYTES, TENSOR_FUNCTION, *PARAMETER_FUNCTIONS}

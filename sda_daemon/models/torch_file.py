@@ -31,7 +31,8 @@ from sda_daemon.errors import (
     OversizedCheckpointError,
     UnsafeCheckpointError,
 )
-from sda_daemon.models.archive import (
+from sda_daemon.models.tensors import LeaveOut, RefusedName, Unusual, read_ordinary
+from sda_daemon.torchfile.archive import (
     LOCAL_HEADER_BYTES,
     NotRegularError,
     OversizedArchiveError,
@@ -41,10 +42,9 @@ from sda_daemon.models.archive import (
     read_archive,
     read_part,
 )
-from sda_daemon.models.names import EMPTY_BYTES, Judgement, judge_name, modern_name
-from sda_daemon.models.pickles import outline_pickle
-from sda_daemon.models.plain import stand_in_class
-from sda_daemon.models.tensors import LeaveOut, RefusedName, Unusual, read_ordinary
+from sda_daemon.torchfile.globals import EMPTY_BYTES, Judgement, judge_name, modern_name
+from sda_daemon.torchfile.pickles import outline_pickle
+from sda_daemon.torchfile.plain import stand_in_class
 
 MAX_PICKLE_BYTES = 512 * 2**20
 """Largest `data.pkl`; a long metrics history makes tens of megabytes."""

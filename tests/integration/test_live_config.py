@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from sda_daemon.library import ModelLibrary
-from sda_daemon.library.header import read_model_header
+from sda_daemon.models.header import read_model_header
 from tests.daemon_process import DEADLINE_S, DaemonProcess, eventually
 
 Drop = Callable[..., Path]

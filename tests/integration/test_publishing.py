@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sda_daemon.library.header import read_model_header
+from sda_daemon.models.header import read_model_header
 from tests.daemon_process import DaemonProcess, eventually
 
 Drop = Callable[..., Path]

@@ -367,9 +367,9 @@ def test_each_finding_is_warned_of(library: ModelLibrary, caplog: pytest.LogCapt
 
 def test_only_new_and_changed_files_are_opened(library: ModelLibrary) -> None:
     """And by a later process, with the cache, none at all."""
-    from sda_daemon.library.header import read_model_header
     from sda_daemon.library.repair import plan_repair
     from sda_daemon.library.scan import load_known, scan_models
+    from sda_daemon.models.header import read_model_header
 
     write_model(library.models_dir / "d.sda")
     opened: list[str] = []

@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sda_daemon.errors import ModelFileError
 from sda_daemon.library import ModelLibrary
-from sda_daemon.library.header import read_model_header
 from sda_daemon.library.repair import FindingKind
+from sda_daemon.models.header import read_model_header
 from tests.library.model_files import write_model
 
 NAMES = st.sampled_from(["a.sda", "b.sda", "c.sda", "dd.sda", "ee.sda"])

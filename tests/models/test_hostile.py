@@ -26,17 +26,17 @@ from sda_daemon.errors import (
     OversizedCheckpointError,
     UnsafeCheckpointError,
 )
-from sda_daemon.library.header import read_model_details, read_pickled_dict
 from sda_daemon.models import torch_file
 from sda_daemon.models.checkpoint import read_checkpoint
-from sda_daemon.models.inert import InertUnpickler, plain_analysis
+from sda_daemon.models.header import read_model_details, read_pickled_dict
 from sda_daemon.models.inspection import inspect_file
 from sda_daemon.models.loading import load_model
-from sda_daemon.models.names import Judgement
 from sda_daemon.models.persistence import ModelMetadata, save_model
-from sda_daemon.models.plain import stand_in_class
 from sda_daemon.models.torch_file import read_torch_file
-from tests.models.hostile import (
+from sda_daemon.torchfile.globals import Judgement
+from sda_daemon.torchfile.plain import stand_in_class
+from sda_daemon.torchfile.unpickler import InertUnpickler, plain_analysis
+from tests.torchfile.hostile import (
     SIDE_PARTS,
     directory_of,
     items,

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from sda_daemon.models.inspection import FileKind, inspect_file
-from sda_daemon.models.names import Judgement, judge_name
-from sda_daemon.models.plain import MAX_VALUES, plain_value
 from sda_daemon.models.torch_file import read_torch_file
+from sda_daemon.torchfile.globals import Judgement, judge_name
+from sda_daemon.torchfile.plain import MAX_VALUES, plain_value
 
 
 def check_against_torch(path: Path) -> None:

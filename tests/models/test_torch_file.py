@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from sda_daemon.errors import BrokenCheckpointError, CheckpointError
 from sda_daemon.models import torch_file
-from sda_daemon.models.plain import StandIn
 from sda_daemon.models.tensors import Unusual
 from sda_daemon.models.torch_file import read_torch_file
+from sda_daemon.torchfile.plain import StandIn
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
           torch.int8, torch.uint8, torch.bool, torch.complex64]  # fmt: skip

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sda_daemon.library import ModelEntry
-    from sda_daemon.library.header import ModelDetails
+    from sda_daemon.models.header import ModelDetails
 
 EXAMPLES = examples(
     "sda-daemon models show 1a2ff958",
@@ -43,7 +43,7 @@ def show_model(model: Model, as_json: AsJson = False, models_dir: ModelsDir = No
     What it is called, how it was trained, its sliders, and where it came from.
     """
     from sda_daemon.errors import ModelFileError
-    from sda_daemon.library.header import read_model_details
+    from sda_daemon.models.header import read_model_details
 
     library = open_library(models_dir, config)
     (entry,) = find_models(library, [model])

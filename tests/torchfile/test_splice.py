@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sda_daemon.models.splice import encode_plain, replace_value
+from sda_daemon.torchfile.splice import encode_plain, replace_value
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sda_daemon.errors import BrokenModelError, ModelFileError, NewerModelError, NotAModelError
-from sda_daemon.models.archive import NotRegularError, OversizedArchiveError, open_regular, read_pickle
-from sda_daemon.models.inert import InertUnpickler, TensorOutline, plain_analysis, tensor_outline
 from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
-from sda_daemon.models.pickles import outline_pickle
-from sda_daemon.models.plain import plain_value
+from sda_daemon.torchfile.archive import NotRegularError, OversizedArchiveError, open_regular, read_pickle
+from sda_daemon.torchfile.pickles import outline_pickle
+from sda_daemon.torchfile.plain import plain_value
+from sda_daemon.torchfile.unpickler import InertUnpickler, TensorOutline, plain_analysis, tensor_outline
 
 MAX_PICKLE_BYTES = 64 * 2**20
 """Largest `data.pkl` that is read; real ones have 20 kB."""

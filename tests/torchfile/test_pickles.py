@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sda_daemon.errors import BrokenModelError, ModelFileError, NotAModelError
-from sda_daemon.library.header import read_model_header
-from sda_daemon.models.nesting import FEW_TUPLES
-from sda_daemon.models.pickles import outline_pickle
-from sda_daemon.models.plain import MAX_VALUES, StandIn, plain_value, stand_in_class
+from sda_daemon.models.header import read_model_header
+from sda_daemon.torchfile.nesting import FEW_TUPLES
+from sda_daemon.torchfile.pickles import outline_pickle
+from sda_daemon.torchfile.plain import MAX_VALUES, StandIn, plain_value, stand_in_class
 from tests.library.model_files import write_model, write_payload
 
 VALUES = st.recursive(
@@ -84,7 +84,7 @@ def read_in_a_process(data: bytes, folder: Path) -> int:
 import sys
 from pathlib import Path
 from sda_daemon.errors import ModelFileError
-from sda_daemon.library.header import read_pickled_dict
+from sda_daemon.models.header import read_pickled_dict
 try:
     read_pickled_dict(Path(sys.argv[1]))
 except ModelFileError:

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sda_daemon.models.names import EMPTY_BYTES, modern_name
-from sda_daemon.models.plain import StandIn, stand_in_class
+from sda_daemon.torchfile.globals import EMPTY_BYTES, modern_name
+from sda_daemon.torchfile.plain import StandIn, stand_in_class
 
 STORAGE_TYPES: Mapping[str, tuple[str, int]] = {
     "DoubleStorage": ("float64", 8),

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sda_daemon.models.pickles import outline_pickle
+from sda_daemon.torchfile.pickles import outline_pickle
 
 _KEEP_FIRST = frozenset({"SETITEM", "SETITEMS", "APPEND", "APPENDS", "ADDITEMS", "BUILD"})
 _REFUSED = frozenset({"POP", "POP_MARK", "DUP", "FRAME", "MEMOIZE", "INST", "OBJ", "EXT1", "EXT2", "EXT4"})

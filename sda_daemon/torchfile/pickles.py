@@ -6,7 +6,7 @@ import re
 import struct
 from dataclasses import dataclass
 
-from sda_daemon.models.nesting import FEW_TUPLES, check_nesting
+from sda_daemon.torchfile.nesting import FEW_TUPLES, check_nesting
 
 # Bytes that follow each opcode (https://docs.python.org/3/library/pickletools.html); sizes in `_SIZED` come first
 # as a little-endian number of that many bytes. `c` (GLOBAL) and the text opcodes end with newlines.
