@@ -228,6 +228,12 @@ class BrokenModelError(ModelFileError):
     kind = "broken_model"
 
 
+class UnsafeModelError(ModelFileError):
+    """The file's pickle names something that can act. Nothing of it was run."""
+
+    kind = "unsafe_model"
+
+
 class LibraryError(SdaError):
     """The model library cannot be read or changed."""
 

@@ -65,7 +65,7 @@ def inspect_file(
 def _check(found: Inspection) -> Verdict:
     """Read the file the way a conversion, or whoever loads a model, does."""
     from sda_daemon.conversion.verification import check_checkpoint, check_files, check_model
-    from sda_daemon.models.inspection import FileKind
+    from sda_daemon.models.contents import FileKind
 
     (verdict,) = check_files(check_model if found.kind is FileKind.MODEL else check_checkpoint, [found.path])
     return verdict
@@ -144,19 +144,25 @@ def _print_head(console: Console, found: Inspection, verdict: Verdict | None) ->
     container = f" ({found.container}{parts})" if found.container else ""
     lines = [("kind", f"{found.kind.value}{version}{container}"),
              ("size", human_size(found.size_bytes))]  # fmt: skip
-    lines += [("problem", problem) for problem in found.problems]
+    said = "" if verdict is None else _reason(found, verdict)
+    lines += [("problem", problem) for problem in found.problems if problem != said]
     print_fields(console, lines)
     if verdict is not None:
         style, text = _verdict_text(found, verdict)
         print_wrapped(console, text, style)
 
 
+def _reason(found: Inspection, verdict: Verdict) -> str:
+    """Return a verdict's reason as a sentence about "it"."""
+    return verdict.reason.replace(f"{found.path} ", "it ", 1).replace(f"{found.path}: ", "", 1)
+
+
 def _verdict_text(found: Inspection, verdict: Verdict) -> tuple[str, str]:
     from sda_daemon.conversion.verification import VerdictKind
-    from sda_daemon.models.inspection import FileKind
+    from sda_daemon.models.contents import FileKind
 
     is_model = found.kind is FileKind.MODEL
-    reason = verdict.reason.replace(f"{found.path} ", "it ", 1).replace(f"{found.path}: ", "", 1)
+    reason = _reason(found, verdict)
     match verdict.kind:
         case VerdictKind.OK:
             return "green", "It opens, and its weights are as recorded." if is_model else "It would convert."

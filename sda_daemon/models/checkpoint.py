@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,26 @@ from sda_daemon.controls.analysis import AnalysisResult
 from sda_daemon.controls.serialization import analysis_from_dict
 from sda_daemon.errors import (
     BrokenCheckpointError,
-    ForeignCheckpointError,
     MisfittingWeightsError,
     NewerCheckpointError,
     NonFiniteWeightsError,
     OversizedCheckpointError,
 )
-from sda_daemon.models.torch_file import TorchFile, read_torch_file
+from sda_daemon.models.contents import LIGHTNING_KEY, WEIGHTS_KEY, kind_of_content, plain_names, unwrap_checkpoint
+from sda_daemon.models.torch_file import TorchFile, checkpoint_error, read_torch_file
 from sda_daemon.models.vae import OutputActivation, WeightsLayout, weights_layout
+from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS
+from sda_daemon.torchfile.outlines import tensor_call
 from sda_daemon.torchfile.plain import describe_foreign, plain_value
+from sda_daemon.torchfile.stand_ins import StandIn
+from sda_daemon.torchfile.values import fields_of, mapping_of, omega_value
 
 CHECKPOINT_VERSION = 1
 """Newest version of the training application's checkpoints that this program knows."""
 _LARGEST_INTEGER = 2**63
 
-_PREFIXES = ("module.", "_orig_mod.")
-"""Put before every weight's name by DataParallel and torch.compile."""
-
+_EXPANDED_BYTES = 64 * 2**20
+"""A weight may be one number that stands for many; that much more than the file the weights may take."""
 _WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _COUNTER_TYPES = (torch.int64, torch.int32, torch.float32)
 
@@ -100,32 +103,25 @@ def read_checkpoint(path: Path) -> Checkpoint:
         OSError: the file cannot be read.
     """
     file = read_torch_file(path, leave_out=_unused_keys)
-    content = file.content
-    if not isinstance(content, dict):
-        raise ForeignCheckpointError(f"{path} holds a {describe_foreign(content)}, not a checkpoint's dict")
-    if "model_state_dict" not in content:
-        if _is_bare_state_dict(content):
-            return _interpret({"model_state_dict": content}, path, file, is_bare=True)
-        keys = ", ".join(reprlib.repr(key) for key in list(content)[:8]) or "nothing"
-        raise ForeignCheckpointError(
-            f"{path} is not a checkpoint of this kind: it has no 'model_state_dict', but {keys}",
-            "Only checkpoints of a ConvVAE can be converted",
-        )
-    return _interpret(content, path, file, is_bare=False)
+    fault = kind_of_content(file.content)
+    if fault is not None:
+        raise checkpoint_error(fault, path)
+    wrapped = unwrap_checkpoint(file.content)
+    assert wrapped is not None  # that is what was just asked
+    return _interpret(wrapped.content, path, file, is_bare=wrapped.is_bare)
 
 
 def _unused_keys(content: Mapping[Any, Any]) -> list[Any]:
     """Return what need not be read: the optimizer, averages of the weights, the history; of bare weights, nothing."""
-    return [key for key in content if key not in _USED_KEYS] if "model_state_dict" in content else []
-
-
-def _is_bare_state_dict(content: Mapping[Any, Any]) -> bool:
-    names = [_strip(key) for key in content if isinstance(key, str)]
-    return len(names) == len(content) > 0 and all(name.startswith(("encoder.", "decoder.")) for name in names)
+    if WEIGHTS_KEY in content:
+        return [key for key in content if key not in _USED_KEYS]
+    if mapping_of(content.get("state_dict")) is not None:  # a Lightning checkpoint
+        return [key for key in content if key not in _USED_KEYS | {"state_dict", "global_step", LIGHTNING_KEY}]
+    return []
 
 
 def _interpret(content: Mapping[str, Any], path: Path, file: TorchFile, *, is_bare: bool) -> Checkpoint:
-    version = content.get("version", CHECKPOINT_VERSION)
+    version = _scalar(content.get("version", CHECKPOINT_VERSION))
     if isinstance(version, bool) or not isinstance(version, int):
         raise BrokenCheckpointError(f"{path} has no usable version number, but {reprlib.repr(version)}")
     if version > CHECKPOINT_VERSION:
@@ -143,7 +139,7 @@ def _interpret(content: Mapping[str, Any], path: Path, file: TorchFile, *, is_ba
         spectrogram = SpectrogramConfig.from_dict(_plain_config(content, "spectrogram_config", path, note))
     except ValueError as error:
         raise BrokenCheckpointError(f"{path}: {error}") from error
-    weights = checked_weights(content["model_state_dict"], path, file.size_bytes)
+    weights = checked_weights(content[WEIGHTS_KEY], path, file.size_bytes, note)
     try:
         layout = weights_layout({name: tuple(t.shape) for name, t in weights.items()}, spectrogram.n_mels)
     except ValueError as error:
@@ -179,21 +175,20 @@ def _plain_config(content: Mapping[str, Any], key: str, path: Path, note: Any) -
     value = content.get(key)
     if value is None:
         return {}
-    if not isinstance(value, dict):
-        raise BrokenCheckpointError(f"{path} has a {describe_foreign(value)} as {key}, expected a dict")
-    plain = plain_value(value, note, key)
-    assert isinstance(plain, dict)
-    return plain
+    fields = fields_of(omega_value(value))
+    if fields is None:
+        if not isinstance(value, StandIn):
+            raise BrokenCheckpointError(f"{path} has a {describe_foreign(value)} as {key}, expected a dict")
+        note(key, describe_foreign(value))  # the model can do without
+        return {}
+    plain = plain_value(fields, note, key)
+    return plain if isinstance(plain, dict) else {}
 
 
 def _number(content: Mapping[str, Any], key: str, wanted: type, path: Path) -> Any:
-    value = content.get(key)
+    value = _scalar(content.get(key))
     if value is None:
         return wanted(0)
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    if isinstance(value, np.generic):
-        value = value.item()
     try:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"it is a {describe_foreign(value)}")
@@ -204,14 +199,24 @@ def _number(content: Mapping[str, Any], key: str, wanted: type, path: Path) -> A
         raise BrokenCheckpointError(f"{path} has no usable {key}: {error}") from error
 
 
+def _scalar(value: Any) -> Any:
+    """Return a number that was saved as a tensor, an array or numpy's own number; anything else as it is."""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_meta:
+        return value.item()
+    if isinstance(value, np.ndarray | np.generic) and value.size == 1:
+        return value.item()
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _analysis(value: Any, latent_dim: int, note: Any) -> AnalysisResult | None:
     """Read the analysis; a broken one costs the sliders, not the model."""
     if value is None:
         return None
     try:
-        if not isinstance(value, dict):
+        found = mapping_of(value)
+        if found is None:
             raise TypeError(f"it is a {describe_foreign(value)}")
-        analysis = analysis_from_dict(value)
+        analysis = analysis_from_dict(found)
         if analysis.pca_mean.shape[0] != latent_dim:
             raise ValueError(f"it is for {analysis.pca_mean.shape[0]} latent dimensions, the weights have {latent_dim}")
     except (TypeError, ValueError, OverflowError) as error:
@@ -220,35 +225,42 @@ def _analysis(value: Any, latent_dim: int, note: Any) -> AnalysisResult | None:
     return analysis
 
 
-def checked_weights(value: Any, path: Path, size_bytes: int) -> dict[str, Tensor]:
+def checked_weights(
+    value: Any, path: Path, size_bytes: int, note: Callable[[str, str], None] = lambda _key, _what: None
+) -> dict[str, Tensor]:
     """Return a state dict in which every value is a dense, finite tensor that the file really holds.
+
+    The names are those of the model, without what wrappers put before them.
+
+    Args:
+        value: the state dict as it was read.
+        path: the file, for messages.
+        size_bytes: its size.
+        note: called with the name of what is left out, and what that is.
 
     Raises:
         CheckpointError: something is not so; the subclass says what.
     """
-    if not isinstance(value, dict) or not value:
-        what = "empty" if isinstance(value, dict) else f"a {describe_foreign(value)}"
+    given = mapping_of(value)
+    if not given:
+        what = "empty" if given is not None else f"a {describe_foreign(value)}"
         raise MisfittingWeightsError(f"{path} has no weights: its state dict is {what}")
     weights: dict[str, Tensor] = {}
     total_bytes = 0
-    for raw_name, tensor in value.items():
-        if not isinstance(raw_name, str):
-            raise MisfittingWeightsError(f"{path} has a {describe_foreign(raw_name)} as the name of a weight")
-        name = _strip(raw_name)
-        if name in weights:
-            raise MisfittingWeightsError(f"{path} has two weights called {name}")
+    for raw_name, name in _wanted_names(given, path, note).items():
+        tensor = given[raw_name]
         if not isinstance(tensor, Tensor):
-            raise MisfittingWeightsError(f"{name} in {path} is a {describe_foreign(tensor)}, not a tensor")
+            raise MisfittingWeightsError(f"{name} in {path} is {_described(tensor)}")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise MisfittingWeightsError(f"{name} in {path} is not a dense tensor")
         if tensor.dtype not in (_COUNTER_TYPES if name.endswith(".num_batches_tracked") else _WEIGHT_TYPES):
             raise MisfittingWeightsError(f"{name} in {path} holds values of type {tensor.dtype}")
         total_bytes += tensor.numel() * tensor.element_size()
-        if total_bytes > size_bytes:
+        if total_bytes > size_bytes + _EXPANDED_BYTES:
             raise OversizedCheckpointError(
                 f"the weights in {path} claim more than the {size_bytes} bytes of the file (at {name})"
             )
-        weights[name] = tensor.detach()
+        weights[name] = tensor.detach().resolve_conj().resolve_neg()
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not _is_finite(tensor):
             bad = int((~torch.isfinite(tensor)).sum())
@@ -269,7 +281,35 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
 
 
-def _strip(name: str) -> str:
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
+def _wanted_names(given: Mapping[Any, Any], path: Path, note: Callable[[str, str], None]) -> dict[str, str]:
+    """Return the names that are to be read, to the model's own; what cannot be a weight of it is noted."""
+    for name in given:
+        if not isinstance(name, str):
+            raise MisfittingWeightsError(f"{path} has a {describe_foreign(name)} as the name of a weight")
+    names = plain_names(given)
+    for prefix in names.other_copies:
+        if {prefix + name for name in names.weights.values()} - given.keys():  # no whole copy: what is what?
+            name = next(name for name in given if name.startswith(prefix) and name not in names.weights)
+            raise MisfittingWeightsError(f"{path} has two weights called {name.removeprefix(prefix)}")
+        note(f"{WEIGHTS_KEY}.{prefix}*", "another copy of the weights")
+    wanted = dict(names.weights)
+    for name in names.companions:
+        if names.weights and _is_count(given[name]):
+            note(f"{WEIGHTS_KEY}.{name}", "not a weight")
+        else:
+            wanted[name] = name
+    if len(set(wanted.values())) < len(wanted):
+        raise MisfittingWeightsError(f"{path} has two weights of the same name")
+    return wanted
+
+
+def _is_count(value: Any) -> bool:
+    """Tell whether something beside the weights is a single number, such as how many an average is of."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return value is None or isinstance(value, bool | int | float)
+
+
+def _described(value: Any) -> str:
+    call = tensor_call(value)
+    return f"{TENSOR_FUNCTIONS[call[0]]}, not a dense one" if call else f"a {describe_foreign(value)}, not a tensor"

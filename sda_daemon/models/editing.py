@@ -24,7 +24,7 @@ from sda_daemon.models.header import dict_items, read_model_header, read_pickled
 from sda_daemon.models.metadata import METADATA_FIELDS
 from sda_daemon.torchfile.plain import plain_value
 from sda_daemon.torchfile.splice import replace_value
-from sda_daemon.torchfile.unpickler import array_values
+from sda_daemon.torchfile.values import array_values
 
 _ALIGNMENT = 64
 """torch begins every tensor at such an offset, so that files can be mapped."""

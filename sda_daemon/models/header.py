@@ -10,23 +10,29 @@ from __future__ import annotations
 import math
 import os
 import reprlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from sda_daemon.errors import BrokenModelError, ModelFileError, NewerModelError, NotAModelError
+from sda_daemon.errors import BrokenModelError, ModelFileError, NewerModelError, NotAModelError, UnsafeModelError
 from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
-from sda_daemon.torchfile.archive import NotRegularError, OversizedArchiveError, open_regular, read_pickle
-from sda_daemon.torchfile.pickles import outline_pickle
+from sda_daemon.torchfile.archive import open_regular
+from sda_daemon.torchfile.faults import Damaged, Fault, NotTorch, OtherKind, Oversized, Unsafe
+from sda_daemon.torchfile.outlines import TensorOutline, tensor_outline
 from sda_daemon.torchfile.plain import plain_value
-from sda_daemon.torchfile.unpickler import InertUnpickler, TensorOutline, plain_analysis, tensor_outline
+from sda_daemon.torchfile.reader import read_contents
+from sda_daemon.torchfile.values import fields_of, mapping_of, number_of, plain_analysis
 
 MAX_PICKLE_BYTES = 64 * 2**20
 """Largest `data.pkl` that is read; real ones have 20 kB."""
 _BUFFER_BYTES = 4096
 """Small, so that next to nothing of the weights is read with what is wanted."""
+_LONGEST_TEXTS = {"name": 1000, "model_id": 200, "dataset_name": 1000, "training_date": 100, "save_date": 100}
 _LONGEST_TEXT = 100_000
+"""Of a description."""
+_MOST_TAGS = 1000
+_LONGEST_TAG = 1000
+_LONGEST_TAGS = 100_000
 _LARGEST_INTEGER = 2**63
 _MOST_COMPONENTS = 100_000
 
@@ -91,7 +97,7 @@ def read_model_details(path: Path) -> ModelDetails:
 
 def dict_items(value: Any) -> list[tuple[Any, Any]]:
     """Return the items of a dict, none of anything else."""
-    return list(value.items()) if isinstance(value, dict) else []
+    return list((mapping_of(value) or {}).items())
 
 
 def metadata_of(payload: Any, path: Path) -> ModelMetadata:
@@ -100,33 +106,34 @@ def metadata_of(payload: Any, path: Path) -> ModelMetadata:
     Raises:
         NotAModelError, NewerModelError, BrokenModelError: see `read_model_header`.
     """
-    if not isinstance(payload, dict) or payload.get("format") != MODEL_FORMAT_MARKER:
+    payload = mapping_of(payload) or {}
+    if payload.get("format") != MODEL_FORMAT_MARKER:
         raise NotAModelError(
             f"{path} is not a saved model: it has no {MODEL_FORMAT_MARKER!r} marker",
             "A training checkpoint must be converted first",
         )
-    version = payload.get("version")
+    version = number_of(payload.get("version"))
     if isinstance(version, bool) or not isinstance(version, int):
         raise BrokenModelError(f"{path} has no usable version number, but {reprlib.repr(version)}")
     if version > SAVED_MODEL_VERSION:
         raise NewerModelError(
             f"{path} has version {version}, newer than supported version {SAVED_MODEL_VERSION}", "Update sda-daemon"
         )
-    raw = payload.get("metadata")
-    if not isinstance(raw, dict):
+    raw = fields_of(payload.get("metadata"))
+    if raw is None:
         raise BrokenModelError(f"{path} has no metadata")
     return checked_metadata(raw, path)
 
 
 def _header(payload: dict[str, Any], status: os.stat_result, path: Path) -> ModelHeader:
     metadata = metadata_of(payload, path)
-    analysis = payload.get("latent_analysis")
-    if isinstance(analysis, dict):
+    analysis = mapping_of(payload.get("latent_analysis"))
+    if analysis is not None:
         metadata.has_analysis = True
-        count = analysis.get("n_active_components")
+        count = number_of(analysis.get("n_active_components"))
         if isinstance(count, int) and 0 <= count <= _MOST_COMPONENTS:
             metadata.n_active_components = int(count)
-    latent_dim = payload.get("latent_dim")
+    latent_dim = number_of(payload.get("latent_dim"))
     return ModelHeader(
         metadata=metadata,
         provenance=_plain_dict(payload.get("provenance")),
@@ -143,27 +150,47 @@ def checked_metadata(raw: dict[str, Any], path: Path) -> ModelMetadata:
     Raises:
         BrokenModelError: a field has a value that is neither of its type nor convertible.
     """
-    values = _plain_dict(raw)
+    too_much: list[str] = []
+
+    def note(where: str, what: str) -> None:
+        if what.startswith("too m"):
+            too_much.append(f"{where or 'it'}: {what}")
+
+    values = plain_value(raw, note)
+    if too_much:
+        raise BrokenModelError(f"{path} has more text in its metadata than any honest model ({too_much[0]})")
     defaults = ModelMetadata().to_dict()
     for name, default in defaults.items():
         value = values.get(name)
         if value is None or name == "tags":
-            values.setdefault(name, default)
-            values[name] = default if value is None else value
+            values[name] = default if value is None else _checked_tags(value, path)
             continue
         try:
-            values[name] = _as_type(value, type(default))
+            values[name] = _as_type(value, type(default), _LONGEST_TEXTS.get(name, _LONGEST_TEXT))
         except (TypeError, ValueError, OverflowError) as error:
             raise BrokenModelError(f"{path} has {name} = {reprlib.repr(value)} in its metadata: {error}") from error
     return ModelMetadata.from_dict(values)
 
 
-def _as_type(value: Any, wanted: type) -> Any:
+def _checked_tags(tags: Any, path: Path) -> Any:
+    if not isinstance(tags, list):
+        return []
+    longest = max((len(tag) for tag in tags if isinstance(tag, str)), default=0)
+    total = sum(len(tag) for tag in tags if isinstance(tag, str))
+    if len(tags) > _MOST_TAGS or longest > _LONGEST_TAG or total > _LONGEST_TAGS:
+        raise BrokenModelError(
+            f"{path} has {len(tags)} tags of {total} characters in its metadata, more than any honest model "
+            f"(at most {_MOST_TAGS} of {_LONGEST_TAG} characters, {_LONGEST_TAGS} in all)"
+        )
+    return tags
+
+
+def _as_type(value: Any, wanted: type, longest: int) -> Any:
     if wanted is str:
         if isinstance(value, dict | list):
             raise TypeError("expected text")
-        if len(text := str(value)) > _LONGEST_TEXT:
-            raise ValueError(f"{len(text)} characters are too many")
+        if len(text := str(value)) > longest:
+            raise ValueError(f"{len(text)} characters are too many, {longest} are allowed")
         return text
     if isinstance(value, str):
         raise TypeError(f"expected {wanted.__name__}, not text")
@@ -176,54 +203,40 @@ def _as_type(value: Any, wanted: type) -> Any:
 
 
 def _plain_dict(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {}
-    plain = plain_value(value, lambda _where, _what: None)
-    assert isinstance(plain, dict)
-    return plain
+    plain = plain_value(fields_of(value), lambda _where, _what: None)
+    return plain if isinstance(plain, dict) else {}
 
 
 def read_pickled_dict(path: Path) -> tuple[dict[str, Any], os.stat_result]:
-    """Read the `data.pkl` of a torch file into plain containers and stand-ins.
+    """Read all that a torch file holds but its tensors, into plain containers and stand-ins.
 
     Raises:
-        NotAModelError: not a torch zip file, not even a regular one, or its content is no dict.
+        NotAModelError: not a torch file, not even a regular one, or its content is no dict.
+        UnsafeModelError: it names something that can act.
         BrokenModelError: truncated, damaged, or built to exhaust memory.
         OSError: the file cannot be opened, or is a symbolic link.
     """
     try:
-        descriptor = open_regular(path, os.O_NOFOLLOW)
-    except NotRegularError as error:
-        raise NotAModelError(f"{path} is not a saved model: no regular file") from error
-    with open(descriptor, "rb", buffering=_BUFFER_BYTES) as file:  # noqa: PTH123 - a descriptor
-        status = os.fstat(file.fileno())
-        try:
-            data = _read_pickle_bytes(file, path, status.st_size)
-            outline_pickle(data)
-            content = InertUnpickler(data).load()
-        except ModelFileError:
-            raise
-        except zipfile.BadZipFile as error:
-            if status.st_size and _starts_like_zip(file):
-                raise BrokenModelError(f"{path} is truncated or damaged ({error})") from error
-            raise NotAModelError(f"{path} is not a saved model: no torch file") from error
-        except Exception as error:
-            raise BrokenModelError(f"{path} is damaged ({type(error).__name__}: {error})") from error
-    if not isinstance(content, dict):
-        raise NotAModelError(f"{path} is not a saved model: it holds a {type(content).__name__}")
+        with open(open_regular(path, os.O_NOFOLLOW), "rb", buffering=_BUFFER_BYTES) as file:  # noqa: PTH123 - a descriptor
+            status = os.fstat(file.fileno())
+            found = read_contents(file, status.st_size, max_pickle_bytes=MAX_PICKLE_BYTES)
+    except Fault as fault:
+        raise model_error(fault, path) from fault
+    except MemoryError as error:
+        raise BrokenModelError(f"{path} asks for more memory than there is") from error
+    content = mapping_of(found.content)
+    if content is None:
+        raise NotAModelError(f"{path} is not a saved model: it holds a {type(found.content).__name__}")
     return content, status
 
 
-def _starts_like_zip(file: BinaryIO) -> bool:
-    file.seek(0)
-    return file.read(2) == b"PK"
-
-
-def _read_pickle_bytes(file: BinaryIO, path: Path, size_bytes: int) -> bytes:
-    try:
-        data = read_pickle(file, size_bytes, MAX_PICKLE_BYTES)
-    except OversizedArchiveError as error:
-        raise BrokenModelError(f"{path} is no honest model file: {error}") from error
-    if data is None:
-        raise NotAModelError(f"{path} is a zip file, but not one of torch")
-    return data
+def model_error(fault: Fault, path: Path) -> ModelFileError:
+    """Return the error of a model file that has this fault."""
+    kinds: dict[type[Fault], type[ModelFileError]] = {
+        Damaged: BrokenModelError,
+        Oversized: BrokenModelError,
+        OtherKind: NotAModelError,
+        NotTorch: NotAModelError,
+        Unsafe: UnsafeModelError,
+    }
+    return kinds[type(fault)](f"{path} {fault.what}", fault.hint)

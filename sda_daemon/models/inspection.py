@@ -9,38 +9,23 @@ from __future__ import annotations
 import math
 import os
 import reprlib
-import zipfile
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from sda_daemon.models.metadata import MODEL_FORMAT_MARKER
-from sda_daemon.torchfile.archive import NotRegularError, Part, open_regular, read_part
-from sda_daemon.torchfile.globals import Judgement, judge_name
-from sda_daemon.torchfile.pickles import outline_pickle
-from sda_daemon.torchfile.plain import StandIn, describe_foreign, plain_value
-from sda_daemon.torchfile.unpickler import InertUnpickler, TensorOutline, array_values, plain_analysis, tensor_outline
+from sda_daemon.models.contents import FileKind, kind_of, kind_of_content, plain_names, unwrap_checkpoint
+from sda_daemon.torchfile.archive import open_regular
+from sda_daemon.torchfile.faults import Fault, OtherKind
+from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS, Judgement
+from sda_daemon.torchfile.outlines import TensorOutline, tensor_call, tensor_outline
+from sda_daemon.torchfile.plain import describe_foreign, plain_value
+from sda_daemon.torchfile.reader import TorchContents, read_contents
+from sda_daemon.torchfile.stand_ins import StandIn, StorageRef
+from sda_daemon.torchfile.values import array_values, fields_of, list_of, mapping_of, number_of, plain_analysis
 
-MAX_PICKLE_BYTES = 64 * 2**20
-"""Largest pickle that is loaded for a look; real ones have some tens of kB to a few MB."""
-MAX_ENTRIES = 100_000
-_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_LEGACY_PICKLES = 5
-_OBJECT_PICKLE = 3
-"""Before torch 1.6: magic number, protocol, system, then the object, then the keys of the storages."""
-
-
-class FileKind(StrEnum):
-    """What a file is."""
-
-    CHECKPOINT = "training checkpoint"
-    MODEL = "saved model"
-    STATE_DICT = "bare weights"
-    TORCH = "torch file of another kind"
-    TORCHSCRIPT = "TorchScript program"
-    UNKNOWN = "unknown"
+_MOST_SHOWN = 10_000
+"""Keys and names that are shown of one dict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,156 +79,72 @@ def inspect_file(path: Path) -> Inspection:
     Raises:
         OSError: it cannot be read.
     """
+    contents = TorchContents()
+    found = Inspection(str(path), 0)
     try:
-        descriptor = open_regular(path)
-    except NotRegularError:
-        return Inspection(str(path), 0, problems=["it is no regular file"])
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
-        status = os.fstat(file.fileno())
-        found = Inspection(str(path), status.st_size)
-        data = _pickle_of(file, found)
-    if data is None:
-        return found
-    content = _load(data, found)
-    if content is not None:
+        with open(open_regular(path), "rb") as file:  # noqa: PTH123 - a descriptor
+            found.size_bytes = os.fstat(file.fileno()).st_size
+            read_contents(file, found.size_bytes, contents, lenient=True)
+    except Fault as fault:
+        found.problems.append(_told(fault))
+        found.kind = (
+            FileKind.TORCHSCRIPT if isinstance(fault, OtherKind) and "TorchScript" in fault.what else found.kind
+        )
+    except MemoryError:
+        found.problems.append("it asks for more memory than there is")
+    found.container = contents.container
+    found.parts = len(contents.archive.parts) if contents.archive is not None else 0
+    found.names = contents.names
+    if contents.content is not None:
         try:
-            _interpret(content, found)
+            _interpret(contents.content, found)
         except Exception as error:  # noqa: BLE001 - numbers of a million digits, and what else one may think of
             found.problems.append(f"not all of it can be shown: {type(error).__name__}: {error}")
     return found
 
 
-# --- from file to pickle --------------------------------------------------------------------------
-
-
-def _pickle_of(file: BinaryIO, found: Inspection) -> bytes | None:
-    """Return the pickle that holds the file's dict, None where there is none to be had."""
-    start = file.read(512)
-    file.seek(0)
-    if not start:
-        found.problems.append("it is empty")
-        return None
-    if start.startswith(b"PK"):
-        found.container = "zip"
-        return _zip_pickle(file, found)
-    if start[257:262] == b"ustar":
-        found.container = "tar"
-        found.problems.append("it is in torch's oldest format, a tar file, which cannot be read safely")
-        return None
-    if start.startswith(b"\x80"):
-        found.container = "old torch file" if start[2:].startswith(_LEGACY_MAGIC) else "bare pickle"
-        return _legacy_pickle(file, found)
-    found.container = "no torch file"
-    found.problems.append(f"it begins with {start[:8]!r}, as no torch file does")
-    return None
-
-
-def _zip_pickle(file: BinaryIO, found: Inspection) -> bytes | None:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            found.parts = len(entries)
-            if len(entries) > MAX_ENTRIES:
-                found.problems.append(f"it has {len(entries)} parts, more than any torch file")
-                return None
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                found.problems.append("it has compressed parts, which torch never writes")
-            by_name = {entry.filename.partition("/")[2]: entry for entry in entries}
-            if len({name.casefold() for name in by_name}) < len(entries):
-                found.problems.append("it has parts of the same name, which torch never writes")
-            if "constants.pkl" in by_name:
-                found.kind = FileKind.TORCHSCRIPT
-                return None
-            entry = by_name.get("data.pkl")
-            if entry is None:
-                found.problems.append("it is a zip file, but torch did not write it: there is no data.pkl")
-                return None
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > MAX_PICKLE_BYTES:
-                found.problems.append(f"its data.pkl of {entry.file_size} bytes is not looked into")
-                return None
-            size = entry.file_size
-            return read_part(
-                file, Part(entry.filename, entry.compress_type, entry.CRC, size, size, entry.header_offset)
-            )
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError) as error:
-        found.problems.append(f"it begins like a torch file, but is truncated or damaged: {error}")
-        return None
-
-
-def _legacy_pickle(file: BinaryIO, found: Inspection) -> bytes | None:
-    data = file.read(MAX_PICKLE_BYTES)
-    position, pickles = 0, []
-    try:
-        for _ in range(_LEGACY_PICKLES):
-            outline = outline_pickle(data, position)
-            _note_names(outline.names, found)
-            pickles.append(data[position : outline.end])
-            position = outline.end
-            if position >= len(data):
-                break
-    except ValueError as error:
-        if not pickles:
-            found.problems.append(f"its pickle is damaged: {error}")
-            return None
-    found.parts = len(pickles)
-    return pickles[min(_OBJECT_PICKLE, len(pickles) - 1)]
-
-
-def _note_names(names: Set[str], found: Inspection) -> None:
-    found.names.update((name, judge_name(name)) for name in names)
-
-
-def _load(data: bytes, found: Inspection) -> Any:
-    unpickler = InertUnpickler(data)
-    try:
-        _note_names(outline_pickle(data).names, found)
-        return unpickler.load()
-    except Exception as error:  # noqa: BLE001 - a hostile pickle can make an unpickler raise anything
-        found.problems.append(f"its pickle cannot be read: {type(error).__name__}: {error}")
-        return None
-    finally:
-        _note_names(unpickler.names, found)  # also those that it puts together while it is loaded
+def _told(fault: Fault) -> str:
+    """Return a fault as a sentence about "it", with its advice."""
+    return f"it {fault.what}" + (f". {fault.hint}" if fault.hint else "")
 
 
 # --- from pickle to what it means -----------------------------------------------------------------
 
 
 def _interpret(content: Any, found: Inspection) -> None:
-    if not isinstance(content, dict):
-        found.kind = FileKind.TORCH
-        found.problems.append(f"it holds a {describe_foreign(content)}, not a dict")
+    found.kind = kind_of(content)
+    fault = None if found.problems or found.kind is FileKind.MODEL else kind_of_content(content)
+    if fault is not None:
+        found.problems.append(_told(fault))
+    top = mapping_of(content)
+    if top is None:
         return
-    found.keys = [KeyOutline(_key_text(key), describe(value), tensor_bytes(value)) for key, value in content.items()]
-    found.kind = _kind(content)
-    weights = content if found.kind is FileKind.STATE_DICT else content.get("model_state_dict")
-    if isinstance(weights, dict):
-        outlines = {_key_text(name): tensor_outline(value) for name, value in weights.items()}
+    shown = dict(list(top.items())[:_MOST_SHOWN])
+    found.keys = [KeyOutline(_key_text(key), describe(value), tensor_bytes(value)) for key, value in shown.items()]
+    wrapped = unwrap_checkpoint(top)
+    known: Mapping[Any, Any] = top if wrapped is None else wrapped.content
+    weights = mapping_of(known.get("model_state_dict"))
+    if weights is not None:
+        names = plain_names(weights).weights
+        outlines = {
+            names.get(name, _key_text(name)): tensor_outline(value)
+            for name, value in list(weights.items())[:_MOST_SHOWN]
+        }
         found.weights = {name: outline for name, outline in outlines.items() if outline is not None}
-    version = content.get("version")
+    version = number_of(known.get("version"))
     found.version = version if isinstance(version, int) and not isinstance(version, bool) else None
     for name in ("epoch", "step", "train_loss", "val_loss", "kl_weight", "latent_dim"):
-        number = _number(content.get(name))
+        number = _number(known.get(name))
         if number is not None:
             found.numbers[name] = number
-    found.training_config = _plain_dict(content.get("training_config"))
-    found.spectrogram_config = _plain_dict(content.get("spectrogram_config"))
-    found.metadata = _plain_dict(content.get("metadata"))
-    found.provenance = _plain_dict(content.get("provenance"))
-    found.analysis = plain_analysis(content.get("latent_analysis"))
-    history = content.get("metrics_history")
-    if isinstance(history, dict):
-        found.curves = loss_curves(history.get("epoch_metrics"))
-
-
-def _kind(content: Mapping[Any, Any]) -> FileKind:
-    if content.get("format") == MODEL_FORMAT_MARKER:
-        return FileKind.MODEL
-    if "model_state_dict" in content:
-        return FileKind.CHECKPOINT
-    names = [_key_text(key).removeprefix("module.").removeprefix("_orig_mod.") for key in content]
-    if names and all(name.startswith(("encoder.", "decoder.")) for name in names):
-        return FileKind.STATE_DICT
-    return FileKind.TORCH
+    found.training_config = _plain_dict(known.get("training_config"))
+    found.spectrogram_config = _plain_dict(known.get("spectrogram_config"))
+    found.metadata = _plain_dict(known.get("metadata"))
+    found.provenance = _plain_dict(known.get("provenance"))
+    found.analysis = plain_analysis(known.get("latent_analysis"))
+    history = mapping_of(top.get("metrics_history"))
+    if history is not None:
+        found.curves = loss_curves(list_of(history.get("epoch_metrics")))
 
 
 def _key_text(key: Any) -> str:
@@ -251,17 +152,13 @@ def _key_text(key: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, StandIn):
-        value = array_values(value)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    number = number_of(value)
+    return None if isinstance(number, bool) else number
 
 
 def _plain_dict(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {}
-    plain = plain_value(value, lambda _where, _what: None)
-    assert isinstance(plain, dict)
-    return plain
+    plain = plain_value(fields_of(value), lambda _where, _what: None)
+    return plain if isinstance(plain, dict) else {}
 
 
 def describe(value: Any) -> str:
@@ -269,17 +166,23 @@ def describe(value: Any) -> str:
     outline = tensor_outline(value)
     if outline is not None:
         return f"tensor {outline.dtype} {shape_text(outline.shape)}"
-    if isinstance(value, StandIn):
+    call = tensor_call(value)
+    if call is not None:
+        return TENSOR_FUNCTIONS[call[0]] or "tensor"
+    if isinstance(value, StorageRef):
+        return "a tensor's storage"
+    if isinstance(value, StandIn | type):
         number = array_values(value)
         if number is not None:
             return "array" if isinstance(number, list) else f"{number:g}"
-        return value.foreign_name or "a tensor's storage"
+        items = mapping_of(value)
+        return describe_foreign(value) + (f" of {len(items)}" if items is not None else "")
     if isinstance(value, dict):
         tensors = sum(tensor_outline(item) is not None for item in value.values())
         count, thing = (tensors, "tensor") if tensors and tensors == len(value) else (len(value), "key")
         return f"dict of {count} {thing}{'' if count == 1 else 's'}"
     if isinstance(value, list | tuple | set | frozenset):
-        return f"{type(value).__name__} of {len(value)}"
+        return f"{'tuple' if isinstance(value, tuple) else type(value).__name__} of {len(value)}"
     if isinstance(value, str):
         return repr(value) if len(value) <= 60 else f"{value[:57]!r}..."
     if isinstance(value, bytes):
@@ -300,11 +203,12 @@ def tensor_bytes(value: Any) -> int:
         outline = tensor_outline(item)
         if outline is not None:
             total += outline.size_bytes
-        elif isinstance(item, dict | list | tuple):
-            if id(item) in seen:
-                continue
+            continue
+        held = mapping_of(item)
+        inner = list_of(item) if held is None else held.values()
+        if inner is not None and id(item) not in seen:
             seen.add(id(item))
-            waiting += item.values() if isinstance(item, dict) else item
+            waiting += inner
     return total
 
 
@@ -322,7 +226,7 @@ def loss_curves(epoch_metrics: Any) -> dict[str, list[tuple[float, float]]]:
 
 def _records(epoch_metrics: Any) -> Iterator[Mapping[str, Any]]:
     """Yield records, which may be dicts or instances of a foreign class."""
-    for item in epoch_metrics if isinstance(epoch_metrics, list) else []:
-        record = item.state if isinstance(item, StandIn) else item
-        if isinstance(record, dict):
+    for item in epoch_metrics or ():
+        record = fields_of(item)
+        if record is not None:
             yield record

@@ -15,11 +15,13 @@ from sda_daemon.controls.analysis import AnalysisResult
 from sda_daemon.controls.serialization import analysis_from_dict
 from sda_daemon.errors import BrokenModelError, CheckpointError, NotAModelError
 from sda_daemon.models.checkpoint import activation_of, checked_weights
-from sda_daemon.models.header import metadata_of
+from sda_daemon.models.header import metadata_of, model_error
 from sda_daemon.models.metadata import ModelMetadata
 from sda_daemon.models.torch_file import TorchFile, read_torch_file
 from sda_daemon.models.vae import STRIDE, ConvVAE, OutputActivation, WeightsLayout, build_model, weights_layout
-from sda_daemon.torchfile.plain import plain_value
+from sda_daemon.torchfile.faults import Fault
+from sda_daemon.torchfile.plain import describe_foreign, plain_value
+from sda_daemon.torchfile.values import fields_of, mapping_of, omega_value
 
 _LONGEST_CHUNK_S = 1e6
 
@@ -59,7 +61,9 @@ def load_model(model_path: Path, device: str | torch.device = "cpu") -> LoadedMo
     path = Path(model_path)
     where = torch.device(device)
     file = _read(path)
-    content = file.content
+    content = mapping_of(file.content)
+    if content is None:
+        raise NotAModelError(f"{path} is not a saved model: it holds a {describe_foreign(file.content)}")
     metadata = metadata_of(content, path)
     training = _config(content, "training_config", path)
     try:
@@ -85,32 +89,29 @@ def _read(path: Path) -> TorchFile:
     if not path.exists():
         raise FileNotFoundError(f"there is no model file {path}")
     try:
-        return read_torch_file(path, mapped=False)
+        return read_torch_file(path)
     except CheckpointError as error:
-        wrong = BrokenModelError if _starts_like_zip(path) else NotAModelError
-        raise wrong(f"{path} cannot be read as a model: {error.what}", error.hint) from error
-
-
-def _starts_like_zip(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(2) == b"PK"
+        if isinstance(error.__cause__, Fault):
+            raise model_error(error.__cause__, path) from error
+        raise BrokenModelError(error.what, error.hint) from error
 
 
 def _config(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
-    value = content.get(key) or {}
-    if not isinstance(value, dict):
-        raise BrokenModelError(f"{path} has a {type(value).__name__} as {key}, expected a dict")
-    plain = plain_value(value, lambda _where, _what: None)
-    assert isinstance(plain, dict)
-    return plain
+    value = content.get(key)
+    fields = fields_of(omega_value(value))
+    if value and fields is None:
+        raise BrokenModelError(f"{path} has a {describe_foreign(value)} as {key}, expected a dict")
+    plain = plain_value(fields, lambda _where, _what: None)
+    return plain if isinstance(plain, dict) else {}
 
 
 def _analysis(value: Any, latent_dim: int) -> AnalysisResult | None:
     if value is None:
         return None
-    analysis = analysis_from_dict(value)
+    found_analysis = mapping_of(value)
+    if found_analysis is None:
+        raise ValueError(f"its analysis is a {describe_foreign(value)}")
+    analysis = analysis_from_dict(found_analysis)
     found = analysis.pca_mean.shape[0]
     if found != latent_dim:
         raise ValueError(f"its analysis is for {found} latent dimensions, the weights have {latent_dim}")

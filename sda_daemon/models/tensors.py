@@ -1,130 +1,79 @@
-"""Makes tensors and arrays of what the inert unpickler recorded, straight from the parts of a torch file.
-
-torch's own safe reader is written in Python and takes longer than all the rest of a conversion but the hashing; it also
-reads what nobody wants (the optimizer) and compares no checksums. Here only what every honest checkpoint and model is
-made of is understood. Whatever else there is raises `Unusual`, and torch's reader has the word.
-"""
+"""Makes tensors and arrays of what the inert unpickler recorded, straight from the bytes of a torch file."""
 
 from __future__ import annotations
 
 import os
-import sys
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from isal.isal_zlib import crc32
 from torch import Tensor
 
-from sda_daemon.torchfile.archive import (
-    LOCAL_HEADER_BYTES,
-    OversizedArchiveError,
-    Part,
-    TorchArchive,
-    check_part,
-    content_offset,
-)
-from sda_daemon.torchfile.globals import EMPTY_BYTES, Judgement, judge_name, modern_name
-from sda_daemon.torchfile.plain import MAX_DEPTH, StandIn
-from sda_daemon.torchfile.unpickler import PARAMETER_FUNCTIONS, STORAGE_TYPES, TENSOR_FUNCTION, InertUnpickler, as_bytes
+from sda_daemon.torchfile.archive import LOCAL_HEADER_BYTES, Part, check_part, content_offset
+from sda_daemon.torchfile.faults import Damaged, Fault, Oversized
+from sda_daemon.torchfile.globals import EMPTY_BYTES, TENSOR_FUNCTIONS, Judgement, judge_name, modern_name
+from sda_daemon.torchfile.outlines import STORAGE_TYPES, WITH_TYPE, element_type, shape_of, tensor_call
+from sda_daemon.torchfile.plain import MAX_DEPTH
+from sda_daemon.torchfile.reader import TorchContents
+from sda_daemon.torchfile.stand_ins import LargeInteger, StandIn, StorageRef
+from sda_daemon.torchfile.values import as_bytes, is_shape, mapping_of
 
-_ORDINARY_NAMES = frozenset(
-    {"collections.OrderedDict", "_codecs.encode", EMPTY_BYTES, TENSOR_FUNCTION, *PARAMETER_FUNCTIONS}
-)
 _NUMBER_TYPES = frozenset({"f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"})
-_LITTLE = b"little"
-_MOST_VALUES = 2_000_000
-"""Values that are looked at; tuples that share their items can be small in a file and endless when written out."""
-
-
-class Unusual(Exception):
-    """Something that only torch's own reader may judge."""
-
-
-class RefusedName(Exception):
-    """The pickle asked for a name that can do something; `name` is what it is called today."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
-class _OrdinaryUnpickler(InertUnpickler):
-    """Stops at the first name that is not one of an ordinary file, also where it is put together at run time."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return a stand-in for a name of an ordinary file."""
-        stand_in = super().find_class(module, name)
-        if not _is_ordinary(f"{module}.{name}"):
-            raise Unusual
-        return stand_in
-
-
-@lru_cache(maxsize=1024)
-def _is_ordinary(name: str) -> bool:
-    name = modern_name(name)
-    judgement = judge_name(name)
-    if judgement is Judgement.REFUSED:
-        raise RefusedName(name)
-    if judgement is Judgement.TORCH:
-        root, _, attribute = name.rpartition(".")
-        return name in _ORDINARY_NAMES or (root == "torch" and attribute in STORAGE_TYPES)
-    return judgement in (Judgement.NUMPY, Judgement.FOREIGN) or name in _ORDINARY_NAMES
-
+_LARGEST_STRIDE = 2**62
+_LARGEST_STRIDE = 2**62
+_BIG = b"big"
+_COMPLEX_HALVES = {"complex64": 4, "complex128": 8, "complex32": 2}
 
 LeaveOut = Callable[[Mapping[Any, Any]], Iterable[Any]]
 """Tells which keys of the dict at the top of a file are not wanted."""
 
 
-def read_ordinary(descriptor: int, archive: TorchArchive, pickled: bytes, leave_out: LeaveOut) -> Any:
-    """Return what a torch file holds; foreign values are stand-ins.
+def build_tensors(descriptor: int, found: TorchContents, leave_out: LeaveOut) -> Any:
+    """Return what a torch file holds, with tensors and arrays in the place of their stand-ins.
 
     Args:
         descriptor: of the file; its position does not matter.
-        archive: the file's parts.
-        pickled: its `data.pkl`, already walked over.
+        found: what was read of it.
         leave_out: tells the keys of the dict at the top whose values are not wanted: they become None, unread.
 
     Raises:
-        Unusual: it is not made of the ordinary things, or these do not fit together.
-        RefusedName: it names something that can do something.
-        OversizedArchiveError: its arrays would take more memory than its pickle.
+        Damaged: a tensor's bytes are not those that were written, or do not fit.
+        Oversized: its arrays would take more memory than its pickle.
         MemoryError: there is not enough.
-        zipfile.BadZipFile: a tensor's bytes are not those that were written.
         OSError: the file cannot be read.
     """
-    order = archive.parts.get("byteorder")
-    if sys.byteorder != "little" or (order is not None and (order.size_bytes, order.crc) != _checksum(_LITTLE)):
-        raise Unusual
+    content = found.content
+    top = mapping_of(content)
+    if top is not None:
+        content = top
+        content.update([(key, None) for key in leave_out(content)])
     try:
-        content = _OrdinaryUnpickler(pickled).load()
-        if isinstance(content, dict):
-            content.update([(key, None) for key in leave_out(content)])
-        return _Builder(descriptor, archive, len(pickled)).build(content)
-    except (Unusual, RefusedName, OversizedArchiveError, OSError, MemoryError, zipfile.BadZipFile):
+        return _Builder(descriptor, found).build(content)
+    except (Fault, OSError, MemoryError):
         raise
-    except Exception as error:  # a hostile pickle can make an unpickler raise anything
-        raise Unusual from error
-
-
-def _checksum(content: bytes) -> tuple[int, int]:
-    return len(content), crc32(content)
+    except Exception as error:  # a hostile pickle can call for anything
+        raise Damaged("its tensors do not fit together") from error
 
 
 class _Builder:
     """Replaces the stand-ins inside containers by what they stand for; what is shared stays shared."""
 
-    def __init__(self, descriptor: int, archive: TorchArchive, pickled_bytes: int) -> None:
+    def __init__(self, descriptor: int, found: TorchContents) -> None:
         self._descriptor = descriptor
-        self._parts = archive.parts
+        self._found = found
         self._storages: dict[str, Tensor] = {}
-        self._made: dict[int, tuple[StandIn, Any]] = {}
-        """By the id of the stand-in, which is kept, so that no other one can get that id."""
-        self._bytes_left = pickled_bytes
-        self._left = _MOST_VALUES
+        self._made: dict[int, tuple[Any, Any]] = {}
+        """What was made of stand-ins and tuples, by their ids; they are kept, so that nothing else can get these."""
+        self._bytes_left = found.pickle_bytes
+        self._is_big = self._is_big_endian()
+
+    def _is_big_endian(self) -> bool:
+        part = self._found.archive and self._found.archive.parts.get("byteorder")
+        if not part or part.size_bytes != len(_BIG):
+            return False
+        at = self._content_offset(part)
+        return os.pread(self._descriptor, len(_BIG), at) == _BIG
 
     def build(self, content: Any) -> Any:
         """Return the value, with everything inside it built; containers are changed in place."""
@@ -132,16 +81,18 @@ class _Builder:
         waiting, seen = [content], set()
         while waiting:
             holder = waiting.pop()
+            if isinstance(holder, StandIn):
+                items = mapping_of(holder)
+                holder = holder.content if items is None else items
             if not isinstance(holder, dict | list) or id(holder) in seen:
-                if isinstance(holder, tuple):
+                if isinstance(holder, tuple) and id(holder) not in seen:
+                    seen.add(id(holder))
                     waiting += holder
                 continue
             seen.add(id(holder))
             if isinstance(holder, dict):
                 for key, item in holder.items():
                     holder[key] = self._value(item, 0)
-                    if isinstance(key, StandIn | tuple):
-                        raise Unusual
                 waiting += holder.values()
             else:
                 holder[:] = [self._value(item, 0) for item in holder]
@@ -149,113 +100,150 @@ class _Builder:
         return content
 
     def _value(self, value: Any, depth: int) -> Any:
-        self._left -= 1
-        if isinstance(value, StandIn):
-            made = self._made.get(id(value))
-            if made is None:
-                made = self._made[id(value)] = value, self._built(value)
-            return made[1]
-        if not isinstance(value, tuple):
+        if isinstance(value, LargeInteger):
+            return int(value)
+        if not isinstance(value, StandIn | tuple) or depth > MAX_DEPTH:
             return value
-        if depth > MAX_DEPTH or self._left < 0 or _is_storage(value):
-            raise Unusual
-        return tuple(self._value(item, depth + 1) for item in value)
+        made = self._made.get(id(value))
+        if made is None:
+            if isinstance(value, tuple):
+                made = value, tuple(self._value(item, depth + 1) for item in value)
+            else:
+                made = value, self._built(value)
+            self._made[id(value)] = made
+        return made[1]
 
     def _built(self, value: StandIn) -> Any:
+        call = tensor_call(value)
+        if call is not None:
+            return value if TENSOR_FUNCTIONS[call[0]] else self._tensor(*call)
         name = modern_name(value.foreign_name)
-        if name == TENSOR_FUNCTION:
-            return self._tensor(value.args)
-        if name in PARAMETER_FUNCTIONS:
-            inner = value.args[0]
-            if not isinstance(inner, StandIn) or inner.foreign_name != TENSOR_FUNCTION:
-                raise Unusual
-            return self._tensor(inner.args)
-        if name in ("_codecs.encode", EMPTY_BYTES):
-            return self._bytes(value)
+        if name in ("_codecs.encode", EMPTY_BYTES, "builtins.bytearray"):
+            data = as_bytes(value)
+            return value if data is None else self._bytes(value)
         if judge_name(name) is Judgement.NUMPY:
             return self._number(value) if name.endswith(".scalar") else self._array(value)
         return value
 
     def _array(self, value: StandIn) -> Any:
         """Build from the state that `numpy.ndarray.__setstate__` would take: version, shape, type, order, bytes."""
-        _version, shape, kind, is_fortran, data = value.state
-        flat = np.frombuffer(self._bytes(data), _number_type(kind))
-        return flat.reshape(shape, order="F" if is_fortran else "C").copy(order="K")
+        function = value.foreign_name.rpartition(".")[2]
+        if function == "_frombuffer" and len(value.args) == 4:
+            data, kind, shape, order = value.args
+            is_fortran = order == "F"
+        elif function == "_reconstruct" and isinstance(value.state, tuple) and len(value.state) == 5:
+            _version, shape, kind, is_fortran, data = value.state
+        else:
+            return value
+        element = _number_type(kind)
+        if element is None or not is_shape(shape):
+            return value
+        flat = np.frombuffer(self._bytes(data), element)
+        return flat.reshape(tuple(shape), order="F" if is_fortran else "C").copy(order="K")
 
     def _number(self, value: StandIn) -> Any:
+        if len(value.args) != 2:
+            return value
         kind, data = value.args
-        return np.frombuffer(self._bytes(data), _number_type(kind)).reshape(()).copy()[()]
+        element = _number_type(kind)
+        return value if element is None else np.frombuffer(self._bytes(data), element).reshape(()).copy()[()]
 
     def _bytes(self, value: Any) -> bytes:
         """Return bytes of the pickle, all in all no more than it has: one text can be named by many arrays."""
         data = as_bytes(value)
         if data is None:
-            raise Unusual
+            raise Damaged("its arrays have no bytes")
         self._bytes_left -= len(data)
         if self._bytes_left < 0:
-            raise OversizedArchiveError("its arrays share bytes, and would take many times as much memory")
+            raise Oversized("its arrays share bytes, and would take many times as much memory")
         return data
 
-    def _tensor(self, args: tuple[Any, ...]) -> Tensor:
-        """Build from what `torch._utils._rebuild_tensor_v2` is called with."""
-        storage, offset, shape, strides = args[:4]
-        if len(args) > 6 and args[6]:
-            raise Unusual  # a lazily conjugated or negated one
-        flat = self._storage(*storage)
-        count = 1
-        last = offset
+    def _tensor(self, function: str, args: tuple[Any, ...]) -> Any:
+        """Build from what torch's functions are called with: storage, offset, shape, strides, and more."""
+        storage, offset, raw_shape, raw_strides = args[:4]
+        shape, strides = shape_of(raw_shape), shape_of(_positive(raw_strides, raw_shape))
+        if not isinstance(storage, StorageRef) or shape is None or strides is None:
+            raise Damaged("its tensors are not what torch writes")
+        with_type = function == WITH_TYPE
+        type_name, _ = element_type(function, args)
+        element = getattr(torch, type_name, None)
+        if not isinstance(element, torch.dtype) or storage.kind not in STORAGE_TYPES:
+            return torch.empty(shape, device="meta")  # of a kind that this torch does not know: it has no values
+        flat = self._storage(storage, type_name, element)
+        count, last = 1, offset
         for size, stride in zip(shape, strides, strict=True):
-            if size < 0 or stride < 0:
-                raise Unusual
             count *= size
             last += (size - 1) * stride
         if count and not 0 <= offset <= last < flat.numel():
-            raise Unusual
-        return torch.as_strided(flat, shape, strides, offset if count else 0)
+            raise Damaged("a tensor is larger than its storage")
+        tensor = torch.as_strided(flat, shape, strides, offset if count else 0)
+        metadata = mapping_of(args[7 if with_type else 6]) if len(args) > (7 if with_type else 6) else None
+        for key, lazily in (("conj", torch.conj), ("neg", torch._neg_view)):
+            if metadata and metadata.get(key):
+                tensor = lazily(tensor)
+        return tensor
 
-    def _storage(self, what: str, kind: Any, key: str, _device: str, count: int) -> Tensor:
+    def _storage(self, storage: StorageRef, type_name: str, element: torch.dtype) -> Tensor:
         """Return a storage's elements; device names do not matter, everything is read onto the CPU."""
-        type_name, width = STORAGE_TYPES[kind.foreign_name.rpartition(".")[2]]
-        part = self._parts[f"data/{key}"]
-        if what != "storage" or not isinstance(count, int):
-            raise Unusual
-        if part.size_bytes != count * width:  # torch would take what comes next in the file
-            raise zipfile.BadZipFile(f"its part {part.name[:80]!r} has not the size of the tensor in it")
-        if key not in self._storages:
-            self._storages[key] = self._read(part)
-        return self._storages[key].view(getattr(torch, type_name))
+        width = STORAGE_TYPES[storage.kind][1]
+        if storage.key not in self._storages:
+            self._storages[storage.key] = self._read(storage, width)
+        raw = self._storages[storage.key]
+        if self._is_big:
+            width = _COMPLEX_HALVES.get(type_name, element.itemsize)
+            raw = torch.from_numpy(raw.numpy().view(f"u{width}").byteswap().view(np.uint8))
+        flat = raw.view(element)
+        return flat[storage.offset : storage.offset + storage.count] if storage.offset else flat
 
-    def _read(self, part: Part) -> Tensor:
-        header = os.pread(self._descriptor, LOCAL_HEADER_BYTES, part.offset)
-        at = content_offset(part, header)
+    def _read(self, storage: StorageRef, width: int) -> Tensor:
+        wanted = (storage.offset + storage.count) * width
+        if self._found.archive is None:
+            extent = self._found.extents.get(storage.key)
+            if extent is None or extent.size_bytes < wanted:
+                raise Damaged(f"its storage {storage.key[:80]!r} is not there")
+            return self._read_bytes(extent.offset, extent.size_bytes, storage.key)
+        part = self._found.archive.parts.get(f"data/{storage.key}")
+        if part is None:
+            raise Damaged(f"its part 'data/{storage.key[:80]}' is missing")
+        if part.size_bytes != wanted:  # torch would take what comes next in the file
+            raise Damaged(f"its part {part.name[:80]!r} has not the size of the tensor in it")
+        raw = self._read_bytes(self._content_offset(part), part.size_bytes, part.name)
+        check_part(part, memoryview(raw.numpy().data))
+        return raw
+
+    def _content_offset(self, part: Part) -> int:
+        return content_offset(part, os.pread(self._descriptor, LOCAL_HEADER_BYTES, part.offset))
+
+    def _read_bytes(self, at: int, count: int, name: str) -> Tensor:
         try:
-            raw = torch.empty(part.size_bytes, dtype=torch.uint8)
+            raw = torch.empty(count, dtype=torch.uint8)
         except RuntimeError as error:  # torch's way to say so
             raise MemoryError from error
         buffer = memoryview(raw.numpy().data)
         done = 0
-        while done < part.size_bytes:
-            count = os.preadv(self._descriptor, [buffer[done:]], at + done)
-            if not count:
-                raise zipfile.BadZipFile(f"its part {part.name[:80]!r} is truncated")
-            done += count
-        check_part(part, buffer)
+        while done < count:
+            got = os.preadv(self._descriptor, [buffer[done:]], at + done)
+            if not got:
+                raise Damaged(f"its part {name[:80]!r} is truncated")
+            done += got
         return raw
 
 
-def _number_type(kind: StandIn) -> Any:
-    """Return numpy's type for a `dtype` that was called with a code and then told its byte order."""
+def _positive(strides: Any, shape: Any) -> Any:
+    """Return strides in which those of dimensions of size 1, which may be anything, are 1."""
+    if not isinstance(strides, tuple) or not isinstance(shape, tuple) or len(strides) != len(shape):
+        return strides
+    return tuple(
+        1 if size == 1 and not 0 <= stride < _LARGEST_STRIDE else stride
+        for size, stride in zip(shape, strides, strict=True)
+    )
+
+
+def _number_type(kind: Any) -> Any:
+    """Return numpy's type for a `dtype` that was called with a code and then told its byte order; None for others."""
+    if not isinstance(kind, StandIn) or modern_name(kind.foreign_name) != "numpy.dtype" or not kind.args:
+        return None
     code = kind.args[0]
-    order = kind.state[1] if kind.state else "="
-    if (
-        modern_name(kind.foreign_name) != "numpy.dtype"
-        or code not in _NUMBER_TYPES
-        or order not in ("<", ">", "|", "=")
-    ):
-        raise Unusual
-    return np.dtype(order + code)
-
-
-def _is_storage(value: tuple[Any, ...]) -> bool:
-    """Tell whether a tuple is what names a storage; within a tensor it is never asked for."""
-    return len(value) > 1 and isinstance(value[1], type) and value[0] == "storage"
+    order = kind.state[1] if isinstance(kind.state, tuple) and len(kind.state) > 1 else "="
+    is_known = isinstance(code, str) and code in _NUMBER_TYPES and order in ("<", ">", "|", "=")
+    return np.dtype(order + code) if is_known else None

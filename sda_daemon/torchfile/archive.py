@@ -6,13 +6,15 @@ import errno
 import os
 import stat
 import struct
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from isal.isal_zlib import crc32
+
+from sda_daemon.torchfile.faults import Damaged, NotTorch, OtherKind, Oversized
+from sda_daemon.torchfile.kinds import kind_of_parts
 
 PICKLE_NAME = "data.pkl"
 """The part that holds everything but the tensors' bytes."""
@@ -22,25 +24,22 @@ _MAX_DIRECTORY_BYTES = 16 * 2**20
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
-_PART = struct.Struct("<10xHxxxxLLLHHH8xL")
+_PART = struct.Struct("<8xHHxxxxLLLHHH8xL")
 _LOCAL = struct.Struct("<26xHH")
 LOCAL_HEADER_BYTES = _LOCAL.size
+_STORED = 0
+_ENCRYPTED = 0x0001 | 0x0040 | 0x2000
+_KNOWN_FLAGS = 0x0006 | 0x0008 | 0x0800
+"""How hard a compressor tried, sizes behind the content, names in UTF-8."""
 _BEYOND_32_BITS = 0xFFFFFFFF
 _LONGEST_COMMENT = 0xFFFF
-
-
-class OversizedArchiveError(ValueError):
-    """The archive promises more than it holds, or has more parts than any honest one."""
-
-
-class NotRegularError(ValueError):
-    """It is a folder, a pipe, a socket or the like."""
 
 
 class Part(NamedTuple):
     """What a zip's directory says of one of its parts; `name` is without the archive's own folder."""
 
     name: str
+    flags: int
     method: int
     crc: int
     stored_bytes: int
@@ -52,19 +51,26 @@ class Part(NamedTuple):
 class TorchArchive:
     """The parts of a zip file that torch wrote, checked as a whole: none compressed, none twice, none too large.
 
-    `directory` is the zip's own list of them as it stands in the file: names, sizes, places and CRC-32s of all.
+    Attributes:
+        parts: by their names inside the archive's own folder.
+        directory: the zip's own list of all parts as it stands in the file: names, sizes, places and CRC-32s.
+        others: names of parts outside of that folder, which other programs add.
     """
 
     parts: dict[str, Part]
     directory: bytes
+    others: tuple[str, ...] = ()
 
-    def pickle_part(self, max_bytes: int) -> Part | None:
-        """Return `data.pkl`, None where there is none.
+    def pickle_part(self, max_bytes: int) -> Part:
+        """Return `data.pkl`.
 
         Raises:
-            OversizedArchiveError: it is larger than that.
+            Oversized: it is larger than that.
         """
-        return _bounded(self.parts.get(PICKLE_NAME), max_bytes)
+        part = self.parts[PICKLE_NAME]
+        if part.size_bytes > max_bytes:
+            raise Oversized(f"it has {part.size_bytes} bytes beside its tensors")
+        return part
 
 
 def open_regular(path: Path, flags: int = 0) -> int:
@@ -75,7 +81,7 @@ def open_regular(path: Path, flags: int = 0) -> int:
         flags: more for `os.open`, such as `O_NOFOLLOW`.
 
     Raises:
-        NotRegularError: it is no regular file.
+        NotTorch: it is no regular file.
         OSError: it cannot be opened.
     """
     try:
@@ -83,81 +89,86 @@ def open_regular(path: Path, flags: int = 0) -> int:
     except OSError as error:
         if error.errno != errno.ENXIO:  # a socket
             raise
-        raise NotRegularError("no regular file") from error
+        raise NotTorch("is no regular file") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise NotRegularError("no regular file")
+        raise NotTorch("is no regular file")
     return descriptor
 
 
 def read_archive(file: BinaryIO, size_bytes: int) -> TorchArchive:
     """Read the list of a torch file's parts, and none of them.
 
+    Torch puts all parts into one folder; other programs may pack them again under another one, or none, and add parts
+    outside of it.
+
     Args:
         file: the zip file, seekable.
         size_bytes: its size.
 
     Raises:
-        OversizedArchiveError: see there.
-        zipfile.BadZipFile: truncated or damaged, or no zip file.
+        Oversized: it promises more than it holds, or has more parts than any honest one.
+        OtherKind: a zip file that is no torch file; or compressed, or encrypted.
+        Damaged: truncated, damaged, or made to be read in two ways.
         OSError: it cannot be read.
     """
     count, directory_bytes, offset = check_directory(file, size_bytes)
     file.seek(offset)
     directory = file.read(directory_bytes)
-    stored = 0
+    listed = list(_parts(directory, count))
+    kind = kind_of_parts([part.name for part in listed])
+    if kind is not None:
+        raise kind
+    folder = _own_folder([part.name for part in listed])
     by_name: dict[str, Part] = {}
-    for part in _parts(directory, count):
+    others: list[str] = []
+    stored = 0
+    for part in listed:
         _check_listed(part, offset)
         stored += part.size_bytes
-        if part.name in by_name:
-            raise zipfile.BadZipFile(f"it has two parts called {part.name[:80]!r}")
-        by_name[part.name] = part
+        if not part.name.startswith(folder):
+            others.append(part.name)
+            continue
+        name = part.name[len(folder) :]
+        if name in by_name:
+            raise Damaged(f"it has two parts called {name[:80]!r}")
+        by_name[name] = part._replace(name=name)
     if len({name.casefold() for name in by_name}) != len(by_name):  # torch's reader makes no difference
-        raise zipfile.BadZipFile("it has parts whose names differ only in upper and lower case")
+        raise Damaged("it has parts whose names differ only in upper and lower case")
     if stored > size_bytes:
-        raise OversizedArchiveError(f"it claims {stored} bytes in a file of {size_bytes}")
-    return TorchArchive(by_name, directory)
+        raise Oversized(f"it claims {stored} bytes in a file of {size_bytes}")
+    return TorchArchive(by_name, directory, tuple(others))
 
 
-def read_pickle(file: BinaryIO, size_bytes: int, max_bytes: int) -> bytes | None:
-    """Return the content of `data.pkl` alone, None where there is none; for those who want nothing else of the file.
-
-    torch writes it first: then only the first line of the directory is looked at, and the others for another part of
-    that name.
-
-    Args:
-        file: the zip file, seekable.
-        size_bytes: its size.
-        max_bytes: largest `data.pkl` that is read.
+def _own_folder(names: Iterable[str]) -> str:
+    """Return the folder of `data.pkl`, with a slash behind it; where there are several, the one nearest to the top.
 
     Raises:
-        OversizedArchiveError, zipfile.BadZipFile, OSError: see `read_archive`.
+        Damaged: two are equally near.
     """
-    count, directory_bytes, offset = check_directory(file, size_bytes)
-    file.seek(offset)
-    directory = file.read(directory_bytes)
-    part: Part | None = next(_parts(directory, min(count, 1)), None)
-    if part is None or part.name != PICKLE_NAME or directory.lower().count(PICKLE_NAME.encode()) != 1:
-        part = read_archive(file, size_bytes).parts.get(PICKLE_NAME)
-    else:
-        _check_listed(part, offset)
-    part = _bounded(part, max_bytes)
-    return None if part is None else read_part(file, part)
+    found = sorted(
+        (name[: -len(PICKLE_NAME)] for name in names if name == PICKLE_NAME or name.endswith(f"/{PICKLE_NAME}")),
+        key=lambda folder: folder.count("/"),
+    )
+    if len(found) > 1 and found[0].count("/") == found[1].count("/"):
+        raise Damaged(f"it has two parts called {PICKLE_NAME!r}")
+    return found[0] if found else ""
 
 
 def _check_listed(part: Part, directory_offset: int) -> None:
-    """Refuse what the directory may not say of a part: that it is compressed, or reaches beyond the parts' room."""
-    if part.method != zipfile.ZIP_STORED or part.size_bytes != part.stored_bytes:
-        raise OversizedArchiveError(f"it has compressed parts ({part.name[:80]}), torch never writes such")
+    """Refuse what the directory may not say of a part: that it is encrypted, compressed, or beyond the parts' room."""
+    name = part.name[:80]
+    if part.flags & _ENCRYPTED:
+        raise OtherKind(f"is an encrypted zip ({name!r} needs a password)", "Unpack it, and pack it without password")
+    if part.method != _STORED or part.size_bytes != part.stored_bytes:
+        raise OtherKind(
+            f"is a compressed zip ({name!r} is); torch never writes such",
+            "Unpack it and pack it again without compression (zip -0 -r), or take the original",
+        )
+    if part.flags & ~_KNOWN_FLAGS:
+        raise Damaged(f"its part {name!r} has unknown flags ({part.flags:#06x})")
     if part.offset + LOCAL_HEADER_BYTES + part.stored_bytes > directory_offset:
-        raise zipfile.BadZipFile(f"its part {part.name[:80]!r} is not where it should be")
-
-
-def _bounded(part: Part | None, max_bytes: int) -> Part | None:
-    if part is not None and part.size_bytes > max_bytes:
-        raise OversizedArchiveError(f"it has {part.size_bytes} bytes beside its tensors")
-    return part
+        raise Damaged(f"its part {name!r} is not where it should be")
 
 
 def _parts(directory: bytes, count: int) -> Iterator[Part]:
@@ -165,19 +176,19 @@ def _parts(directory: bytes, count: int) -> Iterator[Part]:
     at = 0
     for _ in range(count):
         if directory[at : at + 4] != b"PK\x01\x02" or len(directory) < at + _PART.size:
-            raise zipfile.BadZipFile("its directory is damaged")
+            raise Damaged("its directory is damaged")
         values = _PART.unpack_from(directory, at)
-        method, crc, stored, size, name_bytes, extra_bytes, comment_bytes, offset = values
+        flags, method, crc, stored, size, name_bytes, extra_bytes, comment_bytes, offset = values
         name_at = at + _PART.size
         extra_at = name_at + name_bytes
         if _BEYOND_32_BITS in (stored, size, offset):
             extra = directory[extra_at : extra_at + extra_bytes]
             size, stored, offset = _large_numbers(extra, size, stored, offset)
-        name = directory[name_at:extra_at].decode("utf-8", "replace").partition("/")[2]
-        yield Part(name, method, crc, stored, size, offset)
+        name = directory[name_at:extra_at].decode("utf-8", "replace")
+        yield Part(name, flags, method, crc, stored, size, offset)
         at = extra_at + extra_bytes + comment_bytes
     if at > len(directory):
-        raise zipfile.BadZipFile("its directory is damaged")
+        raise Damaged("its directory is damaged")
 
 
 def _large_numbers(extra: bytes, *numbers: int) -> tuple[int, int, int]:
@@ -197,7 +208,7 @@ def _large_numbers(extra: bytes, *numbers: int) -> tuple[int, int, int]:
                 break
             return size, stored, offset
         at += 4 + length
-    raise zipfile.BadZipFile("its directory is damaged")
+    raise Damaged("its directory is damaged")
 
 
 def content_offset(part: Part, header: bytes) -> int:
@@ -208,10 +219,10 @@ def content_offset(part: Part, header: bytes) -> int:
         header: `LOCAL_HEADER_BYTES` from `part.offset` on.
 
     Raises:
-        zipfile.BadZipFile: there is no such part.
+        Damaged: there is no such part.
     """
     if len(header) < LOCAL_HEADER_BYTES or not header.startswith(b"PK\x03\x04"):
-        raise zipfile.BadZipFile(f"its part {part.name[:80]!r} is not where it should be")
+        raise Damaged(f"its part {part.name[:80]!r} is not where it should be")
     name_bytes, extra_bytes = _LOCAL.unpack(header)
     return int(part.offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes)
 
@@ -220,7 +231,7 @@ def read_part(file: BinaryIO, part: Part) -> bytes:
     """Return a part's content; its checksum is compared.
 
     Raises:
-        zipfile.BadZipFile: it is truncated or damaged.
+        Damaged: it is truncated or damaged.
         OSError: it cannot be read.
     """
     file.seek(part.offset)
@@ -236,18 +247,18 @@ def check_part(part: Part, content: bytes | memoryview) -> None:
     A zero stands for no checksum: torch can be told to save the time (`set_crc32_options`).
 
     Raises:
-        zipfile.BadZipFile: it is not what was written.
+        Damaged: it is not what was written.
     """
     if len(content) != part.size_bytes or (part.crc and crc32(content) != part.crc):
-        raise zipfile.BadZipFile(f"its part {part.name[:80]!r} is damaged")
+        raise Damaged(f"its part {part.name[:80]!r} is damaged")
 
 
 def check_directory(file: BinaryIO, size_bytes: int) -> tuple[int, int, int]:
     """Return number of parts, size and place of the zip's directory, if they are bearable.
 
     Raises:
-        OversizedArchiveError: too large.
-        zipfile.BadZipFile: it has no directory: truncated, or no zip file.
+        Oversized: too large.
+        Damaged: it has no directory: truncated, or no zip file.
     """
     at, record = _find_end(file, size_bytes)
     _, _, _, _, count, directory_bytes, offset, _ = _END.unpack(record)
@@ -255,9 +266,9 @@ def check_directory(file: BinaryIO, size_bytes: int) -> tuple[int, int, int]:
     if locator_at >= 0:
         count, directory_bytes, offset = _large_directory(file, locator_at) or (count, directory_bytes, offset)
     if count > MAX_ENTRIES or directory_bytes > _MAX_DIRECTORY_BYTES:
-        raise OversizedArchiveError(f"it has {count} parts in a list of {directory_bytes} bytes, too many to be true")
+        raise Oversized(f"it has {count} parts in a list of {directory_bytes} bytes, too many to be true")
     if offset + directory_bytes > at:
-        raise zipfile.BadZipFile("its directory is not where it should be")
+        raise Damaged("its directory is not where it should be")
     return count, directory_bytes, offset
 
 
@@ -270,7 +281,7 @@ def _find_end(file: BinaryIO, size_bytes: int) -> tuple[int, bytes]:
         at = tail.rfind(b"PK\x05\x06")
         if 0 <= at <= len(tail) - _END.size:
             return begin + at, tail[at : at + _END.size]
-    raise zipfile.BadZipFile("it has no directory at its end")
+    raise Damaged("it has no directory at its end")
 
 
 def _large_directory(file: BinaryIO, locator_at: int) -> tuple[int, int, int] | None:
@@ -281,10 +292,10 @@ def _large_directory(file: BinaryIO, locator_at: int) -> tuple[int, int, int] | 
         return None
     record_at = locator_at - _END64.size  # where zipfile looks for it; torch's reader believes the locator
     if _END64_LOCATOR.unpack(locator)[2] != record_at:
-        raise zipfile.BadZipFile("its directory is not where it should be")
+        raise Damaged("its directory is not where it should be")
     file.seek(record_at)
     record = file.read(_END64.size)
     if not record.startswith(b"PK\x06\x06"):
-        raise zipfile.BadZipFile("its directory is damaged")
+        raise Damaged("its directory is damaged")
     values = _END64.unpack(record)
     return values[7], values[8], values[9]

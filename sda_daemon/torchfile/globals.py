@@ -1,58 +1,201 @@
-"""Judges the names that a pickle would import: which are harmless, which get a stand-in, which are refused. Pure."""
+"""Judges the names that a pickle would import: which only hold values, and which can act. Pure.
+
+A name of the standard library, of torch or of numpy is refused unless it is known to do nothing but hold a value. What
+is not installed here, or belongs to others, is never imported: an inert stand-in takes its place. Some names are
+harmless or not by what they are called with (`getattr`): `CONDITIONAL` lists them, the unpickler judges the call.
+"""
 
 from __future__ import annotations
 
 import _compat_pickle
+import builtins
+import re
 import sys
 from enum import StrEnum
+from functools import lru_cache
 
 EMPTY_BYTES = "builtins.bytes"
 """What pickles of protocol 2 call, without arguments, for no bytes: every array without elements has some."""
-# Allowed by torch itself, or known to do nothing but build values.
+GETATTR = "builtins.getattr"
+PARTIAL = "functools.partial"
+RECONSTRUCTOR = "copyreg._reconstructor"
+NEW_OBJECT = "copyreg.__newobj__"
+NEW_OBJECT_EX = "copyreg.__newobj_ex__"
+COMPILE = "re._compile"
+GET_ITEM = "operator.getitem"
+TYPE = "builtins.type"
+CONDITIONAL = frozenset({GETATTR, PARTIAL, RECONSTRUCTOR, NEW_OBJECT, NEW_OBJECT_EX, COMPILE, GET_ITEM, TYPE})
+"""Names that honest pickles call with certain things, and that could act on others."""
+
 SAFE_NAMES = frozenset(
     {
         "collections.OrderedDict",
         "collections.Counter",
+        "collections.defaultdict",
         "_codecs.encode",
         "builtins.set",
+        "builtins.frozenset",
         "builtins.complex",
+        "builtins.bytearray",
         EMPTY_BYTES,
     }
 )
-# Classes of the standard library that only hold values; they become stand-ins.
-_VALUE_MODULES = ("pathlib", "datetime", "decimal", "fractions", "uuid", "enum", "ipaddress", "zoneinfo")
-_VALUE_NAMES = frozenset(
+"""They build plain values, or are read as such."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_PURE = (
+    "abs all any ascii bin callable chr divmod hash hex isinstance issubclass len max min oct ord pow round sorted sum"
+)
+# Of each module of the standard library, the classes (and functions that only compute) which checkpoints really have.
+_VALUES = {
+    "builtins": _words(
+        "int float str bool list tuple dict object range slice enumerate reversed zip Ellipsis NotImplemented NoneType "
+        f"{_PURE}"
+    )
+    | {name for name, thing in vars(builtins).items() if isinstance(thing, type) and issubclass(thing, BaseException)},
+    "abc": _words("ABC ABCMeta"),
+    "argparse": _words("Namespace"),
+    "array": _words("array _array_reconstructor"),
+    "calendar": _words("Calendar"),
+    "collections": _words("deque ChainMap UserDict UserList UserString"),
+    "dataclasses": _words("Field _MISSING_TYPE _FIELD_BASE _HAS_DEFAULT_FACTORY_CLASS"),
+    "datetime": _words("date datetime time timedelta timezone tzinfo"),
+    "decimal": _words("Decimal Context DecimalTuple"),
+    "enum": _words("Enum IntEnum StrEnum Flag IntFlag"),
+    "fractions": _words("Fraction"),
+    "http": _words("HTTPStatus HTTPMethod"),
+    "inspect": _words("Signature Parameter _ParameterKind _empty"),
+    "ipaddress": _words("IPv4Address IPv6Address IPv4Network IPv6Network IPv4Interface IPv6Interface"),
+    "itertools": _words("count repeat cycle chain islice accumulate product permutations combinations"),
+    "logging": _words("getLogger Logger RootLogger LogRecord Formatter PercentStyle Filter"),
+    "operator": _words("add sub mul truediv floordiv mod neg pos lt le gt ge eq ne and_ or_ xor not_"),
+    "os": _words("stat_result terminal_size"),
+    "platform": _words("uname_result"),
+    "random": _words("Random"),
+    "re": _words("Pattern RegexFlag"),
+    "signal": _words("Signals"),
+    "statistics": _words("NormalDist"),
+    "string": _words("Template"),
+    "struct": _words("Struct"),
+    "time": _words("struct_time"),
+    "traceback": _words("StackSummary FrameSummary TracebackException"),
+    "types": _words("SimpleNamespace NoneType EllipsisType NotImplementedType GenericAlias UnionType MappingProxyType"),
+    "urllib.parse": _words("ParseResult SplitResult DefragResult ParseResultBytes SplitResultBytes"),
+    "uuid": _words("UUID SafeUUID"),
+    "zoneinfo": _words("ZoneInfo ZoneInfo._unpickle"),
+    "pathlib": _words("Path PurePath PosixPath PurePosixPath WindowsPath PureWindowsPath"),
+}
+_VALUES |= {
+    "pathlib._local": _VALUES["pathlib"],
+    "_decimal": _VALUES["decimal"],
+    "_pydecimal": _VALUES["decimal"],
+    "_datetime": _VALUES["datetime"],
+    "_pydatetime": _VALUES["datetime"],
+    "_operator": _VALUES["operator"],
+    "_random": _VALUES["random"],
+    "_struct": _VALUES["struct"],
+    "_collections": _words("deque"),
+    "zoneinfo._zoneinfo": _VALUES["zoneinfo"],
+}
+_PURE_MODULES = frozenset({"math", "cmath", "typing", "numbers"})
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+NUMPY_NAMES = ("_reconstruct", "scalar", "ndarray", "dtype", "_frombuffer")
+_NUMPY_VALUES = re.compile(
+    r"numpy\.(?:"
+    r"dtypes\.\w+DType"
+    r"|(?:bool|int|uint|float|complex|str|bytes|void|object|datetime|timedelta)(?:\d+|_)?"
+    r"|bool|half|single|double|longdouble|[cu]?byte|u?short|u?intc|u?intp|u?long(?:long)?|[cs]?single|csingle|cdouble"
+    r"|clongdouble|str_|bytes_|generic|number|integer|signedinteger|unsignedinteger|inexact|floating|complexfloating"
+    r"|character|flexible|record|recarray|matrix|poly1d|rec\.recarray|rec\.record|matrixlib\.defmatrix\.matrix"
+    r"|_?core\.records\.(?:recarray|record)|_?core\._ufunc_reconstruct|_?core\._internal\._ctypes|_?core\.memmap\.memmap"
+    r"|memmap|random\.(?:mtrand\.)?RandomState|random\._generator\.Generator|random\.Generator"
+    r"|random\._pickle\.__(?:randomstate|generator|bit_generator)_ctor"
+    r"|random\._?(?:mt19937\.MT19937|pcg64\.PCG64(?:DXSM)?|philox\.Philox|sfc64\.SFC64)"
+    r"|random\.(?:MT19937|PCG64(?:DXSM)?|Philox|SFC64|SeedSequence)|random\.(?:_?)bit_generator\.\w*SeedSequence"
+    r"|ma\.(?:core\.)?(?:MaskedArray|MaskedConstant|_mareconstruct)"
+    r"|(?:lib\.)?(?:polynomial|_polynomial_impl)\.poly1d|polynomial\.\w+\.[A-Z]\w*"
+    r"|(?:mean|median|max|min|amax|amin|sum|prod|std|var|percentile|quantile|absolute|abs|sqrt|exp|log|log2|log10|log1p"
+    r"|expm1|sin|cos|tan|tanh|clip|square|nanmean|nanmedian|nanmax|nanmin|maximum|minimum|add|multiply|subtract|divide)"
+    r")"
+)
+
+TENSOR_FUNCTIONS = {
+    "torch._utils._rebuild_tensor": "",
+    "torch._utils._rebuild_tensor_v2": "",
+    "torch._utils._rebuild_tensor_v3": "",
+    "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
+    "torch._utils._rebuild_sparse_csr_tensor": "a sparse tensor",
+    "torch._utils._rebuild_qtensor": "a quantized tensor",
+    "torch._utils._rebuild_nested_tensor": "a nested tensor",
+    "torch._utils._rebuild_meta_tensor_no_storage": "a tensor without data (on the meta device)",
+    "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of a special device",
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of a special device",
+    "torch._utils._rebuild_wrapper_subclass": "a tensor of a special class",
+}
+"""Functions that pickles call to make a tensor, to what it is in words where it is not a plain one."""
+_TORCH_FUNCTIONS = frozenset(
     {
-        "collections.defaultdict",
-        "collections.deque",
-        "argparse.Namespace",
-        "types.SimpleNamespace",
+        *TENSOR_FUNCTIONS,
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_parameter_with_state",
+        "torch._tensor._rebuild_from_type_v2",
+        "torch._tensor._rebuild_from_type",
+        "torch.serialization._get_layout",
+        "torch.device",
+        "torch.Size",
+        "torch.Tensor",
+        "torch.Generator",
+        "torch.dtype",
+        "torch.layout",
+        "torch.memory_format",
         "torch.torch_version.TorchVersion",
+        "torch.finfo",
+        "torch.iinfo",
     }
 )
-NUMPY_NAMES = ("_reconstruct", "scalar", "ndarray", "dtype")
+_TORCH_CLASSES = re.compile(
+    r"torch\.(?:nn|optim|distributions|amp|cuda\.amp|ao\.(?:nn|quantization)|quantization|utils\.data(?!\.datapipes)"
+    r"|utils\.swa_utils|return_types|nested|_tensor|nn\.parallel|distributed\.(?:tensor|_tensor|fsdp|device_mesh))"
+    r"(?:\._?[a-z0-9][A-Za-z0-9_]*)*\._{0,2}[A-Z]\w*(?:\.\w+)*"
+)
+_TORCH_VALUES = re.compile(
+    r"torch\.(?:(?:cuda\.|sparse\.|cuda\.sparse\.)?[A-Z]\w*(?:Storage|Tensor)|storage\.(?:Untyped|Typed|_LegacyStorage)\w*"
+    r"|(?:u?int|q?u?int|float|complex|bfloat|bits|uint)\d\w*|q?u?int\d+(?:x\d+)?|bool|half|float|double|long|short|int"
+    r"|per_\w+|(?:strided|sparse_\w+|jagged|contiguous_format|channels_last\w*|preserve_format)"
+    r"|nn\.functional\.\w+|nn\.init\.\w+|_C\._nn\.\w+|(?:tanh|relu|sigmoid|softmax|exp|log|log1p|expm1|sqrt|sin|cos|abs"
+    r"|mean|sum|max|min|clamp|square|add|mul|sub|div|erf|rsqrt|pow)|_C\._VariableFunctions\.\w+)"
+)
 
 
 class Judgement(StrEnum):
     """What becomes of a name."""
 
     SAFE = "safe"
-    """It only builds values."""
+    """It only builds plain values."""
     TORCH = "torch"
-    """Of torch: its own reader allows it, or refuses it."""
+    """Of torch, and makes tensors or only holds values."""
     NUMPY = "numpy"
-    """Of numpy, and builds arrays or numbers."""
+    """Of numpy, and makes arrays or only holds values."""
     FOREIGN = "foreign"
     """Not installed, or only holding values: an inert stand-in takes its place."""
     REFUSED = "refused"
-    """It can do something; a file that names it is not read."""
+    """It can act; a file that names it is not read."""
 
 
 def judge_name(name: str) -> Judgement:
-    """Tell what becomes of a name such as `posix.system` or `collections.OrderedDict`, as it is called today."""
+    """Tell what becomes of a name such as `posix.system` or `collections.OrderedDict`, as it is called today.
+
+    A conditional name is judged as if it was called with what honest pickles call it with.
+    """
     return _judge(modern_name(name))
 
 
+@lru_cache(maxsize=1024)
 def modern_name(name: str) -> str:
     """The name that a pickle of protocol 2 means: it may be written as in Python 2 (`commands` for `subprocess`)."""
     module, _, attribute = name.rpartition(".")
@@ -61,20 +204,37 @@ def modern_name(name: str) -> str:
     return f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{attribute}"
 
 
+@lru_cache(maxsize=1024)
 def _judge(name: str) -> Judgement:
-    module, _, attribute = name.rpartition(".")
-    root = module.partition(".")[0]
+    root = name.partition(".")[0]
     if name in SAFE_NAMES:
         return Judgement.SAFE
-    if root == "torch" and name not in _VALUE_NAMES:
-        return Judgement.TORCH
+    if root == "torch":
+        is_known = name in _TORCH_FUNCTIONS or _TORCH_VALUES.fullmatch(name) or _TORCH_CLASSES.fullmatch(name)
+        return Judgement.TORCH if is_known else Judgement.REFUSED
     if root == "numpy":
-        is_dtype = name.startswith("numpy.dtypes.") and attribute.endswith("DType")
-        return Judgement.NUMPY if is_dtype or attribute in NUMPY_NAMES else Judgement.REFUSED
-    if name in _VALUE_NAMES or root in _VALUE_MODULES or not _is_standard(root):
+        is_known = name.rpartition(".")[2] in NUMPY_NAMES or _NUMPY_VALUES.fullmatch(name)
+        return Judgement.NUMPY if is_known else Judgement.REFUSED
+    if name in CONDITIONAL or not _is_standard(root) or _only_holds_values(name):
         return Judgement.FOREIGN
     return Judgement.REFUSED
 
 
+def _only_holds_values(name: str) -> bool:
+    parts = name.split(".")
+    for count in range(1, len(parts)):
+        module, rest = ".".join(parts[:count]), ".".join(parts[count:])
+        if rest in _VALUES.get(module, ()):
+            return True
+        if module in _PURE_MODULES and _IDENTIFIER.fullmatch(rest):
+            return True
+    return False
+
+
+def is_standard(name: str) -> bool:
+    """Tell whether a name is of the standard library, or of what installs packages."""
+    return _is_standard(modern_name(name).partition(".")[0])
+
+
 def _is_standard(root: str) -> bool:
-    return root in sys.stdlib_module_names or root in ("nt", "pip", "setuptools")
+    return root in sys.stdlib_module_names or root in ("nt", "pip", "setuptools", "pkg_resources")

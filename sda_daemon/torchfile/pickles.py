@@ -1,4 +1,11 @@
-"""Looks at pickles without running them: their bounds, and the names that they would import. Pure."""
+"""Walks over pickles without running them: finds the names that they would import, and makes them safe to load. Pure.
+
+Python's unpickler computes the hash of whatever is a key of a dict, or in a set. That of a tuple is computed by
+recursion, anew each time: tuples inside tuples can take hours or overflow the stack, and tuples and large integers can
+be made that all have the same hash. So behind each tuple, frozen set and large integer an operation is put (BINPERSID)
+that hands it to the unpickler's `persistent_load`, which wraps it into something that is hashed by what it *is*, at no
+cost; sets, which hash their items, become lists. What is left costs time and memory in proportion to the pickle's size.
+"""
 
 from __future__ import annotations
 
@@ -6,142 +13,199 @@ import re
 import struct
 from dataclasses import dataclass
 
-from sda_daemon.torchfile.nesting import FEW_TUPLES, check_nesting
-
 # Bytes that follow each opcode (https://docs.python.org/3/library/pickletools.html); sizes in `_SIZED` come first
-# as a little-endian number of that many bytes. `c` (GLOBAL) and the text opcodes end with newlines.
-_FIXED = {
-    **dict.fromkeys(b"(0.12Nabdelosu]}t)\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94RQ", 0),
-    **dict.fromkeys(b"Khq\x80\x82", 1),
-    **dict.fromkeys(b"M\x83", 2),
-    **dict.fromkeys(b"Jj\x84", 4),
-    **dict.fromkeys(b"G\x95", 8),
-}
+# as a little-endian number of that many bytes. The text opcodes in `_LINES` end with newlines.
 _SIZED = {
     **dict.fromkeys(b"UC\x8a\x8c", 1),
     **dict.fromkeys(b"XTB\x8b", 4),
     **dict.fromkeys(b"\x8d\x8e\x96", 8),
 }
-_LINES = {**dict.fromkeys(b"FILSVgP", 1), **dict.fromkeys(b"ci", 2)}
+_LINES = {**dict.fromkeys(b"FILSVPgp", 1), **dict.fromkeys(b"ci", 2)}
 _UNPACK = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
-_LONG_PUT, _STOP, _TEXT_PUT = b"r.p"
-# Most of a pickle are opcodes of a fixed length and short texts: whole runs of them are walked over at once. A regular
-# expression cannot count, so it has an alternative for each length.
-_SHORT_TEXT = rb"X(?:%s)" % b"|".join(rb"\x%02x\0\0\0.{%d}" % (length, length) for length in range(64))
+_STOP, _LONG_PUT, _GLOBAL, _INSTANCE, _INT_LINE, _LONG_LINE, _PUT_LINE, _TEXT_LINE = b".rciILpV"
+_EMPTY_SET, _ADD_ITEMS, _FROZENSET, _FRAME, _STACK_GLOBAL = b"\x8f\x90\x91\x95\x93"
+_LONG1, _LONG4 = b"\x8a\x8b"
+_TUPLES = frozenset(b"t\x85\x86\x87")
+_WRAP = b"Q"
+_LARGE_INTEGER_BYTES = 8
+_LARGE_INTEGER_DIGITS = 18
+"""From 2**61 on, different integers can have the same hash."""
 
 
-def _runs_of(bare: bytes) -> re.Pattern[bytes]:
-    """Return what matches a run of opcodes: these without arguments, and those with short ones."""
-    return re.compile(
-        rb"(?:%s|[%s]++|[Khq\x80\x82].|r..\0\0|[M\x83]..|[Jj\x84]....|[G\x95].{8})*+" % (_SHORT_TEXT, bare), re.DOTALL
-    )
+def _counted(opcode: bytes, head: bytes, longest: int) -> bytes:
+    """Return what matches a short counted argument: an alternative for each length, as an expression cannot count."""
+    return rb"%s(?:%s)" % (opcode, b"|".join(rb"\x%02x%s.{%d}" % (n, head, n) for n in range(longest)))
 
 
-_RUN = _runs_of(rb"()012NQR\]abdelostu}\x81\x85-\x89\x8f-\x94")
-_RUN_WITHOUT_TUPLES = _runs_of(rb"()012NQR\]abdelosu}\x81\x88\x89\x8f-\x94")
-_TUPLES = b"t\x85\x86\x87"
-_MOST_NAMES = 10_000
-"""Names in one pickle; each becomes a class, which takes hundreds of times as much memory as its name."""
+# Most of a pickle are opcodes of a fixed length and short texts: whole runs of them are walked over at once.
+_RUN = re.compile(
+    rb"(?:%s|%s|%s|[()012NQR\]abdelosu}\x81\x88\x89\x92\x94]++|[Khq\x80\x82].|r..\0\0|[M\x83]..|[Jj\x84]....|G.{8})*+"
+    % (
+        _counted(rb"X", rb"\0\0\0", 64),
+        _counted(rb"\x8c", b"", 64),
+        _counted(rb"\x8a", b"", _LARGE_INTEGER_BYTES),
+    ),
+    re.DOTALL,
+)
+MOST_NAMES = 10_000
+"""Names in one pickle, also the same again; each becomes a class, which takes hundreds of times as much memory."""
 _LONGEST_LINE = 4096
-"""A text opcode is an import name or a number; longer ones are attacks on the parser."""
+"""A name or a number; longer ones are attacks on the parser. Texts may be longer."""
+_FEW_STEPS = 200_000
+_BYTES_PER_STEP = 30
+"""A step in Python for so many bytes of the file is what any honest pickle stays below."""
+_GAP_IN_MEMO = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class PickleOutline:
+class Walk:
     """What a walk over a pickle's opcodes found.
 
-    `names` are the classes and functions that it would import, as `module.name`; `end` is the offset
-    behind its last byte.
+    Attributes:
+        names: the classes and functions that it would import, as `module.name`, but for those that it puts together
+        while
+            it is loaded.
+        end: the offset behind its last byte.
+        safe: the pickle as it may be loaded, by an unpickler whose `persistent_load` wraps; see the module.
     """
 
     names: frozenset[str]
     end: int
+    safe: bytes
 
 
-def outline_pickle(data: bytes | memoryview, start: int = 0) -> PickleOutline:
-    """Walk over a pickle's opcodes; refuse one that makes an unpickler allocate more than its size.
+class PickleTooCostlyError(ValueError):
+    """It would make an unpickler take more time or memory than its size is worth."""
 
-    The C unpickler sizes its memo table by the largest index (`LONG_BINPUT`), so a pickle of ten bytes
-    can ask for gigabytes; no honest pickle has an index larger than its length. Nor has any thousands of
-    tuples one inside the other: Python computes the hash of a tuple, where it is a key, by recursion without
-    a guard, and the process dies.
+
+def walk_pickle(data: bytes, start: int = 0, size_bytes: int = 0) -> Walk:
+    """Walk over a pickle's opcodes.
+
+    The C unpickler sizes its memo by the largest index (`LONG_BINPUT`), so a pickle of ten bytes can ask for
+    gigabytes: an index beyond what came before is refused.
 
     Args:
         data: the pickle, and possibly more behind it.
         start: where it begins.
+        size_bytes: of the file that it is in; what a pickle may cost grows with that.
 
     Raises:
-        ValueError: an opcode runs past the end, is unknown, or has an absurd memo index; or its tuples are
-            nested too deeply, or its names too many.
+        PickleTooCostlyError: more names or operations than its size is worth.
+        ValueError: an opcode runs past the end, is unknown, or has an absurd memo index.
     """
-    names, end, _ = _walk(data, start, _RUN)
-    if end - start > FEW_TUPLES:
-        _check_tuples(data if isinstance(data, bytes) else bytes(data), start, end)
-    return PickleOutline(frozenset(names), end)
+    walker = _Walker(data, start, max(size_bytes, len(data)))
+    walker.walk()
+    return Walk(frozenset(walker.names), walker.position, b"".join(walker.pieces))
 
 
-def _check_tuples(data: bytes, start: int, end: int) -> None:
-    """Look how deeply tuples are nested, if there are many; texts and numbers have such bytes too, which cost less."""
-    if sum(data.count(opcode, start, end) for opcode in _TUPLES) > FEW_TUPLES:
-        _, _, tuples = _walk(data, start, _RUN_WITHOUT_TUPLES)
-        if tuples > FEW_TUPLES:
-            check_nesting(data, start, end)
+class _Walker:
+    def __init__(self, data: bytes, start: int, size_bytes: int) -> None:
+        self.data = data
+        self.position = start
+        self.copied = start
+        self.pieces: list[bytes] = []
+        self.names: set[str] = set()
+        self.mentions = 0
+        self.memo = 0xFFFF
+        self.steps_left = _FEW_STEPS + size_bytes // _BYTES_PER_STEP
 
+    def walk(self) -> None:
+        data, length, run = self.data, len(self.data), _RUN.match
+        while True:
+            matched = run(data, self.position)
+            assert matched is not None  # it may be empty
+            self.position = matched.end()
+            if self.position >= length:
+                raise ValueError("the pickle has no end")
+            opcode = data[self.position]
+            self.position += 1
+            if opcode in _TUPLES:
+                self._put(_WRAP)
+            elif opcode == _STOP:
+                self._put(b"")
+                return
+            else:
+                self._step(opcode)
+            self.steps_left -= 1
+            if self.steps_left < 0:
+                raise PickleTooCostlyError("its pickle has far more operations than its size is worth")
 
-def _walk(data: bytes | memoryview, start: int, runs: re.Pattern[bytes]) -> tuple[set[str], int, int]:
-    """Return the names, the end, and how many tuples are made outside of the runs that are walked over at once."""
-    names: set[str] = set()
-    position, length, tuples = start, len(data), 0
-    while position < length:
-        run = runs.match(data, position)
-        position = position if run is None else run.end()
-        if position >= length:
-            break
-        opcode = data[position]
-        position += 1
-        if opcode == _STOP:
-            return names, position, tuples
-        if opcode in _FIXED:
-            position += _FIXED[opcode]
-            tuples += opcode in _TUPLES
-        elif opcode in _SIZED:
-            width = _SIZED[opcode]
-            position += width + _unpack(width, data, position)
-        elif opcode == _LONG_PUT:
-            if _unpack(4, data, position) > length:
-                raise ValueError("absurd memo index")
-            position += 4
+    def _step(self, opcode: int) -> None:
+        if opcode in _SIZED:
+            self._skip_sized(opcode)
         elif opcode in _LINES:
-            lines = []
-            for _ in range(_LINES[opcode]):
-                end = _line_end(data, position)
-                lines.append(bytes(data[position:end]))
-                position = end + 1
-            if len(lines) == 2:
-                names.add(".".join(line.decode("utf-8", "replace") for line in lines))
-                if len(names) > _MOST_NAMES:
-                    raise ValueError("too many names")
-        elif opcode == _TEXT_PUT:
-            end = _line_end(data, position)
-            if end - position > 10 or int(bytes(data[position:end])) > length:
-                raise ValueError("absurd memo index")
-            position = end + 1
+            self._skip_lines(opcode)
+        elif opcode == _LONG_PUT:
+            self._check_index(self._unpack(4))
+            self.position += 4
+        elif opcode == _STACK_GLOBAL:
+            self._count_name()
+        elif opcode == _EMPTY_SET:
+            self._replace(b"]")
+        elif opcode == _ADD_ITEMS:
+            self._replace(b"e")
+        elif opcode == _FROZENSET:
+            self._replace(b"l" + _WRAP)
+        elif opcode == _FRAME:  # its length is not right any more
+            self._replace(b"", 8)
         else:
-            raise ValueError(f"unknown opcode {opcode:#04x}")
-    raise ValueError("the pickle has no end")
+            raise ValueError(f"unknown operation {opcode:#04x}")
 
+    def _put(self, inserted: bytes) -> None:
+        """Take what came up to here, and insert something behind it."""
+        self.pieces += (self.data[self.copied : self.position], inserted)
+        self.copied = self.position
 
-def _unpack(width: int, data: bytes | memoryview, position: int) -> int:
-    try:
-        value: int = _UNPACK[width].unpack_from(data, position)[0]
-    except struct.error as error:
-        raise ValueError("an opcode runs past the end") from error
-    return value
+    def _replace(self, other: bytes, argument_bytes: int = 0) -> None:
+        """Put other operations in the place of the one that was just read."""
+        self.pieces += (self.data[self.copied : self.position - 1], other)
+        self.position += argument_bytes
+        self.copied = self.position
 
+    def _skip_sized(self, opcode: int) -> None:
+        width = _SIZED[opcode]
+        count = self._unpack(width)
+        self.position += width + count
+        if self.position > len(self.data):
+            raise ValueError("an operation runs past the end")
+        if opcode in (_LONG1, _LONG4) and count >= _LARGE_INTEGER_BYTES:
+            self._put(_WRAP)
 
-def _line_end(data: bytes | memoryview, position: int) -> int:
-    window = bytes(data[position : position + _LONGEST_LINE])
-    end = window.find(b"\n")
-    if end < 0:
-        raise ValueError("a name without an end")
-    return position + end
+    def _skip_lines(self, opcode: int) -> None:
+        lines = [self._line(None if opcode in b"VS" else _LONGEST_LINE) for _ in range(_LINES[opcode])]
+        if opcode in (_GLOBAL, _INSTANCE):
+            self._count_name()
+            self.names.add(".".join(line.decode("utf-8", "replace") for line in lines))
+        elif opcode == _PUT_LINE:
+            if len(lines[0]) > 10:
+                raise ValueError("absurd memo index")
+            self._check_index(int(lines[0]))
+        elif opcode in (_INT_LINE, _LONG_LINE) and len(lines[0]) > _LARGE_INTEGER_DIGITS:
+            self._put(_WRAP)
+
+    def _count_name(self) -> None:
+        self.mentions += 1
+        if self.mentions > MOST_NAMES:
+            raise PickleTooCostlyError("its pickle has too many names")
+
+    def _check_index(self, index: int) -> None:
+        """Refuse a place in the memo that is not one of the next: places are counted up."""
+        if index > self.memo + _GAP_IN_MEMO or index > len(self.data):
+            raise ValueError("absurd memo index")
+        self.memo = max(self.memo, index)
+
+    def _unpack(self, width: int) -> int:
+        try:
+            value: int = _UNPACK[width].unpack_from(self.data, self.position)[0]
+        except struct.error as error:
+            raise ValueError("an operation runs past the end") from error
+        return value
+
+    def _line(self, longest: int | None) -> bytes:
+        limit = len(self.data) if longest is None else self.position + longest
+        end = self.data.find(b"\n", self.position, limit)
+        if end < 0:
+            raise ValueError("a line without an end")
+        line = self.data[self.position : end]
+        self.position = end + 1
+        return line

@@ -1,154 +1,170 @@
-"""Reduces what a checkpoint's dicts contain to plain values that any program can open.
-
-Pure: knows nothing of torch. Foreign classes arrive as inert stand-ins (`StandIn`), which only
-recorded what the pickle wanted to do with them.
-"""
+"""Reduces what a checkpoint's dicts contain to plain values that any program can open. Pure: knows nothing of torch."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
+
+from sda_daemon.torchfile.globals import modern_name
+from sda_daemon.torchfile.stand_ins import StandIn, member_name
+from sda_daemon.torchfile.values import array_values, fields_of, is_namespace, list_of, number_of, omega_value
 
 MAX_DEPTH = 32
 """Deepest nesting kept; real configs have two or three levels."""
-_VALUE_MODULES = ("decimal", "fractions")
-_LARGEST_INTEGER = 2**63
 MAX_VALUES = 100_000
 """Most values kept; real configs have some thirty."""
-
-
-class StandIn:
-    """Takes the place of a class that is not installed (or not trusted); does nothing at all.
-
-    Instances record constructor arguments and state. Subclasses are made per foreign name with
-    `stand_in_class`.
-    """
-
-    foreign_name: ClassVar[str] = ""
-
-    args: tuple[Any, ...]
-    state: Any
-
-    def __new__(cls, *args: Any) -> StandIn:  # noqa: D102 - pickles create by __new__ without __init__
-        self = super().__new__(cls)
-        self.args = args
-        self.state = None
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Foreign dict classes fill themselves this way; their content is not kept."""
-
-    def extend(self, items: Any) -> None:
-        """Foreign list classes fill themselves this way; their content is not kept."""
-
-    append = add = extend
-
-    def __repr__(self) -> str:
-        return f"<stand-in for {self.foreign_name}>"
-
-
-@lru_cache(maxsize=1024)
-def stand_in_class(full_name: str) -> type[StandIn]:
-    """Return the inert class that stands for the foreign name `package.module.Class`."""
-    return type(full_name.rpartition(".")[2], (StandIn,), {"foreign_name": full_name})
+MAX_CHARACTERS = 4_000_000
+"""Longest text kept in all; real configs have some hundred characters."""
+_VALUE_MODULES = ("decimal", "fractions")
+_PATH_MODULES = ("pathlib.", "pathlib._local.")
+_DICTS = ("omegaconf.", "collections.", "types.MappingProxyType")
+_LARGEST_INTEGER = 2**63
+_APPLICATION = ("small_dataset_audio.", "distill.")
+_NOTHING: Any = object()
 
 
 def plain_value(value: Any, dropped: Callable[[str, str], None], where: str = "") -> Any:
     """Return `value` made of None, bool, int, float, str, list and dict only.
 
-    An enum stand-in (one plain constructor argument, no state) becomes its value; path stand-ins become
-    strings; whatever else is foreign is dropped and `dropped(where, description)` is called for it.
-    Tuples and sets become lists. Nesting beyond `MAX_DEPTH` and values beyond the first `MAX_VALUES` are
-    dropped: lists that share their items can be small in a file and endless when written out.
+    An enum stand-in (one plain constructor argument, no state) becomes its value; paths become texts, numpy's numbers
+    and arrays numbers and lists, namespaces and OmegaConf's containers dicts; whatever else is foreign is dropped and
+    `dropped(where, description)` is called for it. Tuples and sets become lists. Nesting beyond `MAX_DEPTH`, values
+    beyond the first `MAX_VALUES` and texts beyond the first `MAX_CHARACTERS` are dropped: lists that share their items
+    can be small in a file and endless when written out.
+
+    Args:
+        value: anything; a foreign thing that is one gives None.
+        dropped: called for what cannot be kept.
+        where: what `value` is called.
     """
-    return _Reduction(dropped).reduce(value, where, 0)
+    plain = _Reduction(dropped).reduce(value, where, 0)
+    return None if plain is _NOTHING else plain
 
 
 class _Reduction:
     def __init__(self, dropped: Callable[[str, str], None]) -> None:
         self.dropped = dropped
         self.left = MAX_VALUES
+        self.characters_left = MAX_CHARACTERS
         self.told = False
 
     def reduce(self, value: Any, where: str, depth: int) -> Any:
+        """Return the plain value, `_NOTHING` if it was dropped."""
         self.left -= 1
-        if value is None or isinstance(value, bool | int | float | str):
+        if isinstance(value, StandIn | type):
+            value = _known_value(value)
+        if value is None or isinstance(value, bool | float):
             return value
-        if isinstance(value, StandIn):
-            return _stand_in_value(value)
-        if not isinstance(value, dict | list | tuple | set | frozenset):
-            return value.item()
-        if depth >= MAX_DEPTH:
-            self.dropped(where, "nested too deeply")
-            return None
+        if isinstance(value, int):
+            return int(value) if abs(value) <= _LARGEST_INTEGER else self._drop(where, "a number of more than 64 bits")
+        if isinstance(value, str):
+            return self._text(value, where)
         if isinstance(value, dict):
             return self._reduce_dict(value, where, depth)
-        items: list[Any] = []
-        for index, item in enumerate(value):
-            if self._keeps(item, place := f"{where}[{index}]"):
-                items.append(self.reduce(item, place, depth + 1))
-            if self._is_full(where):
-                break
-        return items
+        if isinstance(value, list | tuple | set | frozenset):
+            return self._reduce_list(value, where, depth)
+        if _is_number(value):
+            return self.reduce(value.item(), where, depth)
+        return self._drop(where, describe_foreign(value))
 
-    def _reduce_dict(self, value: dict[Any, Any], where: str, depth: int) -> dict[str, Any]:
-        kept: dict[str, Any] = {}
-        for key, item in value.items():
-            if not isinstance(key, str | int | float | bool) or not is_plain(key):
-                self.dropped(where, f"key of type {type(key).__name__}")
-            elif self._keeps(item, place := f"{where}.{key}" if where else str(key)):
-                kept[str(key)] = self.reduce(item, place, depth + 1)
+    def _drop(self, where: str, what: str) -> Any:
+        self.dropped(where, what)
+        return _NOTHING
+
+    def _text(self, value: str, where: str) -> Any:
+        self.characters_left -= len(value)
+        return value if self.characters_left >= 0 else self._drop(where, "too much text")
+
+    def _reduce_list(self, value: Any, where: str, depth: int) -> Any:
+        if depth >= MAX_DEPTH:
+            return self._too_deep(where)
+        kept = []
+        for index, item in enumerate(value):
+            plain = self.reduce(item, f"{where}[{index}]", depth + 1)
+            if plain is not _NOTHING:
+                kept.append(plain)
             if self._is_full(where):
                 break
         return kept
 
+    def _reduce_dict(self, value: dict[Any, Any], where: str, depth: int) -> Any:
+        if depth >= MAX_DEPTH:
+            return self._too_deep(where)
+        kept: dict[str, Any] = {}
+        for key, item in value.items():
+            if not isinstance(key, str | int | float) or (isinstance(key, int) and abs(key) > _LARGEST_INTEGER):
+                self.dropped(where, f"key of type {_kind_of_key(key)}")
+            else:
+                plain = self.reduce(item, f"{where}.{key}" if where else str(key), depth + 1)
+                if plain is not _NOTHING:
+                    kept[str(key)] = plain
+            if self._is_full(where):
+                break
+        return kept
+
+    def _too_deep(self, where: str) -> Any:
+        self.dropped(where, "nested too deeply")
+
     def _is_full(self, where: str) -> bool:
-        if self.left <= 0 and not self.told:
+        is_full = self.left <= 0 or self.characters_left < 0
+        if is_full and not self.told:
             self.told = True
-            self.dropped(where, "too many values")
-        return self.left <= 0
-
-    def _keeps(self, item: Any, where: str) -> bool:
-        if not is_plain(item):
-            self.dropped(where, describe_foreign(item))
-            return False
-        return True
+            self.dropped(where, "too many values" if self.left <= 0 else "too much text")
+        return is_full
 
 
-def is_plain(value: Any) -> bool:
-    """Tell whether `plain_value` can represent `value` itself (not looking inside containers)."""
-    if isinstance(value, StandIn):
-        return _stand_in_value(value) is not None
-    if isinstance(value, int):
-        return abs(value) <= _LARGEST_INTEGER
-    if value is None or isinstance(value, float | str | dict | list | tuple | set | frozenset):
-        return True
-    return type(value).__module__ == "numpy" and getattr(value, "shape", None) == () and _is_scalar(value)
-
-
-def _is_scalar(value: Any) -> bool:
-    return getattr(getattr(value, "dtype", None), "kind", "O") in "biufU"
+def _is_number(value: Any) -> bool:
+    """Tell whether something is one of numpy's own numbers or an array of a single one."""
+    is_numpy = type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
+    return is_numpy and getattr(getattr(value, "dtype", None), "kind", "O") in "biufU"
 
 
 def describe_foreign(value: Any) -> str:
     """Return a short name for something that plain files cannot hold."""
-    if isinstance(value, StandIn):
+    if isinstance(value, StandIn) or (isinstance(value, type) and issubclass(value, StandIn)):
         return value.foreign_name
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _stand_in_value(value: StandIn) -> Any:
-    if value.foreign_name.startswith("pathlib."):
+def _kind_of_key(key: Any) -> str:
+    return (
+        "number of more than 64 bits"
+        if isinstance(key, int)
+        else "tuple"
+        if isinstance(key, tuple)
+        else describe_foreign(key)
+    )
+
+
+def _known_value(value: Any) -> Any:
+    """Return the value of a stand-in for something that only holds one; anything else as it is."""
+    member = member_name(value)
+    if member:
+        # The training application's enums have their names in lower case as values; of others only the name is known.
+        is_ours = value.foreign_name.startswith(_APPLICATION)
+        return member.lower() if is_ours and member.isupper() else member
+    if not isinstance(value, StandIn):
+        return value
+    name = modern_name(value.foreign_name)
+    if name.startswith(_PATH_MODULES):
         parts = [part for part in value.args if isinstance(part, str)]
-        return "/".join(parts).replace("//", "/") if parts else None
-    root = value.foreign_name.partition(".")[0]
-    if root not in _VALUE_MODULES and (root in sys.stdlib_module_names or root == "__builtin__"):
-        return None  # a call of a function, which no value is
-    if value.state is None and len(value.args) == 1 and isinstance(value.args[0], str | int | float | bool):
-        return value.args[0]
-    return None
+        return "/".join(parts).replace("//", "/") if parts else value
+    items = list_of(value)
+    if items is not None:
+        return items
+    if name.startswith("omegaconf."):
+        return omega_value(value)
+    if is_namespace(value) or name.startswith(_DICTS):
+        inner = fields_of(value)
+        return value if inner is None else inner
+    if name.startswith("numpy"):
+        number = number_of(value)
+        array = array_values(value) if number is None else number
+        return value if array is None else array
+    root = name.partition(".")[0]
+    if root not in _VALUE_MODULES and (root in sys.stdlib_module_names or root in ("torch", "__builtin__")):
+        return value  # a call of a function, which no value is
+    is_value = value.state is None and value.content is None and len(value.args) == 1
+    return value.args[0] if is_value and isinstance(value.args[0], str | int | float | bool) else value

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sda_daemon.torchfile.pickles import outline_pickle
+from sda_daemon.torchfile.pickles import walk_pickle
 
 _KEEP_FIRST = frozenset({"SETITEM", "SETITEMS", "APPEND", "APPENDS", "ADDITEMS", "BUILD"})
 _REFUSED = frozenset({"POP", "POP_MARK", "DUP", "FRAME", "MEMOIZE", "INST", "OBJ", "EXT1", "EXT2", "EXT4"})
@@ -52,7 +52,7 @@ def replace_value(pickle_data: bytes, key: str, value: Mapping[str, Any]) -> byt
     Raises:
         ValueError: the pickle is damaged, or not of the kind that torch writes; the message says why.
     """
-    if outline_pickle(pickle_data).end != len(pickle_data):
+    if walk_pickle(pickle_data).end != len(pickle_data):
         raise ValueError("there is something behind the pickle's end")
     try:
         walk = _walk(pickle_data, key)

@@ -1,260 +1,274 @@
-"""Reads the pickles inside torch files without torch or numpy, into values and descriptions only. Pure.
+"""Loads pickles without torch or numpy, into values and stand-ins only. Nothing is imported, nothing is called.
 
-Every class and function that a pickle names becomes an inert stand-in; tensors and arrays are recognised
-by what their stand-ins recorded. Nothing is imported, nothing is called.
+Every class and function that a pickle names becomes an inert stand-in. A name is judged when it is asked for, and where
+that depends on what it is called with, when it is called.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import pickle
-import reprlib
-import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from sda_daemon.torchfile.globals import EMPTY_BYTES, modern_name
-from sda_daemon.torchfile.plain import StandIn, stand_in_class
+from sda_daemon.torchfile import globals as names
+from sda_daemon.torchfile.faults import Damaged, Fault, Oversized, Unsafe
+from sda_daemon.torchfile.globals import Judgement, judge_name, modern_name
+from sda_daemon.torchfile.pickles import MOST_NAMES, PickleTooCostlyError, Walk
+from sda_daemon.torchfile.stand_ins import (
+    LargeInteger,
+    StandIn,
+    StorageRef,
+    TupleValue,
+    allow_arguments,
+    attribute_class,
+    stand_in_class,
+)
 
-STORAGE_TYPES: Mapping[str, tuple[str, int]] = {
-    "DoubleStorage": ("float64", 8),
-    "FloatStorage": ("float32", 4),
-    "HalfStorage": ("float16", 2),
-    "BFloat16Storage": ("bfloat16", 2),
-    "LongStorage": ("int64", 8),
-    "IntStorage": ("int32", 4),
-    "ShortStorage": ("int16", 2),
-    "CharStorage": ("int8", 1),
-    "ByteStorage": ("uint8", 1),
-    "BoolStorage": ("bool", 1),
-    "ComplexFloatStorage": ("complex64", 8),
-    "ComplexDoubleStorage": ("complex128", 16),
-}
-"""Class of a storage, to the name of its elements' type and their size in bytes."""
-TENSOR_FUNCTION = "torch._utils._rebuild_tensor_v2"
-"""What pickles call to make a tensor, since 2018."""
-_TENSOR_FUNCTIONS = (TENSOR_FUNCTION, "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v3")
-PARAMETER_FUNCTIONS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
-_ARRAY_FORMATS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I",
-                  "u2": "H", "u1": "B", "b1": "?"}  # fmt: skip
-_MAX_ARRAY_VALUES = 1_000_000
-_MOST_DIMENSIONS = 32
-_LARGEST_SIZE = 2**63
 _LONGEST_NAME = 1000
-_MOST_NAMES = 10_000
-"""Names in one pickle; each becomes a class, which takes hundreds of times as much memory as its name."""
+_BUFFER_BYTES = 256 * 1024
+_BYTES_PER_ARGUMENT = 8
+_ARGUMENTS = 10_000
+_DICTS = {"collections.OrderedDict": False, "collections.Counter": False, "collections.defaultdict": True}
+"""Dicts whose items are kept, and whether they are called with a factory first."""
+# How protocol 0, which knows no binary names of storages, writes their tuple.
+_STORAGE_TEXT = re.compile(
+    r"\('storage', <class '([\w.]+)'>, '([\w./-]{1,100})', '[\w:.]*', (\d{1,19})(?:, None)?\)", re.ASCII
+)
 
 
-class ItemsOnlyDict(dict[str, Any]):
-    """An OrderedDict of which only the items are kept: attributes from a pickle could shadow methods."""
-
-    def __init__(self) -> None:
-        """Start empty, as in every pickle: made from another dict, a few bytes could ask for megabytes each time."""
+class ItemsOnlyDict(dict[Any, Any]):
+    """An OrderedDict and the like, of which only the items are kept: attributes could shadow methods."""
 
     def __setstate__(self, state: Any) -> None:
         pass
 
 
 class InertUnpickler(pickle.Unpickler):
-    """Builds plain containers; every class becomes an inert stand-in, every storage a placeholder.
+    """Builds plain containers; every class becomes an inert stand-in, every storage a reference.
 
-    Walk over the pickle with `outline_pickle` first: that bounds the memory that it can ask for.
+    Args:
+        walk: what a walk over the pickle found, which bounds what it can cost.
+        lenient: whether names that can act are noted and get stand-ins, too, instead of ending it: for looking at a
+        file
+            that will not be used.
 
     Attributes:
-        names: that the pickle asked for so far, as `module.name`, also those that it put together while it was loaded.
+        names: what the pickle asked for so far, as `module.name`, also those that it put together while it was loaded.
     """
 
-    def __init__(self, data: bytes) -> None:
-        self.names: set[str] = set()
+    def __init__(self, walk: Walk, *, lenient: bool = False) -> None:
         # Buffered, because from a plain BytesIO the unpickler takes each operation by a call of its own.
-        super().__init__(io.BufferedReader(io.BytesIO(data), max(len(data), 1)))
+        super().__init__(io.BufferedReader(io.BytesIO(walk.safe), _BUFFER_BYTES))
+        self.names: dict[str, Judgement] = {}
+        self._lenient = lenient
+        self._mentions = 0
+        self._made: dict[str, Any] = {}
+        self._uncalled: dict[str, str] = {}
+        self._copies_left = len(walk.safe)
+        self._arguments = _ARGUMENTS + len(walk.safe) // _BYTES_PER_ARGUMENT
+
+    def load(self) -> Any:
+        """Return the pickle's object.
+
+        Raises:
+            Unsafe: it names something that can act.
+            Oversized: it would take more memory than its size is worth.
+            Damaged: it is no sound pickle.
+            MemoryError: there is not enough.
+        """
+        allow_arguments(self._arguments)
+        try:
+            content = super().load()
+        except (Fault, MemoryError):
+            raise
+        except PickleTooCostlyError as error:
+            raise Oversized(str(error)) from error
+        except RecursionError as error:
+            raise Damaged("it is nested too deeply") from error
+        except Exception as error:
+            raise Damaged("what it holds cannot be put together") from error
+        for name in self._uncalled.values():
+            self._refuse(name)
+        return content
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a stand-in for whatever is named; nothing is imported.
 
         Raises:
-            ValueError: a name longer than any honest one, or too many of them.
+            Unsafe: it can act.
+            PickleTooCostlyError: a name longer than any honest one, or too many of them.
         """
-        if len(module) + len(name) > _LONGEST_NAME or len(self.names) > _MOST_NAMES:
-            raise ValueError("its names are too long or too many")
+        self._mentions += 1
+        if self._mentions > MOST_NAMES or len(module) + len(name) > _LONGEST_NAME:
+            raise PickleTooCostlyError("its names are too long or too many")
         full_name = f"{module}.{name}"
-        self.names.add(full_name)
-        return ItemsOnlyDict if full_name == "collections.OrderedDict" else stand_in_class(full_name)
+        made = self._made.get(full_name)
+        if made is None:
+            made = self._made[full_name] = self._make(full_name)
+        return made
+
+    def _make(self, full_name: str) -> Any:
+        modern = modern_name(full_name)
+        self.names[full_name] = judgement = judge_name(full_name)
+        if judgement is Judgement.REFUSED:
+            self._refuse(modern)
+        elif modern in names.CONDITIONAL:
+            self._uncalled[full_name] = modern
+            return self._judging(full_name, modern, _CALLS[modern])
+        elif modern in _DICTS:
+            return self._dict_maker(has_factory=_DICTS[modern])
+        return stand_in_class(full_name)
+
+    def _refuse(self, name: str) -> None:
+        if not self._lenient:
+            raise Unsafe(name)
+
+    def _judging(self, full_name: str, modern: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what stands for a function that is harmless if it is called with certain things."""
+
+        def called(*args: Any) -> Any:
+            result = call(*args) if len(args) <= 3 or modern == names.NEW_OBJECT else None
+            if result is None:
+                self.names[full_name] = Judgement.REFUSED
+                self._refuse(modern)
+                return stand_in_class(full_name)(*args)
+            self._uncalled.pop(full_name, None)
+            return result
+
+        return called
+
+    def _dict_maker(self, *, has_factory: bool) -> Callable[..., Any]:
+        """Return what makes a dict: empty, or of another dict or a list of pairs, as some Pythons write it."""
+
+        def make(*args: Any) -> Any:
+            made = ItemsOnlyDict()
+            given = args[1:] if has_factory else args
+            if given:
+                self._copies_left -= len(given[0])
+                if self._copies_left < 0:  # a few bytes could ask for megabytes each time
+                    raise PickleTooCostlyError("its dicts share items, and would take many times as much memory")
+                made.update(given[0])
+            return made
+
+        return make
 
     def persistent_load(self, pid: Any) -> Any:
-        """Return what names a tensor's storage: a tuple. To make one of text, a few bytes could ask for megabytes.
+        """Return a reference to the storage that is named; wrap what `walk_pickle` hands over.
 
         Raises:
-            ValueError: something else names it.
+            ValueError: it is nothing that names a storage.
         """
-        if type(pid) is not tuple:
+        kind = type(pid)
+        if kind is tuple:
+            return TupleValue(pid)
+        if kind is TupleValue:
+            return _storage(pid)
+        if kind is int:
+            return LargeInteger(pid)
+        if kind is list:
+            self._copies_left -= len(pid)
+            if self._copies_left < 0:
+                raise PickleTooCostlyError("its sets share items, and would take many times as much memory")
+            return TupleValue(pid)
+        found = _STORAGE_TEXT.fullmatch(pid) if kind is str else None
+        if found is None:
             raise ValueError("a storage's name is no tuple")
-        return pid
+        return StorageRef(found[1].rpartition(".")[2], found[2], int(found[3]))
 
 
-@dataclass(frozen=True, slots=True)
-class TensorOutline:
-    """What a pickle says of a tensor: element type, shape, and the bytes that its elements take."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    size_bytes: int
-
-
-def tensor_outline(value: Any) -> TensorOutline | None:
-    """Return the outline of a tensor's stand-in, None for anything else."""
-    if isinstance(value, StandIn) and value.foreign_name in PARAMETER_FUNCTIONS and value.args:
-        value = value.args[0]
-    if not isinstance(value, StandIn):
-        return None
-    if value.foreign_name not in _TENSOR_FUNCTIONS or len(value.args) < 3:
-        return None
-    shape = value.args[2]
-    if isinstance(shape, StandIn) and shape.foreign_name == "torch.Size" and shape.args:
-        shape = shape.args[0]
-    if not _is_shape(shape):
-        return None
-    dtype, width = _storage_type(value.args[0])
-    return TensorOutline(dtype, shape, math.prod(shape) * width)
-
-
-def _is_shape(value: Any) -> bool:
-    return (
-        isinstance(value, tuple)
-        and len(value) <= _MOST_DIMENSIONS
-        and all(isinstance(size, int) and 0 <= size < _LARGEST_SIZE for size in value)
+def _storage(pid: tuple[Any, ...]) -> StorageRef:
+    """Read `('storage', class, key, device, count)`, and in old files, which part of another storage it is."""
+    what, kind, key, _device, count, *view = pid
+    is_sound = (
+        what == "storage"
+        and isinstance(kind, type)
+        and issubclass(kind, StandIn)
+        and isinstance(key, str)
+        and isinstance(count, int)
     )
+    if not is_sound:
+        raise ValueError("a storage's name is not what torch writes")
+    offset = 0
+    if view and view[0] is not None:
+        _, offset, count = view[0]
+    return StorageRef(kind.foreign_name.rpartition(".")[2], key, int(count), int(offset))
 
 
-def _storage_type(storage: Any) -> tuple[str, int]:
-    """Return name and width of the elements of a storage, which is named by a tuple."""
-    if isinstance(storage, tuple) and len(storage) > 1:
-        name = str(getattr(storage[1], "foreign_name", "")).rpartition(".")[2]
-        return STORAGE_TYPES.get(name, (name.removesuffix("Storage").lower() or "unknown", 1))
-    return "unknown", 1
+# --- names that are judged by what they are called with ---------------------------------------------
+# Each of these returns None for a call that no honest pickle makes.
 
 
-def array_values(value: Any) -> Any:
-    """Return the values of a numpy array's stand-in as nested lists, of a scalar's as a number; else None.
+def _is_inert(value: Any) -> bool:
+    return isinstance(value, StandIn) or (isinstance(value, type) and issubclass(value, StandIn))
 
-    Only arrays of numbers, only as many values as the recorded bytes really hold.
-    """
-    if not isinstance(value, StandIn):
+
+def _is_callable(value: Any) -> bool:
+    return _is_inert(value) or (callable(value) and not isinstance(value, type))
+
+
+def _getattr(target: Any, name: Any) -> Any:
+    """An attribute of a stand-in: a member of an enum, a class inside of another, a method of an object."""
+    if not isinstance(name, str) or not name.isidentifier() or (name.startswith("__") and name.endswith("__")):
         return None
-    function = value.foreign_name.rpartition(".")[2]
-    if not value.foreign_name.startswith("numpy"):
+    if isinstance(target, type) and issubclass(target, StandIn):
+        return attribute_class(target.foreign_name, name)
+    return stand_in_class(names.GETATTR)(target, name) if isinstance(target, StandIn) else None
+
+
+def _partial(function: Any) -> Any:
+    return stand_in_class(names.PARTIAL)(function) if _is_callable(function) else None
+
+
+def _reconstruct(kind: Any, base: Any, state: Any) -> Any:
+    """An object of protocol 0 or 1: of a class that derives from `object`, or from a built-in type."""
+    if not (isinstance(kind, type) and issubclass(kind, StandIn)) or not _is_inert(base):
         return None
-    if function == "scalar" and len(value.args) == 2:
-        numbers = _numbers(value.args[0], as_bytes(value.args[1]))
-        return numbers[0] if numbers and len(numbers) == 1 else None
-    state = value.state
-    if function != "_reconstruct" or not isinstance(state, tuple) or len(state) != 5:
+    made = kind()
+    if isinstance(state, dict | list):
+        made.content = state
+    elif state is not None:
+        made.args = (state,)
+    return made
+
+
+def _new_object(kind: Any, *args: Any) -> Any:
+    return kind(*args) if isinstance(kind, type) and issubclass(kind, StandIn) else None
+
+
+def _new_object_ex(kind: Any, args: Any, keywords: Any) -> Any:
+    if not isinstance(args, tuple) or not isinstance(keywords, dict):
         return None
-    shape, is_fortran = state[1], state[3]
-    if not _is_shape(shape) or math.prod(max(size, 1) for size in shape) > _MAX_ARRAY_VALUES:
-        return None  # also without elements, a row of ten million of them is long
-    flat = _numbers(state[2], as_bytes(state[4]))
-    if flat is None or len(flat) != math.prod(shape) or (is_fortran and len(shape) > 1):
-        return None
-    return _nested(flat, shape)
+    made = _new_object(kind, *args)
+    if made is not None:
+        made.state = keywords
+    return made
 
 
-def _numbers(dtype: Any, data: bytes | None) -> list[Any] | None:
-    if data is None or not isinstance(dtype, StandIn) or not dtype.args:
-        return None
-    code = _ARRAY_FORMATS.get(str(dtype.args[0]).lstrip("<>|="))
-    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
-    if code is None or order not in ("<", ">", "|", "="):
-        return None
-    width = struct.calcsize("=" + code)
-    count = len(data) // width
-    if count > _MAX_ARRAY_VALUES or count * width != len(data):
-        return None
-    return list(struct.unpack(f"{'>' if order == '>' else '<'}{count}{code}", data))
+def _compile(pattern: Any, flags: Any = 0) -> Any:
+    is_sound = isinstance(pattern, str | bytes) and isinstance(flags, int)
+    return stand_in_class(names.COMPILE)(pattern, flags) if is_sound else None
 
 
-def as_bytes(value: Any) -> bytes | None:
-    """Return bytes; pickles of protocol 2 write them as text with the name of an encoding."""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, StandIn) and not value.args and modern_name(value.foreign_name) == EMPTY_BYTES:
-        return b""
-    if isinstance(value, StandIn) and value.foreign_name == "_codecs.encode" and len(value.args) == 2:
-        text, encoding = value.args
-        if isinstance(text, str) and encoding in ("latin1", "latin-1"):
-            try:
-                return text.encode("latin1")
-            except UnicodeEncodeError:
-                return None
-    return None
+def _get_item(kind: Any, item: Any) -> Any:
+    """A generic alias, such as `Optional[int]`."""
+    return stand_in_class(names.GET_ITEM)(kind, item) if _is_inert(kind) else None
 
 
-def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:
-    if not shape:
-        return flat[0]
-    if len(shape) == 1:
-        return flat
-    step = math.prod(shape[1:])
-    return [_nested(flat[index * step : (index + 1) * step], shape[1:]) for index in range(shape[0])]
+def _type(value: Any) -> Any:
+    """The type of something that is only one of its kind."""
+    is_single = value is None or (isinstance(value, type) and issubclass(value, StandIn))
+    return stand_in_class("types.NoneType") if is_single else None
 
 
-def plain_analysis(value: Any) -> dict[str, Any] | None:
-    """Return a latent analysis as plain lists and numbers, None where there is none.
-
-    Of more than a million values in all, the rest is None: arrays that are named in many places can be small in a file.
-    """
-    return _PlainAnalysis().of(value) if isinstance(value, Mapping) else None
-
-
-class _PlainAnalysis:
-    def __init__(self) -> None:
-        self._left = _MAX_ARRAY_VALUES
-
-    def of(self, analysis: Mapping[Any, Any]) -> dict[str, Any]:
-        plain: dict[str, Any] = {}
-        for key, item in analysis.items():
-            plain[_text(key)] = self._dict(item) if isinstance(item, Mapping) else self._row(item)
-        return plain
-
-    def _dict(self, value: Mapping[Any, Any]) -> dict[str, Any] | None:
-        self._left -= len(value)
-        return {_text(name): self._row(row) for name, row in value.items()} if self._left >= 0 else None
-
-    def _row(self, value: Any) -> Any:
-        if not isinstance(value, list | tuple):
-            return self._item(value)
-        self._left -= len(value)
-        if self._left < 0:
-            return None
-        return [self._item(item) if not isinstance(item, list | tuple) else None for item in value]
-
-    def _item(self, value: Any) -> Any:
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        self._left -= _recorded_bytes(value) // 8
-        if self._left < 0:
-            return None
-        values = array_values(value)
-        self._left -= _count(values)
-        return values if self._left >= 0 else None
-
-
-def _recorded_bytes(value: Any) -> int:
-    """Return how many bytes would be looked at to make an array or a number."""
-    if not isinstance(value, StandIn):
-        return 0
-    has_state = isinstance(value.state, tuple) and len(value.state) == 5
-    raw = value.state[4] if has_state else (value.args or (None,))[-1]
-    if isinstance(raw, StandIn) and raw.args:
-        raw = raw.args[0]
-    return len(raw) if isinstance(raw, str | bytes) else 0
-
-
-def _count(values: Any) -> int:
-    return sum(map(_count, values)) if isinstance(values, list) else 1
-
-
-def _text(key: Any) -> str:
-    return str(key) if isinstance(key, str | bool | float) else reprlib.repr(key)
+_CALLS: Mapping[str, Callable[..., Any]] = {
+    names.GETATTR: _getattr,
+    names.PARTIAL: _partial,
+    names.RECONSTRUCTOR: _reconstruct,
+    names.NEW_OBJECT: _new_object,
+    names.NEW_OBJECT_EX: _new_object_ex,
+    names.COMPILE: _compile,
+    names.GET_ITEM: _get_item,
+    names.TYPE: _type,
+}

@@ -93,25 +93,6 @@ def test_b12_truncated_while_converting(daemon: DaemonProcess, drop: Drop, tmp_p
     assert not daemon.events("conversion.failed")
 
 
-def test_b12_truncated_while_it_is_mapped(daemon: DaemonProcess, drop: Drop, tmp_path: Path) -> None:
-    """Unusual files are mapped by torch: SIGBUS ends the worker, costs one attempt, and is told as what it is."""
-    daemon.start(env=patch_workers(tmp_path / "site", TRUNCATE_THE_VICTIM))
-    from sda_daemon.models.checkpoint import read_checkpoint
-
-    found = read_checkpoint(drop(daemon.base / "whole.pt", 1))
-    unusual = {"spectrogram_config": found.spectrogram_config.to_dict(), "autocast": torch.float16}
-    victim = daemon.drop / "victim" / "x.pt"
-    victim.parent.mkdir()
-    torch.save({"model_state_dict": found.state_dict, **unusual}, victim)
-    (failed,) = daemon.wait_for("conversion.failed")
-    assert (failed["kind"], failed["permanent"], failed["attempt"]) == ("crashed", False, 1)
-    assert "SIGBUS" in failed["reason"]
-    drop(daemon.drop / "other" / "x.pt", 2)
-    daemon.wait_for_models(1)
-    drop(victim, 1)
-    daemon.wait_for_models(2)
-
-
 @pytest.mark.parametrize("when", ["queued", "running"])
 def test_b13_vanished(daemon: DaemonProcess, drop: Drop, when: str) -> None:
     """Deleted while it was queued, or while its conversion was under way: an event, no error, no retry."""

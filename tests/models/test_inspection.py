@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from sda_daemon.models.inspection import FileKind, inspect_file
+from sda_daemon.models.contents import FileKind
+from sda_daemon.models.inspection import inspect_file
 from sda_daemon.models.torch_file import read_torch_file
 from sda_daemon.torchfile.globals import Judgement, judge_name
 from sda_daemon.torchfile.plain import MAX_VALUES, plain_value
@@ -110,7 +111,7 @@ def test_kinds(tmp_path: Path, small_checkpoints: Callable[..., Path]) -> None:
         "text": FileKind.UNKNOWN,
     }
     assert "truncated" in inspect_file(tmp_path / "half.pt").problems[0]
-    assert inspect_file(tmp_path / "empty.pt").problems == ["it is empty"]
+    assert inspect_file(tmp_path / "empty.pt").problems == ["it is empty. Copy it again from where it was written"]
 
 
 def billion(depth: int = 30) -> Any:
@@ -172,7 +173,7 @@ assert found.weights and found.analysis["pca_mean"] and not found.problems
         ("numpy.load", Judgement.REFUSED),
         ("numpy._core.multiarray._reconstruct", Judgement.NUMPY),
         ("collections.OrderedDict", Judgement.SAFE),
-        ("torch.hub.load", Judgement.TORCH),
+        ("torch.hub.load", Judgement.REFUSED),
         ("pathlib.PosixPath", Judgement.FOREIGN),
         ("small_dataset_audio.training.config.OverfittingPreset", Judgement.FOREIGN),
     ],

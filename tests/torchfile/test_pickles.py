@@ -8,6 +8,8 @@ import pickletools
 import struct
 import subprocess
 import sys
+import time
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from enum import Enum
@@ -19,11 +21,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sda_daemon.errors import BrokenModelError, ModelFileError, NotAModelError
+from sda_daemon.errors import BrokenModelError, ModelFileError, NotAModelError, UnsafeModelError
 from sda_daemon.models.header import read_model_header
-from sda_daemon.torchfile.nesting import FEW_TUPLES
-from sda_daemon.torchfile.pickles import outline_pickle
-from sda_daemon.torchfile.plain import MAX_VALUES, StandIn, plain_value, stand_in_class
+from sda_daemon.torchfile.faults import Fault
+from sda_daemon.torchfile.pickles import walk_pickle
+from sda_daemon.torchfile.plain import MAX_VALUES, plain_value
+from sda_daemon.torchfile.stand_ins import StandIn, stand_in_class
+from sda_daemon.torchfile.unpickler import InertUnpickler
+from sda_daemon.torchfile.values import list_of
 from tests.library.model_files import write_model, write_payload
 
 VALUES = st.recursive(
@@ -37,32 +42,32 @@ VALUES = st.recursive(
 def test_any_honest_pickle_is_walked_to_its_end(value: Any, protocol: int, behind: bytes) -> None:
     """Without a name in it, and whatever follows."""
     data = pickle.dumps(value, protocol)
-    outline = outline_pickle(data + behind)
+    outline = walk_pickle(data + behind)
     assert outline.end == len(data)
     assert outline.names <= {"_codecs.encode", "__builtin__.bytes"}
-    assert outline_pickle(b"junk" + data, 4).end == 4 + len(data)
+    assert walk_pickle(b"junk" + data, 4).end == 4 + len(data)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_survived(data: bytes) -> None:
     """An end inside the data, or a ValueError: nothing else."""
     with contextlib.suppress(ValueError):
-        assert 0 < outline_pickle(data).end <= len(data)
+        assert 0 < walk_pickle(data).end <= len(data)
 
 
 @given(VALUES)
 def test_many_memo_places_are_honest(value: Any) -> None:
     """Pickles with thousands of remembered objects use long indices."""
     data = pickle.dumps([value, [[] for _ in range(400)], [str(n) for n in range(400)]], 2)
-    assert outline_pickle(data).end == len(data)
+    assert walk_pickle(data).end == len(data)
     assert any(op.name == "LONG_BINPUT" for op, _, _ in pickletools.genops(data))
 
 
 def test_names_are_found_in_both_spellings() -> None:
     """GLOBAL and INST; they are what would be imported."""
     data = pickle.dumps(OrderedDict(a=Path("x")), 2)
-    assert outline_pickle(data).names >= {"collections.OrderedDict"}
-    assert outline_pickle(b"(S'ls'\nios\nsystem\n.").names == {"os.system"}
+    assert walk_pickle(data).names >= {"collections.OrderedDict"}
+    assert walk_pickle(b"(S'ls'\nios\nsystem\n.").names == {"os.system"}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +78,7 @@ def test_names_are_found_in_both_spellings() -> None:
 def test_hostile_pickles_are_refused(data: bytes) -> None:
     """Memo bombs, lengths beyond the end, unknown opcodes, names without an end."""
     with pytest.raises(ValueError, match=r".+"):
-        outline_pickle(data)
+        walk_pickle(data)
 
 
 def read_in_a_process(data: bytes, folder: Path) -> int:
@@ -116,18 +121,78 @@ DEEP_KEYS = {
 def test_deep_keys_do_not_kill(case: str, tmp_path: Path) -> None:
     """Python computes a tuple's hash by recursion without a guard: the process would die of a signal."""
     data = b"\x80\x04}" + DEEP_KEYS[case] + b"Ns."
-    with pytest.raises(ValueError, match="nested too deeply"):
-        outline_pickle(data)
-    with pytest.raises(ValueError, match="nested too deeply"):
-        outline_pickle(memoryview(b"junk" + data + b"behind"), 4)
-    assert read_in_a_process(data, tmp_path) == 3
+    if case != "with calls between":  # which has too many names
+        assert walk_pickle(b"junk" + data + b"behind", 4).end == 4 + len(data)
+    assert read_in_a_process(data, tmp_path) in (0, 3)
 
 
-def test_tuples_that_do_not_fit_together_are_refused() -> None:
-    """An empty stack, no mark, nothing in the memo: no unpickler could load it either."""
-    for rest in (b"2", b"t", b"h\x07", b"0", b"q\x00"):
-        with pytest.raises(ValueError, match=r"fit together"):
-            outline_pickle(b"\x80\x02" + b"N\x850" * 30_000 + rest + b".")
+def shared(depth: int, wrap: bytes = b"h\x00h\x00\x86q\x000") -> bytes:
+    """Pairs of one and the same pair, so many levels deep: in the first place of the memo."""
+    return b"Nq\x000" + wrap * depth
+
+
+COSTLY_KEYS = {
+    "pairs of pairs": b"}" + shared(60) + b"h\x00Ns",
+    "pairs of pairs in a set": b"\x8f(" + shared(60) + b"h\x00\x90",
+    "pairs of pairs in a frozen set": b"(" + shared(60) + b"h\x00\x91",
+    "calls with pairs of pairs": b"}" + shared(60) + b"cm\nC\nh\x00RNs",
+    "integers of one hash": b"}(" + b"".join(
+        b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little", signed=True) + b"N" for n in range(9, 40_009)) + b"u",
+    "decimal integers of one hash": b"}(" + b"".join(b"L%dL\nN" % (n * (2**61 - 1)) for n in range(9, 40_009)) + b"u",
+    "integers of one hash in a set": b"\x8f(" + b"".join(
+        b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little", signed=True) for n in range(9, 40_009)) + b"\x90",
+    "tuples of one hash": b"}(" + b"".join(
+        b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little", signed=True) + b"\x85N" for n in range(9, 40_009))
+    + b"u",
+    "a long integer as a key, often": b"\x8b" + struct.pack("<I", 10**6) + b"\x01" * 10**6 + b"q\x000]("
+    + b"}h\x00Ns" * 50_000 + b"e",
+    "a long tuple as a key, often": b"(" + b"N" * 100_000 + b"tq\x000](" + b"}h\x00Ns" * 50_000 + b"e",
+    "a long tuple as arguments, often": b"(" + b"N" * 50_000 + b"tq\x000](" + b"cm\nC\nh\x00R" * 9_000 + b"e",
+    "rather long arguments, often": b"(" + b"N" * 900 + b"tq\x000cm\nC\nq\x010](" + b"h\x01h\x00R" * 200_000 + b"e",
+    "shared lists that are called": b"]q\x000" + b"](h\x00h\x00eq\x000" * 60 + b"h\x00)R",
+    "shared lists as state": b"cm\nC\n)R]q\x000" + b"](h\x00h\x00eq\x000" * 60 + b"h\x00b",
+    "frozen sets of one list": b"](" + b"N" * 100_000 + b"eq\x000](" + b"(h\x00\x91" * 50_000 + b"e",
+    "a list as a frozen set, by a storage": b"](" + b"N" * 100_000 + b"eq\x000](" + b"h\x00Q" * 50_000 + b"e",
+    "a dict of a dict, often": b"}(" + b"".join(b"J" + struct.pack("<i", n) + b"N" for n in range(50_000))
+    + b"uq\x000](" + b"ccollections\nCounter\nh\x00\x85R" * 5_000 + b"e",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", COSTLY_KEYS)
+def test_what_is_small_costs_little(case: str) -> None:
+    """Hours of hashing, or gigabytes, in less than a megabyte: now at most a second of CPU and 50 MB beyond 3 n.
+
+    The limits are ten times as wide as what is measured: machines are slow.
+    """
+    data = b"\x80\x04" + COSTLY_KEYS[case] + b"."
+    tracemalloc.start()
+    began = time.process_time()
+    with contextlib.suppress(Fault):
+        InertUnpickler(walk_pickle(data)).load()
+    taken_s, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken_s < 10
+    assert peak < 50 * 2**20 + 3 * len(data)
+
+
+def test_tuples_large_integers_and_sets_are_what_they_were() -> None:
+    """As values, as keys, in each other, and where they stand in more than one place."""
+    pair, large = (1, "x"), 2**70
+    value = {
+        "pairs": [pair, pair], pair: large, large: {3, 4}, frozenset({5}): (large, ()), "nested": ((1, (2,)), [()]),
+        "negative": -(2**64), "small": [2**31, 2**60, -(2**61)],
+    }  # fmt: skip
+    for protocol in range(6):
+        found = InertUnpickler(walk_pickle(pickle.dumps(value, protocol))).load()
+        assert tuple(found["pairs"][0]) == pair
+        assert found["pairs"][0] is found["pairs"][1]
+        assert [int(number) for number in found["small"]] == value["small"]
+        assert int(found["negative"]) == -(2**64)
+        keys = list(found)
+        assert (tuple(keys[1]), int(keys[2])) == (pair, large)
+        assert int(found[keys[1]]) == large
+        assert sorted(list_of(found[keys[2]]) or []) == [3, 4]
+        assert [tuple(item) if isinstance(item, tuple) else item for item in found["nested"][0]] == [1, (2,)]
 
 
 @pytest.mark.parametrize("protocol", range(1, 6))
@@ -151,29 +216,19 @@ def test_many_flat_tuples_are_honest(protocol: int) -> None:
         (1, (2, ())): OrderedDict(a=Path("x")),
     }
     data = pickle.dumps(value, protocol)
-    assert outline_pickle(data + b"behind").end == len(data)
+    assert walk_pickle(data + b"behind").end == len(data)
 
 
 def test_texts_with_the_bytes_of_tuples_are_honest() -> None:
     """They are told from opcodes."""
     data = pickle.dumps({"text": "t" * 100_000, "more": ["attest"] * 10 + [f"t{n}" for n in range(30_000)]}, 2)
-    assert outline_pickle(data).end == len(data)
-
-
-@pytest.mark.parametrize("around", [b"%b", b"(%bN\x86t", b"}(N%b0N%bu", b"]%b0"])
-def test_a_thousand_levels_are_the_limit(around: bytes) -> None:
-    """Wherever they are, among many that are flat."""
-    many = b"\x80\x02" + b")\x850" * FEW_TUPLES
-    depth = 1000 - around.count(b"\x86") - around.count(b"t")
-    outline_pickle(many + around.replace(b"%b", b"N" + b"\x85" * depth) + b".")
-    with pytest.raises(ValueError, match="nested too deeply"):
-        outline_pickle(many + around.replace(b"%b", b"N" + b"\x85" * (depth + 1)) + b".")
+    assert walk_pickle(data).end == len(data)
 
 
 def test_too_many_names_are_refused() -> None:
     """Each becomes a class: a thousand bytes of memory for ten of the file."""
     with pytest.raises(ValueError, match="too many names"):
-        outline_pickle(b"\x80\x02(" + b"".join(b"cm\nn%d\n" % n for n in range(20_000)) + b"t.")
+        walk_pickle(b"\x80\x02(" + b"".join(b"cm\nn%d\n" % n for n in range(20_000)) + b"t.")
 
 
 # --- plain values -----------------------------------------------------------------------------------
@@ -200,7 +255,7 @@ def test_foreign_values_become_plain_or_go() -> None:
         ("top.two", "app.Two"),
         ("top.array", "numpy.ndarray"),
         ("top", "key of type tuple"),
-        ("top.huge", "builtins.int"),
+        ("top.huge", "a number of more than 64 bits"),
     ]
 
 
@@ -241,14 +296,17 @@ def test_a_header_is_read_without_running_anything(tmp_path: Path, monkeypatch: 
         "version": 1,
         "metadata": {"model_id": "x", "name": Preset.CALM, "tags": ["a", "b"], "final_val_loss": 1},
         "latent_analysis": {"n_active_components": 7},
-        "provenance": {"source_file": "a.pt", "bomb": Bomb()},
-        "training_config": Bomb(),
+        "provenance": {"source_file": "a.pt", "odd": Preset},
+        "training_config": Preset.CALM,
     }
     write_payload(tmp_path / "x.sda", payload)
     header = read_model_header(tmp_path / "x.sda")
     assert (header.metadata.name, header.metadata.tags, header.metadata.final_val_loss) == ("calm", ["a", "b"], 1.0)
     assert (header.metadata.has_analysis, header.metadata.n_active_components) == (True, 7)
     assert header.provenance == {"source_file": "a.pt"}
+    write_payload(tmp_path / "y.sda", {**payload, "training_config": Bomb()})
+    with pytest.raises(UnsafeModelError, match=r"wants to call builtins\.eval; nothing of it was run"):
+        read_model_header(tmp_path / "y.sda")
     assert not (tmp_path / "went-off").exists()
 
 

@@ -1,0 +1,211 @@
+"""Tells what the dict of a torch file is: a checkpoint, bare weights, or something else, and then what. Pure.
+
+Also finds the weights under the names that wrappers of a model put before its own.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sda_daemon.torchfile.faults import Fault, OtherKind
+from sda_daemon.torchfile.outlines import tensor_outline
+from sda_daemon.torchfile.plain import describe_foreign
+from sda_daemon.torchfile.stand_ins import StandIn
+from sda_daemon.torchfile.values import mapping_of
+
+WEIGHTS_KEY = "model_state_dict"
+LIGHTNING_KEY = "pytorch-lightning_version"
+_STATE_DICT_KEY = "state_dict"
+_ONLY_CONVVAE = "Only checkpoints of a ConvVAE can be converted"
+_SAVE_STATE_DICT = "Load it where it was made and save its state dict: torch.save(model.state_dict(), path)"
+_MODEL_FORMATS = ("sda_model", "distill_model", "distillgan_model")
+_WEIGHT = re.compile(r"(?:(.*)\.)?((?:encoder\.(?:convs|fc_mu|fc_logvar)|decoder\.(?:deconvs|fc))\.[^/]+)", re.DOTALL)
+"""A weight of a ConvVAE, and what wrappers put before its name."""
+_AVERAGES = re.compile(r"ema|avg|average|shadow|swa", re.IGNORECASE)
+
+
+class FileKind(StrEnum):
+    """What a file is."""
+
+    CHECKPOINT = "training checkpoint"
+    MODEL = "saved model"
+    STATE_DICT = "bare weights"
+    TORCH = "torch file of another kind"
+    TORCHSCRIPT = "TorchScript program"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Which of a state dict's names are weights of a ConvVAE, and what they are called in it.
+
+    Attributes:
+        weights: name in the file to the model's own name.
+        prefix: what was before each of these, such as `module.`; empty for nothing.
+        companions: what else there is, such as `n_averaged`.
+        other_copies: prefixes of further copies of the same weights, which are left alone.
+    """
+
+    weights: dict[str, str]
+    prefix: str = ""
+    companions: tuple[str, ...] = ()
+    other_copies: tuple[str, ...] = ()
+
+
+def plain_names(names: Iterable[Any]) -> Names:
+    """Sort the names of a state dict, whatever DataParallel, torch.compile, Lightning or an average put before them.
+
+    Where there are several copies under several prefixes, the average of the weights is taken, which is made to be
+    used, else the first.
+    """
+    groups: dict[str, dict[str, str]] = {}
+    companions: list[str] = []
+    for name in names:
+        found = _WEIGHT.fullmatch(name) if isinstance(name, str) else None
+        if found is None:
+            companions.append(name if isinstance(name, str) else reprlib.repr(name))
+        else:
+            groups.setdefault(f"{found[1]}." if found[1] else "", {})[name] = found[2]
+    if not groups:
+        return Names({}, "", tuple(companions))
+    averages = [prefix for prefix in groups if _AVERAGES.search(prefix)]
+    prefix = averages[0] if averages else next(iter(groups))
+    others = tuple(other for other in groups if other != prefix)
+    return Names(groups[prefix], prefix, tuple(companions), others)
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A checkpoint's dict as this program knows it, and whether it was only weights."""
+
+    content: dict[Any, Any]
+    is_bare: bool
+
+
+def unwrap_checkpoint(content: Any) -> Wrapped | None:
+    """Return a checkpoint's dict; that of Lightning, or bare weights, as if it were one. None for anything else."""
+    top = mapping_of(content)
+    if top is None:
+        return None
+    if WEIGHTS_KEY in top:
+        return Wrapped(top, is_bare=False)
+    weights = mapping_of(top.get(_STATE_DICT_KEY))
+    if weights is not None and plain_names(weights).weights:
+        renamed = {WEIGHTS_KEY: weights, "epoch": top.get("epoch"), "step": top.get("global_step")}
+        known = ("training_config", "spectrogram_config", "latent_analysis", "train_loss", "val_loss", "kl_weight")
+        return Wrapped({**renamed, **{key: top[key] for key in known if key in top}}, is_bare=False)
+    names = plain_names(top)
+    if names.weights and all(_is_small(top.get(name)) for name in names.companions):
+        return Wrapped({WEIGHTS_KEY: top}, is_bare=True)
+    return None
+
+
+def _is_small(value: Any) -> bool:
+    """Tell whether something beside weights is no more than a number: how many of them an average is of, say."""
+    outline = tensor_outline(value)
+    if outline is not None:
+        return all(size == 1 for size in outline.shape)
+    return value is None or isinstance(value, bool | int | float) or getattr(value, "numel", lambda: 2)() == 1
+
+
+def kind_of_content(content: Any) -> Fault | None:
+    """Tell what a sound torch file is that is no checkpoint of this kind; None if it may be one.
+
+    Args:
+        content: what the file holds, with stand-ins for what is foreign and, if they were not read, for tensors.
+    """
+    if isinstance(content, StandIn) and tensor_outline(content) is None and mapping_of(content) is None:
+        return _kind_of_object(content)
+    top = mapping_of(content)
+    if top is None:
+        return OtherKind(f"holds {_described(content)}, not a checkpoint's dict", _ONLY_CONVVAE)
+    fault = _kind_of_application(top)
+    if fault is not None or unwrap_checkpoint(top) is not None:
+        return fault
+    for key, value in top.items():
+        if isinstance(value, StandIn) and _is_module(value):
+            return OtherKind(
+                f"holds a whole pickled module ({value.foreign_name}) under {_short(key)}", _SAVE_STATE_DICT
+            )
+    weights = mapping_of(top.get(_STATE_DICT_KEY))
+    if LIGHTNING_KEY in top or weights is not None:
+        what = "a Lightning checkpoint" if LIGHTNING_KEY in top else "a checkpoint"
+        first = f" (its weights begin with {_short(next(iter(weights), ''))})" if weights else ""
+        return OtherKind(f"is {what} of another model{first}", _ONLY_CONVVAE)
+    if top and all(_is_tensor(value) for value in top.values()):
+        return OtherKind(
+            f"holds the weights of another model (they begin with {_short(next(iter(top)))})", _ONLY_CONVVAE
+        )
+    keys = ", ".join(_short(key) for key in list(top)[:8]) or "nothing"
+    return OtherKind(f"is not a checkpoint of this kind: it has no {WEIGHTS_KEY!r}, but {keys}", _ONLY_CONVVAE)
+
+
+def _kind_of_object(content: StandIn) -> Fault:
+    if _is_module(content):
+        return OtherKind(f"is a whole pickled module ({content.foreign_name}), not its weights", _SAVE_STATE_DICT)
+    return OtherKind(f"holds a {content.foreign_name}, not a checkpoint's dict", _ONLY_CONVVAE)
+
+
+def _is_module(value: StandIn) -> bool:
+    """Tell whether something foreign is a module of torch: what all of them keep is in its state."""
+    return isinstance(value.state, dict) and {"_parameters", "_modules"} <= value.state.keys()
+
+
+def _kind_of_application(top: Mapping[Any, Any]) -> Fault | None:
+    """Tell what else the training application writes: finished models, and checkpoints of its other branches."""
+    if top.get("format") in _MODEL_FORMATS:
+        return OtherKind(
+            "is a saved model, not a checkpoint", "Copy it into the models folder: it is taken into the library"
+        )
+    return branch_of(top)
+
+
+def branch_of(top: Mapping[Any, Any]) -> Fault | None:
+    """Tell which of the application's branches with another network has made a checkpoint or a model; None for none."""
+    kind = top.get("model_type")
+    if isinstance(kind, str) and kind.lower().replace("-", "").replace("_", "") == "vqvae":
+        return OtherKind("is of the application's vq-vae branch, another network than ConvVAE", _ONLY_CONVVAE)
+    if "normalization_stats" in top:
+        return OtherKind(
+            "is of the application's complex-spectrogram branch, another network than ConvVAE", _ONLY_CONVVAE
+        )
+    if isinstance(kind, str) and kind.lower() not in ("", "convvae", "conv_vae", "vae"):
+        return OtherKind(f"is of another kind of model ({_short(kind)})", _ONLY_CONVVAE)
+    return None
+
+
+def _is_tensor(value: Any) -> bool:
+    return tensor_outline(value) is not None or hasattr(value, "numel")
+
+
+def _short(key: Any) -> str:
+    return reprlib.repr(key) if isinstance(key, str | int | float | bytes | None) else describe_foreign(key)
+
+
+def _described(content: Any) -> str:
+    outline = tensor_outline(content)
+    if outline is not None or hasattr(content, "numel"):
+        return "a single tensor"
+    if isinstance(content, list | tuple):
+        return f"a {'list' if isinstance(content, list) else 'tuple'} of {len(content)}"
+    return f"a {describe_foreign(content)}"
+
+
+def kind_of(content: Any) -> FileKind:
+    """Tell in a word what the dict of a torch file is."""
+    top = mapping_of(content)
+    if top is None:
+        return FileKind.TORCH
+    if top.get("format") in _MODEL_FORMATS:
+        return FileKind.MODEL
+    if branch_of(top) is not None:
+        return FileKind.TORCH
+    wrapped = unwrap_checkpoint(top)
+    if wrapped is None:
+        return FileKind.TORCH
+    return FileKind.STATE_DICT if wrapped.is_bare else FileKind.CHECKPOINT

@@ -1,0 +1,55 @@
+"""Why a file cannot be used, in words that fit behind its path; whoever reads it makes an error of its own of them.
+
+`what` is a phrase such as "is a Git LFS pointer, not the file itself", `hint` says what to do next.
+"""
+
+from __future__ import annotations
+
+COPY_AGAIN = "Copy it again from where it was written"
+
+
+class Fault(Exception):
+    """Root of all reasons not to use a file.
+
+    Args:
+        what: what is wrong, as the predicate of a sentence about the file.
+        hint: what to do next; may be empty.
+    """
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what, hint)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.what
+
+
+class Damaged(Fault):
+    """Truncated, or not what was written; the same content is never readable."""
+
+    def __init__(self, what: str, hint: str = COPY_AGAIN, begin: str = "is truncated or damaged: ") -> None:
+        super().__init__(f"{begin}{what}", hint)
+
+
+class Oversized(Fault):
+    """It would cost more time or memory than its size is worth."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(f"is no honest file: {what}", hint)
+
+
+class OtherKind(Fault):
+    """Sound, but something else than what was expected."""
+
+
+class NotTorch(Fault):
+    """Nothing that torch writes, nor anything else that is known."""
+
+
+class Unsafe(Fault):
+    """It names something that can act; `name` is what that is called today."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"wants to call {name}; nothing of it was run", "Do not trust where this file came from")
+        self.name = name

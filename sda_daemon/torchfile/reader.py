@@ -1,0 +1,257 @@
+"""Reads what a torch file holds but the bytes of its tensors: the one way for all that looks into such a file.
+
+Archive, pickle, names and values are each checked before the next step. Nothing of a file is ever executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from sda_daemon.torchfile.archive import TorchArchive, read_archive, read_part
+from sda_daemon.torchfile.faults import Damaged, Fault, OtherKind, Oversized, Unsafe
+from sda_daemon.torchfile.globals import Judgement, judge_name, modern_name
+from sda_daemon.torchfile.kinds import START_BYTES, kind_of_magic, kind_of_start, unknown_start
+from sda_daemon.torchfile.outlines import STORAGE_TYPES
+from sda_daemon.torchfile.pickles import PickleTooCostlyError, Walk, walk_pickle
+from sda_daemon.torchfile.stand_ins import StandIn, StorageRef
+from sda_daemon.torchfile.unpickler import InertUnpickler
+
+MAX_PICKLE_BYTES = 512 * 2**20
+"""Largest `data.pkl`; a long metrics history makes tens of megabytes."""
+_OLD_MAGIC = 0x1950A86A20F9469CFC6C
+_OLD_PICKLES = ("magic number", "version", "system", "content", "storages")
+_OLD_VERSION = 1001
+_CHUNK_BYTES = 1 << 20
+_LENGTH = struct.Struct("<q")
+# Operations with which a pickle of protocol 0 or 1 begins: a dict, a list, a tuple, a name, a text, a number.
+_TEXT_PICKLE = re.compile(rb"[\(\]\}cVSIFLNKMJG]")
+# What values take in memory where they are smallest in a pickle: bytes of an object and of the place that refers to it.
+_COSTS = {
+    **dict.fromkeys((b"]", b"}", b"\x86"), 72), b"\x85": 64, b"\x87": 80, b"t": 72, b"R": 120, b"\x81": 120, b"M": 40,
+    b"G": 32, **dict.fromkeys((b"N", b")", b"\x88", b"\x89", b"K", b"h"), 16),
+}  # fmt: skip
+_CHEAP_PICKLE_BYTES = 512 * 1024
+_FREE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where a storage's bytes are in an old file."""
+
+    offset: int
+    size_bytes: int
+
+
+@dataclass(slots=True)
+class TorchContents:
+    """What was found in a file so far; `read` fills it step by step, and what it found before a fault stays.
+
+    Attributes:
+        container: "zip", "old torch file", "bare pickle", or empty.
+        archive: the parts of a zip, None for an old file.
+        names: every name that its pickle would import, with what becomes of it.
+        content: the object that was saved; tensors, arrays and everything foreign are stand-ins.
+        digest: tells this content from any other that was not made to look the same. `zip-sha256:…` is over the zip's
+            directory (names, sizes and CRC-32 of all parts) and `data.pkl`, which costs next to nothing; `sha256:…` is
+            over the whole file, where it is no zip or has no checksums.
+        extents: of the storages, by key, in an old file.
+    """
+
+    container: str = ""
+    archive: TorchArchive | None = None
+    names: dict[str, Judgement] = field(default_factory=dict)
+    content: Any = None
+    digest: str = ""
+    pickle_bytes: int = 0
+    extents: Mapping[str, Extent] = field(default_factory=dict)
+
+
+def read_contents(
+    file: BinaryIO,
+    size_bytes: int,
+    into: TorchContents | None = None,
+    *,
+    max_pickle_bytes: int = MAX_PICKLE_BYTES,
+    lenient: bool = False,
+) -> TorchContents:
+    """Read what `torch.save` wrote, but for the bytes of tensors.
+
+    Args:
+        file: seekable.
+        size_bytes: its size.
+        into: takes what is found; what was found before a fault is in there.
+        max_pickle_bytes: largest pickle that is loaded.
+        lenient: whether the content is wanted even if it names something that can act: to be shown, never to be used.
+
+    Raises:
+        Unsafe: it names something that can act.
+        Oversized: it would cost more than its size is worth.
+        Damaged: truncated, or not what was written.
+        OtherKind: something else that is known.
+        NotTorch: nothing that is known.
+        MemoryError: there is not enough.
+        OSError: it cannot be read.
+    """
+    found = TorchContents() if into is None else into
+    file.seek(0)
+    start = file.read(START_BYTES)
+    if start.startswith(b"PK\x03\x04"):
+        found.container = "zip"
+        _read_zip(file, size_bytes, found, max_pickle_bytes, lenient=lenient)
+    elif start.startswith(b"\x80"):
+        _read_old(file, size_bytes, found, max_pickle_bytes, lenient=lenient)
+    else:
+        if _TEXT_PICKLE.match(start) and kind_of_magic(start) is None:
+            with contextlib.suppress(Damaged):  # then it is no pickle
+                _read_old(file, size_bytes, found, max_pickle_bytes, lenient=lenient)
+        raise kind_of_start(start, size_bytes) or unknown_start(start)
+    return found
+
+
+def _read_zip(file: BinaryIO, size_bytes: int, found: TorchContents, max_pickle_bytes: int, *, lenient: bool) -> None:
+    archive = found.archive = read_archive(file, size_bytes)
+    pickled = read_part(file, archive.pickle_part(max_pickle_bytes))
+    found.pickle_bytes = len(pickled)
+    if not lenient:
+        found.digest = _digest(file, archive, pickled)
+    walk = _walked(pickled, 0, size_bytes, found, lenient=lenient)
+    del pickled  # the walk has a copy that may be loaded
+    found.content = _load(walk, found, lenient=lenient)
+
+
+def _digest(file: BinaryIO, archive: TorchArchive, pickled: bytes) -> str:
+    if any(part.size_bytes and not part.crc for part in archive.parts.values()):
+        return file_digest(file)
+    digest = hashlib.sha256(archive.directory)
+    digest.update(pickled)
+    return f"zip-sha256:{digest.hexdigest()}"
+
+
+def file_digest(file: BinaryIO) -> str:
+    """Return `sha256:…` over the whole file."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _walked(data: bytes, start: int, size_bytes: int, found: TorchContents, *, lenient: bool) -> Walk:
+    """Walk over a pickle and judge the names that stand in it."""
+    try:
+        walk = walk_pickle(data, start, size_bytes)
+    except PickleTooCostlyError as error:
+        raise Oversized(str(error)) from error
+    except ValueError as error:
+        raise Damaged(f"its pickle breaks off or is none ({error})") from error
+    for name in sorted(walk.names):
+        judgement = found.names[name] = judge_name(name)
+        if judgement is Judgement.REFUSED and not lenient:
+            raise Unsafe(modern_name(name))
+    if len(walk.safe) > _CHEAP_PICKLE_BYTES:
+        _check_cost(walk.safe, size_bytes)
+    return walk
+
+
+def _check_cost(pickled: bytes, size_bytes: int) -> None:
+    """Refuse what would take many times as much memory as its size, estimated from above by counting bytes."""
+    estimate = sum(pickled.count(operation) * cost for operation, cost in _COSTS.items())
+    estimate -= len(pickled) * sum(_COSTS.values()) // 256  # what evenly spread bytes would give
+    if estimate > _FREE_BYTES + 2 * size_bytes:
+        raise Oversized("what its pickle holds would take many times as much memory as its size is worth")
+
+
+def _load(walk: Walk, found: TorchContents, *, lenient: bool) -> Any:
+    unpickler = InertUnpickler(walk, lenient=lenient)
+    try:
+        return unpickler.load()
+    finally:
+        found.names.update(unpickler.names)  # also those that it puts together while it is loaded
+
+
+# --- files from before torch 1.6 --------------------------------------------------------------------
+
+
+def _read_old(file: BinaryIO, size_bytes: int, found: TorchContents, max_pickle_bytes: int, *, lenient: bool) -> None:
+    """Read pickles one after the other: magic number, version, system, content, keys of the storages behind them."""
+    file.seek(0)
+    data = file.read(min(size_bytes, max_pickle_bytes))
+    walks = _old_walks(data, size_bytes, found, lenient=lenient)
+    if len(walks) < len(_OLD_PICKLES):
+        found.container = "bare pickle"
+        found.content = _load(walks[0], found, lenient=lenient)
+        raise _kind_of_pickle(found)
+    found.container = "old torch file"
+    _, version, system, content, keys = (_load(walk, found, lenient=lenient) for walk in walks)
+    if version != _OLD_VERSION:
+        raise OtherKind(f"is an old torch file of an unknown version ({str(version)[:20]})")
+    if isinstance(system, dict) and system.get("little_endian") is False:
+        raise OtherKind("was written on a big-endian machine by an old torch", "Save it again with a current torch")
+    found.content, found.pickle_bytes = content, walks[3].end - walks[2].end
+    found.extents = _extents(file, size_bytes, walks[-1].end, keys, content)
+    if not lenient:
+        found.digest = file_digest(file)
+
+
+def _old_walks(data: bytes, size_bytes: int, found: TorchContents, *, lenient: bool) -> list[Walk]:
+    """Walk over the pickles; only the first where that does not hold torch's magic number."""
+    first = _walked(data, 0, size_bytes, found, lenient=lenient)
+    if _OLD_MAGIC.to_bytes(10, "little") not in first.safe:
+        return [first]
+    walks = [first]
+    while len(walks) < len(_OLD_PICKLES):
+        walks.append(_walked(data, walks[-1].end, size_bytes, found, lenient=lenient))
+    return walks
+
+
+def _kind_of_pickle(found: TorchContents) -> Fault:
+    hint = "Load it where it was made and save it with torch.save"
+    if any(modern_name(name) == "torch.storage._load_from_bytes" for name in found.names):
+        return OtherKind("is a plain pickle with tensors in it, which torch.save did not write", hint)
+    return OtherKind("is a plain pickle, which torch.save did not write", hint)
+
+
+def _extents(file: BinaryIO, size_bytes: int, begin: int, keys: Any, content: Any) -> dict[str, Extent]:
+    """Find the storages: behind the pickles, in the order of `keys`, each behind the number of its elements."""
+    widths = _widths(content)
+    extents: dict[str, Extent] = {}
+    at = begin
+    for key in keys if isinstance(keys, list) else []:
+        file.seek(at)
+        head = file.read(_LENGTH.size)
+        if len(head) < _LENGTH.size:
+            raise Damaged("its end is missing")
+        count, width = _LENGTH.unpack(head)[0], widths.get(key) if isinstance(key, str) else None
+        if width is None:
+            raise Damaged("its storages are not those of its tensors")
+        at += _LENGTH.size
+        if count < 0 or at + count * width > size_bytes:
+            raise Damaged("its end is missing")
+        extents[key] = Extent(at, count * width)
+        at += count * width
+    return extents
+
+
+def _widths(content: Any) -> dict[str, int]:
+    """Return how many bytes an element of each storage takes that is named anywhere in the content."""
+    widths: dict[str, int] = {}
+    waiting, seen = [content], set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, StorageRef):
+            widths[item.key] = STORAGE_TYPES.get(item.kind, ("", 1))[1]
+        elif isinstance(item, dict | list | tuple | StandIn) and id(item) not in seen:
+            seen.add(id(item))
+            if isinstance(item, dict):
+                waiting += item.values()
+            elif isinstance(item, StandIn):
+                waiting += [*item.args, item.state, item.content]
+            else:
+                waiting += item
+    return widths

@@ -1,0 +1,149 @@
+"""What an inert unpickler builds in place of classes, functions, tuples and large integers. Nothing of it can act.
+
+Stand-ins record what the pickle wanted to do with a class: the arguments of its call, its state, and what was put in.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from typing import Any, ClassVar
+
+_FEW_ARGUMENTS = 16
+_MOST_ARGUMENTS = 1000
+
+
+class _Budget(threading.local):
+    """How many arguments of calls may still be kept by what is being loaded: a long row can be handed to many calls."""
+
+    left: int = _MOST_ARGUMENTS
+
+
+_budget = _Budget()
+
+
+def allow_arguments(count: int) -> None:
+    """Begin a new pickle: so many arguments beyond the first ones of each call may be kept."""
+    _budget.left = count
+
+
+class StandIn:
+    """Takes the place of a class or function that is not installed (or not trusted); does nothing at all.
+
+    Subclasses are made per foreign name with `stand_in_class`.
+
+    Attributes:
+        foreign_name: what it stands for, as `package.module.Class`.
+        args: what it was called with.
+        state: what the pickle wanted it to be, None if nothing.
+        content: a dict or list of what was put into it, None if nothing.
+    """
+
+    __slots__ = ("args", "content", "state")
+    foreign_name: ClassVar[str] = ""
+
+    args: tuple[Any, ...]
+    state: Any
+    content: dict[Any, Any] | list[Any] | None
+
+    def __new__(cls, *args: Any, **keywords: Any) -> StandIn:  # noqa: D102 - pickles create by __new__ without __init__
+        self = object.__new__(cls)
+        if len(args) + len(keywords) > _FEW_ARGUMENTS:
+            _budget.left -= len(args) + len(keywords)
+            if _budget.left < 0:
+                raise ValueError("its calls have too many arguments")
+        self.args = args
+        self.state = keywords or None
+        self.content = None
+        return self
+
+    def __call__(self, *args: Any, **keywords: Any) -> StandIn:
+        """Stand for the result of a call of what this stands for."""
+        return _Result(self, *args, **keywords)
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if not isinstance(self.content, dict):
+            self.content = {}
+        self.content[key] = value
+
+    def extend(self, items: Any) -> None:
+        """Take what a foreign list or set is filled with."""
+        if not isinstance(self.content, list):
+            self.content = []
+        self.content += items
+
+    def append(self, item: Any) -> None:
+        """Likewise, one by one."""
+        self.extend([item])
+
+    add = append
+
+    def __repr__(self) -> str:
+        return f"<stand-in for {self.foreign_name}>"
+
+
+class _Result(StandIn):
+    """What a call of something foreign gives."""
+
+    __slots__ = ()
+    foreign_name = "a foreign call"
+
+
+@lru_cache(maxsize=1024)
+def stand_in_class(full_name: str) -> type[StandIn]:
+    """Return the inert class that stands for the foreign name `package.module.Class`."""
+    return type(full_name.rpartition(".")[2], (StandIn,), {"foreign_name": full_name, "__slots__": ()})
+
+
+@lru_cache(maxsize=1024)
+def attribute_class(owner: str, name: str) -> type[StandIn]:
+    """Return the inert class that stands for an attribute of a foreign class.
+
+    It is a class because it may be one (nested in another), and as a value it may be the member of an enum.
+    """
+    namespace = {"foreign_name": f"{owner}.{name}", "__slots__": (), "is_attribute": True}
+    return type(name, (StandIn,), namespace)
+
+
+def member_name(value: Any) -> str:
+    """Return the name of an attribute that stands as a value, as members of enums do; empty for anything else."""
+    is_member = isinstance(value, type) and issubclass(value, StandIn) and getattr(value, "is_attribute", False)
+    return value.foreign_name.rpartition(".")[2] if is_member else ""
+
+
+class StorageRef:
+    """What a pickle says of a tensor's storage.
+
+    Attributes:
+        kind: name of its class, such as `FloatStorage`.
+        key: which one of the file.
+        count: of its elements (of bytes in an untyped one).
+        offset: of the first element, where it is part of another one (in files from before torch 1.6).
+    """
+
+    __slots__ = ("count", "key", "kind", "offset")
+
+    def __init__(self, kind: str, key: str, count: int, offset: int = 0) -> None:
+        self.kind, self.key, self.count, self.offset = kind, key, count, offset
+
+
+class ByIdentity:
+    """Hashed and compared by what it is, not by what is in it: costs nothing, whatever that is."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+
+
+class TupleValue(ByIdentity, tuple[Any, ...]):
+    """A tuple of a pickle (or a frozen set)."""
+
+    __slots__ = ()
+
+
+class LargeInteger(ByIdentity, int):
+    """An integer of 64 bits or more."""
