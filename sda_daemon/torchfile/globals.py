@@ -24,7 +24,8 @@ NEW_OBJECT_EX = "copyreg.__newobj_ex__"
 COMPILE = "re._compile"
 GET_ITEM = "operator.getitem"
 TYPE = "builtins.type"
-CONDITIONAL = frozenset({GETATTR, PARTIAL, RECONSTRUCTOR, NEW_OBJECT, NEW_OBJECT_EX, COMPILE, GET_ITEM, TYPE})
+REDUCE = "functools.reduce"
+CONDITIONAL = frozenset({GETATTR, PARTIAL, RECONSTRUCTOR, NEW_OBJECT, NEW_OBJECT_EX, COMPILE, GET_ITEM, TYPE, REDUCE})
 """Names that honest pickles call with certain things, and that could act on others."""
 
 SAFE_NAMES = frozenset(
@@ -89,18 +90,20 @@ _VALUES = {
     "zoneinfo": _words("ZoneInfo ZoneInfo._unpickle"),
     "pathlib": _words("Path PurePath PosixPath PurePosixPath WindowsPath PureWindowsPath"),
 }
-_VALUES |= {
-    "pathlib._local": _VALUES["pathlib"],
-    "_decimal": _VALUES["decimal"],
-    "_pydecimal": _VALUES["decimal"],
-    "_datetime": _VALUES["datetime"],
-    "_pydatetime": _VALUES["datetime"],
-    "_operator": _VALUES["operator"],
-    "_random": _VALUES["random"],
-    "_struct": _VALUES["struct"],
-    "_collections": _words("deque"),
-    "zoneinfo._zoneinfo": _VALUES["zoneinfo"],
+_ALIASES = {
+    "_collections": "collections",
+    "_datetime": "datetime",
+    "_decimal": "decimal",
+    "_functools": "functools",
+    "_operator": "operator",
+    "_pydatetime": "datetime",
+    "_pydecimal": "decimal",
+    "_random": "random",
+    "_struct": "struct",
+    "pathlib._local": "pathlib",
+    "zoneinfo._zoneinfo": "zoneinfo",
 }
+"""Where some versions of Python have what others have elsewhere."""
 _PURE_MODULES = frozenset({"math", "cmath", "typing", "numbers"})
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -158,17 +161,22 @@ _TORCH_FUNCTIONS = frozenset(
         "torch.iinfo",
     }
 )
+_MEMORY_FORMATS = r"(?:strided|sparse_\w+|jagged|contiguous_format|channels_last\w*|preserve_format)"
+# Rooms of torch in which nothing acts beyond numbers: optimizers, schedulers, layers, losses, distributions, scalers.
+_TORCH_ROOMS = re.compile(
+    r"torch\.(?:optim|amp|cuda\.amp|distributions|nn\.(?:modules|functional|init|parameter|utils)|utils\.swa_utils)"
+    r"(?:\.\w+)+"
+)
 _TORCH_CLASSES = re.compile(
-    r"torch\.(?:nn|optim|distributions|amp|cuda\.amp|ao\.(?:nn|quantization)|quantization|utils\.data(?!\.datapipes)"
-    r"|utils\.swa_utils|return_types|nested|_tensor|nn\.parallel|distributed\.(?:tensor|_tensor|fsdp|device_mesh))"
-    r"(?:\._?[a-z0-9][A-Za-z0-9_]*)*\._{0,2}[A-Z]\w*(?:\.\w+)*"
+    r"torch\.(?:nn|ao\.(?:nn|quantization)|quantization|utils\.data(?!\.datapipes)|return_types|nested|_tensor|distributed"
+    r"\.(?:tensor|_tensor|fsdp|device_mesh))(?:\._?[a-z0-9][A-Za-z0-9_]*)*\._{0,2}[A-Z]\w*(?:\.\w+)*"
 )
 _TORCH_VALUES = re.compile(
     r"torch\.(?:(?:cuda\.|sparse\.|cuda\.sparse\.)?[A-Z]\w*(?:Storage|Tensor)|storage\.(?:Untyped|Typed|_LegacyStorage)\w*"
-    r"|(?:u?int|q?u?int|float|complex|bfloat|bits|uint)\d\w*|q?u?int\d+(?:x\d+)?|bool|half|float|double|long|short|int"
-    r"|per_\w+|(?:strided|sparse_\w+|jagged|contiguous_format|channels_last\w*|preserve_format)"
-    r"|nn\.functional\.\w+|nn\.init\.\w+|_C\._nn\.\w+|(?:tanh|relu|sigmoid|softmax|exp|log|log1p|expm1|sqrt|sin|cos|abs"
-    r"|mean|sum|max|min|clamp|square|add|mul|sub|div|erf|rsqrt|pow)|_C\._VariableFunctions\.\w+)"
+    r"|(?:u?int|q?u?int|float|complex|bfloat|bits)\d\w*|bool|half|float|double|long|short|int|per_\w+"
+    rf"|{_MEMORY_FORMATS}|_utils\.torch\.{_MEMORY_FORMATS}|_C\._nn\.\w+|_C\.Generator|_C\._VariableFunctions(?:Class)?(?:\.\w+)?"
+    r"|tanh|relu|sigmoid|softmax|exp|log|log1p|expm1|sqrt|sin|cos|abs|mean|sum|max|min|clamp|square|add|mul|sub|div|erf"
+    r"|rsqrt|pow)"
 )
 
 
@@ -201,7 +209,8 @@ def modern_name(name: str) -> str:
     module, _, attribute = name.rpartition(".")
     if (module, attribute) in _compat_pickle.NAME_MAPPING:
         module, attribute = _compat_pickle.NAME_MAPPING[module, attribute]
-    return f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{attribute}"
+    module = _compat_pickle.IMPORT_MAPPING.get(module, module)
+    return f"{_ALIASES.get(module, module)}.{attribute}"
 
 
 @lru_cache(maxsize=1024)
@@ -210,14 +219,22 @@ def _judge(name: str) -> Judgement:
     if name in SAFE_NAMES:
         return Judgement.SAFE
     if root == "torch":
-        is_known = name in _TORCH_FUNCTIONS or _TORCH_VALUES.fullmatch(name) or _TORCH_CLASSES.fullmatch(name)
-        return Judgement.TORCH if is_known else Judgement.REFUSED
+        return Judgement.TORCH if _is_known_of_torch(name) else Judgement.REFUSED
     if root == "numpy":
         is_known = name.rpartition(".")[2] in NUMPY_NAMES or _NUMPY_VALUES.fullmatch(name)
         return Judgement.NUMPY if is_known else Judgement.REFUSED
     if name in CONDITIONAL or not _is_standard(root) or _only_holds_values(name):
         return Judgement.FOREIGN
     return Judgement.REFUSED
+
+
+def _is_known_of_torch(name: str) -> bool:
+    if name in _TORCH_FUNCTIONS or _TORCH_VALUES.fullmatch(name):
+        return True
+    inner = name.split(".")[1:]
+    if "torch" in inner or any(part in sys.stdlib_module_names for part in inner):
+        return False  # from one module to what it has imported: `torch.nn.functional.os.system`
+    return bool(_TORCH_ROOMS.fullmatch(name) or _TORCH_CLASSES.fullmatch(name))
 
 
 def _only_holds_values(name: str) -> bool:

@@ -17,7 +17,6 @@ MAX_VALUES = 100_000
 MAX_CHARACTERS = 4_000_000
 """Longest text kept in all; real configs have some hundred characters."""
 _VALUE_MODULES = ("decimal", "fractions")
-_PATH_MODULES = ("pathlib.", "pathlib._local.")
 _DICTS = ("omegaconf.", "collections.", "types.MappingProxyType")
 _LARGEST_INTEGER = 2**63
 _APPLICATION = ("small_dataset_audio.", "distill.")
@@ -116,14 +115,14 @@ class _Reduction:
 
 def _is_number(value: Any) -> bool:
     """Tell whether something is one of numpy's own numbers or an array of a single one."""
-    is_numpy = type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
+    is_numpy = type(value).__module__ == "numpy" and getattr(value, "size", None) == 1
     return is_numpy and getattr(getattr(value, "dtype", None), "kind", "O") in "biufU"
 
 
 def describe_foreign(value: Any) -> str:
     """Return a short name for something that plain files cannot hold."""
     if isinstance(value, StandIn) or (isinstance(value, type) and issubclass(value, StandIn)):
-        return value.foreign_name
+        return modern_name(value.foreign_name)
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
@@ -141,14 +140,14 @@ def _kind_of_key(key: Any) -> str:
 def _known_value(value: Any) -> Any:
     """Return the value of a stand-in for something that only holds one; anything else as it is."""
     member = member_name(value)
-    if member:
+    if member and (member.isupper() or member.islower()):  # in camel case it is a class
         # The training application's enums have their names in lower case as values; of others only the name is known.
         is_ours = value.foreign_name.startswith(_APPLICATION)
         return member.lower() if is_ours and member.isupper() else member
     if not isinstance(value, StandIn):
         return value
     name = modern_name(value.foreign_name)
-    if name.startswith(_PATH_MODULES):
+    if name.startswith("pathlib."):
         parts = [part for part in value.args if isinstance(part, str)]
         return "/".join(parts).replace("//", "/") if parts else value
     items = list_of(value)
@@ -160,9 +159,9 @@ def _known_value(value: Any) -> Any:
         inner = fields_of(value)
         return value if inner is None else inner
     if name.startswith("numpy"):
+        held = array_values(value)
         number = number_of(value)
-        array = array_values(value) if number is None else number
-        return value if array is None else array
+        return number if number is not None else held if isinstance(held, str) else value
     root = name.partition(".")[0]
     if root not in _VALUE_MODULES and (root in sys.stdlib_module_names or root in ("torch", "__builtin__")):
         return value  # a call of a function, which no value is

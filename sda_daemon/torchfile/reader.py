@@ -25,6 +25,7 @@ from sda_daemon.torchfile.unpickler import InertUnpickler
 MAX_PICKLE_BYTES = 512 * 2**20
 """Largest `data.pkl`; a long metrics history makes tens of megabytes."""
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
+_LONGEST_MAGIC = 64
 _OLD_PICKLES = ("magic number", "version", "system", "content", "storages")
 _OLD_VERSION = 1001
 _CHUNK_BYTES = 1 << 20
@@ -110,6 +111,7 @@ def read_contents(
         if _TEXT_PICKLE.match(start) and kind_of_magic(start) is None:
             with contextlib.suppress(Damaged):  # then it is no pickle
                 _read_old(file, size_bytes, found, max_pickle_bytes, lenient=lenient)
+                return found
         raise kind_of_start(start, size_bytes) or unknown_start(start)
     return found
 
@@ -202,7 +204,7 @@ def _read_old(file: BinaryIO, size_bytes: int, found: TorchContents, max_pickle_
 def _old_walks(data: bytes, size_bytes: int, found: TorchContents, *, lenient: bool) -> list[Walk]:
     """Walk over the pickles; only the first where that does not hold torch's magic number."""
     first = _walked(data, 0, size_bytes, found, lenient=lenient)
-    if _OLD_MAGIC.to_bytes(10, "little") not in first.safe:
+    if len(first.safe) > _LONGEST_MAGIC or _load(first, found, lenient=lenient) != _OLD_MAGIC:
         return [first]
     walks = [first]
     while len(walks) < len(_OLD_PICKLES):

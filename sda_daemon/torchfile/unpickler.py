@@ -256,6 +256,13 @@ def _get_item(kind: Any, item: Any) -> Any:
     return stand_in_class(names.GET_ITEM)(kind, item) if _is_inert(kind) else None
 
 
+def _reduce(function: Any, items: Any, *more: Any) -> Any:
+    """A union of types, such as `int | str`."""
+    is_union = isinstance(function, type) and modern_name(getattr(function, "foreign_name", ".")) == "operator.or_"
+    is_sound = is_union and isinstance(items, list | tuple) and all(map(_is_inert, items)) and not more
+    return stand_in_class(names.REDUCE)(function, items) if is_sound else None
+
+
 def _type(value: Any) -> Any:
     """The type of something that is only one of its kind."""
     is_single = value is None or (isinstance(value, type) and issubclass(value, StandIn))
@@ -271,4 +278,5 @@ _CALLS: Mapping[str, Callable[..., Any]] = {
     names.COMPILE: _compile,
     names.GET_ITEM: _get_item,
     names.TYPE: _type,
+    names.REDUCE: _reduce,
 }

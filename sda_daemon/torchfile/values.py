@@ -105,14 +105,17 @@ def is_shape(value: Any) -> bool:
 
 
 def array_values(value: Any) -> Any:
-    """Return the values of a numpy array's stand-in as nested lists, of a scalar's as a number; else None.
+    """Return the values of a numpy array's stand-in as nested lists, of a scalar's as a number or a text.
 
-    Only arrays of numbers, only as many values as the recorded bytes really hold.
+    None for anything else. Only arrays of numbers, only as many values as the recorded bytes really hold.
     """
     if not isinstance(value, StandIn) or not value.foreign_name.startswith("numpy"):
         return None
     function = value.foreign_name.rpartition(".")[2]
     if function == "scalar" and len(value.args) == 2:
+        text = _text_of(value.args[0], as_bytes(value.args[1]))
+        if text is not None:
+            return text
         numbers = _numbers(value.args[0], as_bytes(value.args[1]))
         return numbers[0] if numbers and len(numbers) == 1 else None
     if function == "_frombuffer" and len(value.args) == 4:
@@ -133,6 +136,14 @@ def array_values(value: Any) -> Any:
         rows, columns = shape
         return [[flat[row + column * rows] for column in range(columns)] for row in range(rows)]
     return _nested(flat, tuple(shape))
+
+
+def _text_of(dtype: Any, data: bytes | None) -> str | None:
+    """Return numpy's own text, which is four bytes a character."""
+    if data is None or not isinstance(dtype, StandIn) or not str(dtype.args[:1]).startswith("('U"):
+        return None
+    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
+    return data.decode("utf-32-be" if order == ">" else "utf-32-le", "replace").rstrip("\0")
 
 
 def number_of(value: Any) -> int | float | bool | None:
