@@ -16,7 +16,8 @@ from sda_daemon import events
 from sda_daemon.errors import ModelFileError
 from sda_daemon.library.entry import ModelEntry, differs, is_bare_model_name
 from sda_daemon.library.scan import Known
-from sda_daemon.models.header import ModelHeader, read_model_header
+from sda_daemon.models.header import ModelHeader
+from sda_daemon.models.header_process import read_header_apart
 from sda_daemon.models.metadata import _sanitize_filename
 from sda_daemon.signature import FileSignature
 
@@ -119,7 +120,7 @@ def plan_repair(
     files: Mapping[str, FileSignature],
     known: Mapping[str, Known],
     index_written_ns: int = 0,
-    read_header: Callable[[Path], ModelHeader] = read_model_header,
+    read_header: Callable[[Path], ModelHeader] = read_header_apart,
 ) -> RepairPlan:
     """Compare the index with the folder.
 
@@ -130,7 +131,7 @@ def plan_repair(
         known: what earlier plans learned; files with the same signature are not opened again.
         index_written_ns: when the index was written: a file of the right size that has not changed since
             is taken to be what its entry says.
-        read_header: reads a file's metadata.
+        read_header: reads a file's metadata; by default in a process of its own.
     """
     return _Planner(folder, entries, files, known, index_written_ns, read_header).plan()
 

@@ -20,11 +20,11 @@ from sda_daemon.torchfile.archive import open_regular
 from sda_daemon.torchfile.faults import Damaged, Fault, NotTorch, OtherKind, Oversized, Unsafe
 from sda_daemon.torchfile.outlines import TensorOutline, tensor_outline
 from sda_daemon.torchfile.plain import plain_value
-from sda_daemon.torchfile.reader import read_contents
+from sda_daemon.torchfile.reader import Wishes, read_contents
 from sda_daemon.torchfile.values import fields_of, mapping_of, number_of, plain_analysis
 
-MAX_PICKLE_BYTES = 64 * 2**20
-"""Largest `data.pkl` that is read; real ones have 20 kB."""
+WISHES = Wishes(max_pickle_bytes=64 * 2**20)
+"""Of a model's `data.pkl`; real ones have 20 kB."""
 _BUFFER_BYTES = 4096
 """Small, so that next to nothing of the weights is read with what is wanted."""
 _LONGEST_TEXTS = {"name": 1000, "model_id": 200, "dataset_name": 1000, "training_date": 100, "save_date": 100}
@@ -65,7 +65,7 @@ class ModelDetails:
     weights: dict[str, TensorOutline]
 
 
-def read_model_header(path: Path) -> ModelHeader:
+def read_model_header(path: Path, wishes: Wishes = WISHES) -> ModelHeader:
     """Read the metadata of a `.sda` file.
 
     Never follows a symbolic link, never runs anything, reads about 1 % of the file.
@@ -76,7 +76,7 @@ def read_model_header(path: Path) -> ModelHeader:
         BrokenModelError: truncated or damaged.
         OSError: the file cannot be opened.
     """
-    return _header(*read_pickled_dict(path), path)
+    return _header(*read_pickled_dict(path, wishes), path)
 
 
 def read_model_details(path: Path) -> ModelDetails:
@@ -207,7 +207,7 @@ def _plain_dict(value: Any) -> dict[str, Any]:
     return plain if isinstance(plain, dict) else {}
 
 
-def read_pickled_dict(path: Path) -> tuple[dict[str, Any], os.stat_result]:
+def read_pickled_dict(path: Path, wishes: Wishes = WISHES) -> tuple[dict[str, Any], os.stat_result]:
     """Read all that a torch file holds but its tensors, into plain containers and stand-ins.
 
     Raises:
@@ -219,7 +219,7 @@ def read_pickled_dict(path: Path) -> tuple[dict[str, Any], os.stat_result]:
     try:
         with open(open_regular(path, os.O_NOFOLLOW), "rb", buffering=_BUFFER_BYTES) as file:  # noqa: PTH123 - a descriptor
             status = os.fstat(file.fileno())
-            found = read_contents(file, status.st_size, max_pickle_bytes=MAX_PICKLE_BYTES)
+            found = read_contents(file, status.st_size, wishes)
     except Fault as fault:
         raise model_error(fault, path) from fault
     except MemoryError as error:
@@ -239,4 +239,5 @@ def model_error(fault: Fault, path: Path) -> ModelFileError:
         NotTorch: NotAModelError,
         Unsafe: UnsafeModelError,
     }
-    return kinds[type(fault)](f"{path} {fault.what}", fault.hint)
+    kind = next(kinds[cause] for cause in type(fault).__mro__ if cause in kinds)
+    return kind(f"{path} {fault.what}", fault.hint)

@@ -20,7 +20,7 @@ from sda_daemon.torchfile.faults import Fault, OtherKind
 from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS, Judgement
 from sda_daemon.torchfile.outlines import TensorOutline, tensor_call, tensor_outline
 from sda_daemon.torchfile.plain import describe_foreign, plain_value
-from sda_daemon.torchfile.reader import TorchContents, read_contents
+from sda_daemon.torchfile.reader import TorchContents, Wishes, read_contents
 from sda_daemon.torchfile.stand_ins import StandIn, StorageRef
 from sda_daemon.torchfile.values import array_values, fields_of, list_of, mapping_of, number_of, plain_analysis
 
@@ -84,7 +84,7 @@ def inspect_file(path: Path) -> Inspection:
     try:
         with open(open_regular(path), "rb") as file:  # noqa: PTH123 - a descriptor
             found.size_bytes = os.fstat(file.fileno()).st_size
-            read_contents(file, found.size_bytes, contents, lenient=True)
+            read_contents(file, found.size_bytes, Wishes(lenient=True), contents)
     except Fault as fault:
         found.problems.append(_told(fault))
         found.kind = (

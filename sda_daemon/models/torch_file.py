@@ -23,7 +23,7 @@ from sda_daemon.errors import (
 from sda_daemon.models.tensors import LeaveOut, build_tensors
 from sda_daemon.torchfile.archive import open_regular
 from sda_daemon.torchfile.faults import Damaged, Fault, NotTorch, OtherKind, Oversized, Unsafe
-from sda_daemon.torchfile.reader import TorchContents, read_contents
+from sda_daemon.torchfile.reader import TorchContents, Wishes, read_contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def read_torch_file(path: Path, leave_out: LeaveOut = _nothing) -> TorchFile:
     try:
         with open(open_regular(path), "rb") as file:  # noqa: PTH123 - a descriptor
             size_bytes = os.fstat(file.fileno()).st_size
-            found: TorchContents = read_contents(file, size_bytes)
+            found: TorchContents = read_contents(file, size_bytes, Wishes(with_digest=True))
             content = build_tensors(file.fileno(), found, leave_out)
     except Fault as fault:
         raise checkpoint_error(fault, path) from fault
@@ -80,4 +80,5 @@ def checkpoint_error(fault: Fault, path: Path) -> CheckpointError:
         NotTorch: BrokenCheckpointError,
         Unsafe: UnsafeCheckpointError,
     }
-    return kinds[type(fault)](f"{path} {fault.what}", fault.hint)
+    kind = next(kinds[cause] for cause in type(fault).__mro__ if cause in kinds)
+    return kind(f"{path} {fault.what}", fault.hint)

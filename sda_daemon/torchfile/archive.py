@@ -6,21 +6,21 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from isal.isal_zlib import crc32
 
-from sda_daemon.torchfile.faults import Damaged, NotTorch, OtherKind, Oversized
-from sda_daemon.torchfile.kinds import kind_of_parts
+from sda_daemon.torchfile.faults import Damaged, NotTorch, OtherKind, Oversized, TooLarge
+from sda_daemon.torchfile.kinds import kind_of_parts, kind_of_torch_parts
 
 PICKLE_NAME = "data.pkl"
 """The part that holds everything but the tensors' bytes."""
 MAX_ENTRIES = 100_000
 """Parts of one file; real ones have about a hundred."""
-_MAX_DIRECTORY_BYTES = 16 * 2**20
+MAX_DIRECTORY_BYTES = 16 * 2**20
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -36,15 +36,20 @@ _LONGEST_COMMENT = 0xFFFF
 
 
 class Part(NamedTuple):
-    """What a zip's directory says of one of its parts; `name` is without the archive's own folder."""
+    """What a zip's directory says of one of its parts; `path` is its name with its folders."""
 
-    name: str
+    path: str
     flags: int
     method: int
     crc: int
     stored_bytes: int
     size_bytes: int
     offset: int
+
+    @property
+    def name(self) -> str:
+        """The name without the archive's own folder, for messages."""
+        return self.path.partition("/")[2][:80] or self.path[:80]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +70,11 @@ class TorchArchive:
         """Return `data.pkl`.
 
         Raises:
-            Oversized: it is larger than that.
+            TooLarge: it is larger than that.
         """
         part = self.parts[PICKLE_NAME]
         if part.size_bytes > max_bytes:
-            raise Oversized(f"it has {part.size_bytes} bytes beside its tensors")
+            raise TooLarge(f"it has {part.size_bytes} bytes beside its tensors")
         return part
 
 
@@ -96,7 +101,7 @@ def open_regular(path: Path, flags: int = 0) -> int:
     return descriptor
 
 
-def read_archive(file: BinaryIO, size_bytes: int) -> TorchArchive:
+def read_archive(file: BinaryIO, size_bytes: int, max_directory_bytes: int = MAX_DIRECTORY_BYTES) -> TorchArchive:
     """Read the list of a torch file's parts, and none of them.
 
     Torch puts all parts into one folder; other programs may pack them again under another one, or none, and add parts
@@ -105,8 +110,10 @@ def read_archive(file: BinaryIO, size_bytes: int) -> TorchArchive:
     Args:
         file: the zip file, seekable.
         size_bytes: its size.
+        max_directory_bytes: largest directory that is looked at.
 
     Raises:
+        TooLarge: its directory is larger.
         Oversized: it promises more than it holds, or has more parts than any honest one.
         OtherKind: a zip file that is no torch file; or compressed, or encrypted.
         Damaged: truncated, damaged, or made to be read in two ways.
@@ -115,24 +122,29 @@ def read_archive(file: BinaryIO, size_bytes: int) -> TorchArchive:
     count, directory_bytes, offset = check_directory(file, size_bytes)
     file.seek(offset)
     directory = file.read(directory_bytes)
+    if directory_bytes > max_directory_bytes:
+        raise TooLarge(f"its directory has {directory_bytes} bytes")
     listed = list(_parts(directory, count))
-    kind = kind_of_parts([part.name for part in listed])
-    if kind is not None:
-        raise kind
-    folder = _own_folder([part.name for part in listed])
+    folder = _own_folder(listed)
     by_name: dict[str, Part] = {}
     others: list[str] = []
     stored = 0
     for part in listed:
-        _check_listed(part, offset)
+        try:
+            _check_listed(part, offset)
+        except OtherKind as other:  # TorchScript compresses its code
+            raise kind_of_torch_parts({part.path[len(folder) :] for part in listed}) or other from None
         stored += part.size_bytes
-        if not part.name.startswith(folder):
-            others.append(part.name)
+        if not part.path.startswith(folder):
+            others.append(part.path)
             continue
-        name = part.name[len(folder) :]
+        name = part.path[len(folder) :]
         if name in by_name:
             raise Damaged(f"it has two parts called {name[:80]!r}")
-        by_name[name] = part._replace(name=name)
+        by_name[name] = part
+    kind = kind_of_torch_parts(by_name)
+    if kind is not None:
+        raise kind
     if len({name.casefold() for name in by_name}) != len(by_name):  # torch's reader makes no difference
         raise Damaged("it has parts whose names differ only in upper and lower case")
     if stored > size_bytes:
@@ -140,35 +152,39 @@ def read_archive(file: BinaryIO, size_bytes: int) -> TorchArchive:
     return TorchArchive(by_name, directory, tuple(others))
 
 
-def _own_folder(names: Iterable[str]) -> str:
+def _own_folder(listed: Sequence[Part]) -> str:
     """Return the folder of `data.pkl`, with a slash behind it; where there are several, the one nearest to the top.
 
     Raises:
         Damaged: two are equally near.
+        OtherKind: there is none.
     """
+    found = [path[: -len(PICKLE_NAME)] for part in listed if (path := part.path).endswith(PICKLE_NAME)]
     found = sorted(
-        (name[: -len(PICKLE_NAME)] for name in names if name == PICKLE_NAME or name.endswith(f"/{PICKLE_NAME}")),
-        key=lambda folder: folder.count("/"),
+        (folder for folder in found if not folder or folder[-1] == "/"), key=lambda folder: folder.count("/")
     )
+    if not found:
+        raise kind_of_parts([part.path for part in listed])
     if len(found) > 1 and found[0].count("/") == found[1].count("/"):
         raise Damaged(f"it has two parts called {PICKLE_NAME!r}")
-    return found[0] if found else ""
+    return found[0]
 
 
 def _check_listed(part: Part, directory_offset: int) -> None:
     """Refuse what the directory may not say of a part: that it is encrypted, compressed, or beyond the parts' room."""
-    name = part.name[:80]
     if part.flags & _ENCRYPTED:
-        raise OtherKind(f"is an encrypted zip ({name!r} needs a password)", "Unpack it, and pack it without password")
+        raise OtherKind(
+            f"is an encrypted zip ({part.name!r} needs a password)", "Unpack it, and pack it again without a password"
+        )
     if part.method != _STORED or part.size_bytes != part.stored_bytes:
         raise OtherKind(
-            f"is a compressed zip ({name!r} is); torch never writes such",
+            f"is a compressed zip ({part.name!r} is); torch never writes such",
             "Unpack it and pack it again without compression (zip -0 -r), or take the original",
         )
     if part.flags & ~_KNOWN_FLAGS:
-        raise Damaged(f"its part {name!r} has unknown flags ({part.flags:#06x})")
+        raise Damaged(f"its part {part.name!r} has unknown flags ({part.flags:#06x})")
     if part.offset + LOCAL_HEADER_BYTES + part.stored_bytes > directory_offset:
-        raise Damaged(f"its part {name!r} is not where it should be")
+        raise Damaged(f"its part {part.name!r} is not where it should be")
 
 
 def _parts(directory: bytes, count: int) -> Iterator[Part]:
@@ -222,7 +238,7 @@ def content_offset(part: Part, header: bytes) -> int:
         Damaged: there is no such part.
     """
     if len(header) < LOCAL_HEADER_BYTES or not header.startswith(b"PK\x03\x04"):
-        raise Damaged(f"its part {part.name[:80]!r} is not where it should be")
+        raise Damaged(f"its part {part.name!r} is not where it should be")
     name_bytes, extra_bytes = _LOCAL.unpack(header)
     return int(part.offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes)
 
@@ -250,7 +266,7 @@ def check_part(part: Part, content: bytes | memoryview) -> None:
         Damaged: it is not what was written.
     """
     if len(content) != part.size_bytes or (part.crc and crc32(content) != part.crc):
-        raise Damaged(f"its part {part.name[:80]!r} is damaged")
+        raise Damaged(f"its part {part.name!r} is damaged")
 
 
 def check_directory(file: BinaryIO, size_bytes: int) -> tuple[int, int, int]:
@@ -265,7 +281,7 @@ def check_directory(file: BinaryIO, size_bytes: int) -> tuple[int, int, int]:
     locator_at = at - _END64_LOCATOR.size
     if locator_at >= 0:
         count, directory_bytes, offset = _large_directory(file, locator_at) or (count, directory_bytes, offset)
-    if count > MAX_ENTRIES or directory_bytes > _MAX_DIRECTORY_BYTES:
+    if count > MAX_ENTRIES or directory_bytes > MAX_DIRECTORY_BYTES:
         raise Oversized(f"it has {count} parts in a list of {directory_bytes} bytes, too many to be true")
     if offset + directory_bytes > at:
         raise Damaged("its directory is not where it should be")

@@ -39,6 +39,10 @@ class Oversized(Fault):
         super().__init__(f"is no honest file: {what}", hint)
 
 
+class TooLarge(Oversized):
+    """More than the caller wanted to look at."""
+
+
 class OtherKind(Fault):
     """Sound, but something else than what was expected."""
 

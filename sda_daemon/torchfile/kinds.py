@@ -6,7 +6,7 @@ its own sentence, and advice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from sda_daemon.torchfile.faults import Damaged, Fault, NotTorch, OtherKind
@@ -151,16 +151,16 @@ def unknown_start(start: bytes) -> Fault:
 class _Parts(NamedTuple):
     """How the parts of a kind of archive are recognised: by names behind its own folder, if it has one."""
 
-    fits: Callable[[frozenset[str]], bool]
+    fits: Callable[[Collection[str]], bool]
     what: str
     hint: str = _NOT_FOR_US
 
 
-def _has(*names: str) -> Callable[[frozenset[str]], bool]:
+def _has(*names: str) -> Callable[[Collection[str]], bool]:
     return lambda found: any(name in found for name in names)
 
 
-def _has_ending(*endings: str) -> Callable[[frozenset[str]], bool]:
+def _has_ending(*endings: str) -> Callable[[Collection[str]], bool]:
     return lambda found: any(name.endswith(endings) for name in found)
 
 
@@ -185,19 +185,26 @@ _WITHOUT_PICKLE = (
 )  # fmt: skip
 
 
-def kind_of_parts(names: Sequence[str]) -> Fault | None:
-    """Tell what a zip archive is, by the names of its parts; None for what looks like torch's.
+def kind_of_torch_parts(names: Collection[str]) -> Fault | None:
+    """Tell what an archive with a `data.pkl` is that is no file of torch.save; None for what is.
+
+    Args:
+        names: of its parts, in its own folder.
+    """
+    kind = next((kind for kind in _WITH_PICKLE if kind.fits(names)), None)
+    return kind and OtherKind(kind.what, kind.hint)
+
+
+def kind_of_parts(names: Sequence[str]) -> Fault:
+    """Tell what a zip archive without a `data.pkl` is, by the names of its parts.
 
     Args:
         names: as they stand in the archive.
     """
     within = frozenset(names) | {name.partition("/")[2] for name in names}
-    has_pickle = any(name == "data.pkl" or name.endswith("/data.pkl") for name in names)
-    for kind in _WITH_PICKLE if has_pickle else _WITHOUT_PICKLE:
+    for kind in _WITHOUT_PICKLE:
         if kind.fits(within):
             return OtherKind(kind.what, kind.hint)
-    if has_pickle:
-        return None
     files = [name for name in names if not name.endswith("/")]
     if files and all(name.endswith(".npy") for name in files):
         return OtherKind("is a NumPy archive (.npz)", _NOT_FOR_US)

@@ -5,6 +5,8 @@ recursion, anew each time: tuples inside tuples can take hours or overflow the s
 be made that all have the same hash. So behind each tuple, frozen set and large integer an operation is put (BINPERSID)
 that hands it to the unpickler's `persistent_load`, which wraps it into something that is hashed by what it *is*, at no
 cost; sets, which hash their items, become lists. What is left costs time and memory in proportion to the pickle's size.
+
+In a small pickle with few tuples it is enough, and quicker, to keep them out of the memo: then none is in two places.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ _STOP, _LONG_PUT, _GLOBAL, _INSTANCE, _INT_LINE, _LONG_LINE, _PUT_LINE, _TEXT_LI
 _EMPTY_SET, _ADD_ITEMS, _FROZENSET, _FRAME, _STACK_GLOBAL = b"\x8f\x90\x91\x95\x93"
 _LONG1, _LONG4 = b"\x8a\x8b"
 _TUPLES = frozenset(b"t\x85\x86\x87")
+_OTHER_PUTS = frozenset(b"rp\x94")
 _WRAP = b"Q"
 _LARGE_INTEGER_BYTES = 8
 _LARGE_INTEGER_DIGITS = 18
@@ -38,15 +41,21 @@ def _counted(opcode: bytes, head: bytes, longest: int) -> bytes:
 
 
 # Most of a pickle are opcodes of a fixed length and short texts: whole runs of them are walked over at once.
-_RUN = re.compile(
-    rb"(?:%s|%s|%s|[()012NQR\]abdelosu}\x81\x88\x89\x92\x94]++|[Khq\x80\x82].|r..\0\0|[M\x83]..|[Jj\x84]....|G.{8})*+"
-    % (
+def _runs_of(bare: bytes) -> bytes:
+    """Return what matches a run of opcodes: these without arguments, and those with short ones."""
+    return rb"(?:%s|%s|%s|[%s]++|[Khq\x80\x82].|r..\0\0|[M\x83]..|[Jj\x84]....|G.{8})*+" % (
         _counted(rb"X", rb"\0\0\0", 64),
         _counted(rb"\x8c", b"", 64),
         _counted(rb"\x8a", b"", _LARGE_INTEGER_BYTES),
-    ),
-    re.DOTALL,
-)
+        bare,
+    )
+
+
+_BARE = rb"()012NQR\]abdelosu}\x81\x88\x89\x92"
+_RUN = re.compile(_runs_of(_BARE + rb"\x94"), re.DOTALL)
+_RUN_WITH_TUPLES = re.compile(_runs_of(_BARE + rb"t\x85-\x87"), re.DOTALL)
+# Within a run: what comes up to a tuple, and the operation behind it that puts it into the memo.
+_TO_TUPLE = re.compile(rb"(%s[t\x85-\x87]?)(?:q.|r..\0\0)?+" % _runs_of(_BARE), re.DOTALL)
 MOST_NAMES = 10_000
 """Names in one pickle, also the same again; each becomes a class, which takes hundreds of times as much memory."""
 _LONGEST_LINE = 4096
@@ -55,6 +64,9 @@ _FEW_STEPS = 200_000
 _BYTES_PER_STEP = 30
 """A step in Python for so many bytes of the file is what any honest pickle stays below."""
 _GAP_IN_MEMO = 1000
+_SMALL_BYTES = 256 * 1024
+_FEW_TUPLES = 1000
+"""So many tuples in so small a pickle can be hashed in no time, whatever they are, if none is in two places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +79,20 @@ class Walk:
             it is loaded.
         end: the offset behind its last byte.
         safe: the pickle as it may be loaded, by an unpickler whose `persistent_load` wraps; see the module.
+        wraps: whether tuples are wrapped; else those that honest pickles have in two places are missing in one of them.
     """
 
     names: frozenset[str]
     end: int
     safe: bytes
+    wraps: bool = True
 
 
 class PickleTooCostlyError(ValueError):
     """It would make an unpickler take more time or memory than its size is worth."""
 
 
-def walk_pickle(data: bytes, start: int = 0, size_bytes: int = 0) -> Walk:
+def walk_pickle(data: bytes, start: int = 0, size_bytes: int = 0, *, wrap: bool | None = None) -> Walk:
     """Walk over a pickle's opcodes.
 
     The C unpickler sizes its memo by the largest index (`LONG_BINPUT`), so a pickle of ten bytes can ask for
@@ -88,18 +102,24 @@ def walk_pickle(data: bytes, start: int = 0, size_bytes: int = 0) -> Walk:
         data: the pickle, and possibly more behind it.
         start: where it begins.
         size_bytes: of the file that it is in; what a pickle may cost grows with that.
+        wrap: whether tuples are wrapped; without it, where that is necessary.
 
     Raises:
         PickleTooCostlyError: more names or operations than its size is worth.
         ValueError: an opcode runs past the end, is unknown, or has an absurd memo index.
     """
-    walker = _Walker(data, start, max(size_bytes, len(data)))
+    size_bytes = max(size_bytes, len(data))
+    if not wrap and (wrap is False or len(data) - start <= _SMALL_BYTES):
+        walker = _Walker(data, start, size_bytes, wrap=False)
+        if walker.walk():
+            return Walk(frozenset(walker.names), walker.position, b"".join(walker.pieces), wraps=False)
+    walker = _Walker(data, start, size_bytes, wrap=True)
     walker.walk()
     return Walk(frozenset(walker.names), walker.position, b"".join(walker.pieces))
 
 
 class _Walker:
-    def __init__(self, data: bytes, start: int, size_bytes: int) -> None:
+    def __init__(self, data: bytes, start: int, size_bytes: int, *, wrap: bool) -> None:
         self.data = data
         self.position = start
         self.copied = start
@@ -108,12 +128,22 @@ class _Walker:
         self.mentions = 0
         self.memo = 0xFFFF
         self.steps_left = _FEW_STEPS + size_bytes // _BYTES_PER_STEP
+        self.wrap = wrap
 
-    def walk(self) -> None:
-        data, length, run = self.data, len(self.data), _RUN.match
+    def walk(self) -> bool:
+        """Walk to the pickle's end; False where tuples must be wrapped, and were not to be."""
+        data, length, run = self.data, len(self.data), (_RUN if self.wrap else _RUN_WITH_TUPLES).match
+        tuples_left = _FEW_TUPLES
         while True:
             matched = run(data, self.position)
             assert matched is not None  # it may be empty
+            if not self.wrap:
+                kept = _TO_TUPLE.findall(matched.group())
+                tuples_left -= len(kept)
+                if tuples_left < 0:
+                    return False
+                self.pieces += (data[self.copied : self.position], *kept)
+                self.copied = matched.end()
             self.position = matched.end()
             if self.position >= length:
                 raise ValueError("the pickle has no end")
@@ -123,7 +153,9 @@ class _Walker:
                 self._put(_WRAP)
             elif opcode == _STOP:
                 self._put(b"")
-                return
+                return True
+            elif not self.wrap and opcode in _OTHER_PUTS:
+                return False
             else:
                 self._step(opcode)
             self.steps_left -= 1

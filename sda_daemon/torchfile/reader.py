@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from sda_daemon.torchfile.archive import TorchArchive, read_archive, read_part
-from sda_daemon.torchfile.faults import Damaged, Fault, OtherKind, Oversized, Unsafe
+from sda_daemon.torchfile.archive import MAX_DIRECTORY_BYTES, TorchArchive, read_archive, read_part
+from sda_daemon.torchfile.faults import Damaged, Fault, OtherKind, Oversized, TooLarge, Unsafe
 from sda_daemon.torchfile.globals import Judgement, judge_name, modern_name
 from sda_daemon.torchfile.kinds import START_BYTES, kind_of_magic, kind_of_start, unknown_start
 from sda_daemon.torchfile.outlines import STORAGE_TYPES
@@ -73,25 +73,37 @@ class TorchContents:
     extents: Mapping[str, Extent] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is wanted of a file.
+
+    Attributes:
+        max_pickle_bytes: largest pickle that is loaded.
+        max_directory_bytes: largest directory of a zip that is looked at.
+        with_digest: whether the content's digest is.
+        lenient: whether the content is wanted even if it names something that can act: to be shown, never to be used.
+    """
+
+    max_pickle_bytes: int = MAX_PICKLE_BYTES
+    max_directory_bytes: int = MAX_DIRECTORY_BYTES
+    with_digest: bool = False
+    lenient: bool = False
+
+
 def read_contents(
-    file: BinaryIO,
-    size_bytes: int,
-    into: TorchContents | None = None,
-    *,
-    max_pickle_bytes: int = MAX_PICKLE_BYTES,
-    lenient: bool = False,
+    file: BinaryIO, size_bytes: int, wishes: Wishes = Wishes(), into: TorchContents | None = None
 ) -> TorchContents:
     """Read what `torch.save` wrote, but for the bytes of tensors.
 
     Args:
         file: seekable.
         size_bytes: its size.
+        wishes: what is wanted of it.
         into: takes what is found; what was found before a fault is in there.
-        max_pickle_bytes: largest pickle that is loaded.
-        lenient: whether the content is wanted even if it names something that can act: to be shown, never to be used.
 
     Raises:
         Unsafe: it names something that can act.
+        TooLarge: its pickle or directory is larger than is wanted.
         Oversized: it would cost more than its size is worth.
         Damaged: truncated, or not what was written.
         OtherKind: something else that is known.
@@ -99,66 +111,115 @@ def read_contents(
         MemoryError: there is not enough.
         OSError: it cannot be read.
     """
-    found = TorchContents() if into is None else into
-    file.seek(0)
-    start = file.read(START_BYTES)
-    if start.startswith(b"PK\x03\x04"):
-        found.container = "zip"
-        _read_zip(file, size_bytes, found, max_pickle_bytes, lenient=lenient)
-    elif start.startswith(b"\x80"):
-        _read_old(file, size_bytes, found, max_pickle_bytes, lenient=lenient)
-    else:
-        if _TEXT_PICKLE.match(start) and kind_of_magic(start) is None:
-            with contextlib.suppress(Damaged):  # then it is no pickle
-                _read_old(file, size_bytes, found, max_pickle_bytes, lenient=lenient)
-                return found
-        raise kind_of_start(start, size_bytes) or unknown_start(start)
-    return found
+    reader = _Reader(file, size_bytes, wishes, TorchContents() if into is None else into)
+    reader.read()
+    return reader.found
 
 
-def _read_zip(file: BinaryIO, size_bytes: int, found: TorchContents, max_pickle_bytes: int, *, lenient: bool) -> None:
-    archive = found.archive = read_archive(file, size_bytes)
-    pickled = read_part(file, archive.pickle_part(max_pickle_bytes))
-    found.pickle_bytes = len(pickled)
-    if not lenient:
-        found.digest = _digest(file, archive, pickled)
-    walk = _walked(pickled, 0, size_bytes, found, lenient=lenient)
-    del pickled  # the walk has a copy that may be loaded
-    found.content = _load(walk, found, lenient=lenient)
+class _Reader:
+    def __init__(self, file: BinaryIO, size_bytes: int, wishes: Wishes, found: TorchContents) -> None:
+        self.file, self.size_bytes, self.wishes, self.found = file, size_bytes, wishes, found
 
+    def read(self) -> None:
+        self.file.seek(0)
+        start = self.file.read(START_BYTES)
+        if start.startswith(b"PK\x03\x04"):
+            self.found.container = "zip"
+            self._read_zip()
+        elif start.startswith(b"\x80"):
+            self._read_old()
+        else:
+            if _TEXT_PICKLE.match(start) and kind_of_magic(start) is None:
+                with contextlib.suppress(Damaged):  # then it is no pickle
+                    self._read_old()
+                    return
+            raise kind_of_start(start, self.size_bytes) or unknown_start(start)
 
-def _digest(file: BinaryIO, archive: TorchArchive, pickled: bytes) -> str:
-    if any(part.size_bytes and not part.crc for part in archive.parts.values()):
-        return file_digest(file)
-    digest = hashlib.sha256(archive.directory)
-    digest.update(pickled)
-    return f"zip-sha256:{digest.hexdigest()}"
+    def _read_zip(self) -> None:
+        archive = self.found.archive = read_archive(self.file, self.size_bytes, self.wishes.max_directory_bytes)
+        pickled = read_part(self.file, archive.pickle_part(self.wishes.max_pickle_bytes))
+        self.found.pickle_bytes = len(pickled)
+        if self.wishes.with_digest:
+            self.found.digest = self._digest(archive, pickled)
+        walk = self._walk(pickled)
+        if walk.wraps:
+            del pickled  # what may be loaded is a copy
+            self.found.content = self._load(walk)
+            return
+        try:
+            self.found.content = self._load(walk)
+        except Damaged:  # a tuple may be in two places
+            self.found.content = self._load(self._walk(pickled, wrap=True))
 
+    def _digest(self, archive: TorchArchive, pickled: bytes) -> str:
+        if any(part.size_bytes and not part.crc for part in archive.parts.values()):
+            return self._file_digest()
+        digest = hashlib.sha256(archive.directory)
+        digest.update(pickled)
+        return f"zip-sha256:{digest.hexdigest()}"
 
-def file_digest(file: BinaryIO) -> str:
-    """Return `sha256:…` over the whole file."""
-    digest = hashlib.sha256()
-    file.seek(0)
-    while chunk := file.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}"
+    def _file_digest(self) -> str:
+        digest = hashlib.sha256()
+        self.file.seek(0)
+        while chunk := self.file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        return f"sha256:{digest.hexdigest()}"
 
+    def _walk(self, data: bytes, start: int = 0, *, wrap: bool | None = None) -> Walk:
+        """Walk over a pickle and judge the names that stand in it."""
+        try:
+            walk = walk_pickle(data, start, self.size_bytes, wrap=wrap)
+        except PickleTooCostlyError as error:
+            raise Oversized(str(error)) from error
+        except ValueError as error:
+            raise Damaged(f"its pickle breaks off or is none ({error})") from error
+        for name in sorted(walk.names):
+            judgement = self.found.names[name] = judge_name(name)
+            if judgement is Judgement.REFUSED and not self.wishes.lenient:
+                raise Unsafe(modern_name(name))
+        if len(walk.safe) > _CHEAP_PICKLE_BYTES:
+            _check_cost(walk.safe, self.size_bytes)
+        return walk
 
-def _walked(data: bytes, start: int, size_bytes: int, found: TorchContents, *, lenient: bool) -> Walk:
-    """Walk over a pickle and judge the names that stand in it."""
-    try:
-        walk = walk_pickle(data, start, size_bytes)
-    except PickleTooCostlyError as error:
-        raise Oversized(str(error)) from error
-    except ValueError as error:
-        raise Damaged(f"its pickle breaks off or is none ({error})") from error
-    for name in sorted(walk.names):
-        judgement = found.names[name] = judge_name(name)
-        if judgement is Judgement.REFUSED and not lenient:
-            raise Unsafe(modern_name(name))
-    if len(walk.safe) > _CHEAP_PICKLE_BYTES:
-        _check_cost(walk.safe, size_bytes)
-    return walk
+    def _load(self, walk: Walk) -> Any:
+        unpickler = InertUnpickler(walk, lenient=self.wishes.lenient)
+        try:
+            return unpickler.load()
+        finally:
+            self.found.names.update(unpickler.names)  # also those that it puts together while it is loaded
+
+    # --- files from before torch 1.6 ----------------------------------------------------------------
+
+    def _read_old(self) -> None:
+        """Read pickles one after the other: magic number, version, system, content, keys of the storages behind."""
+        if self.size_bytes > self.wishes.max_pickle_bytes < MAX_PICKLE_BYTES:
+            raise TooLarge(f"it has {self.size_bytes} bytes, and where its tensors begin is not known")
+        self.file.seek(0)
+        data = self.file.read(min(self.size_bytes, self.wishes.max_pickle_bytes))
+        walks = self._old_walks(data)
+        if len(walks) < len(_OLD_PICKLES):
+            self.found.container = "bare pickle"
+            self.found.content = self._load(walks[0])
+            raise _kind_of_pickle(self.found)
+        self.found.container = "old torch file"
+        _, version, system, content, keys = map(self._load, walks)
+        if version != _OLD_VERSION:
+            raise OtherKind(f"is an old torch file of an unknown version ({str(version)[:20]})")
+        if isinstance(system, dict) and system.get("little_endian") is False:
+            raise OtherKind("was written on a big-endian machine by an old torch", "Save it again with a current torch")
+        self.found.content, self.found.pickle_bytes = content, walks[3].end - walks[2].end
+        self.found.extents = _extents(self.file, self.size_bytes, walks[-1].end, keys, content)
+        if self.wishes.with_digest:
+            self.found.digest = self._file_digest()
+
+    def _old_walks(self, data: bytes) -> list[Walk]:
+        """Walk over the pickles; only the first where that does not hold torch's magic number."""
+        walks = [self._walk(data, wrap=True)]
+        if len(walks[0].safe) > _LONGEST_MAGIC or self._load(walks[0]) != _OLD_MAGIC:
+            return walks
+        while len(walks) < len(_OLD_PICKLES):
+            walks.append(self._walk(data, walks[-1].end, wrap=True))
+        return walks
 
 
 def _check_cost(pickled: bytes, size_bytes: int) -> None:
@@ -167,49 +228,6 @@ def _check_cost(pickled: bytes, size_bytes: int) -> None:
     estimate -= len(pickled) * sum(_COSTS.values()) // 256  # what evenly spread bytes would give
     if estimate > _FREE_BYTES + 2 * size_bytes:
         raise Oversized("what its pickle holds would take many times as much memory as its size is worth")
-
-
-def _load(walk: Walk, found: TorchContents, *, lenient: bool) -> Any:
-    unpickler = InertUnpickler(walk, lenient=lenient)
-    try:
-        return unpickler.load()
-    finally:
-        found.names.update(unpickler.names)  # also those that it puts together while it is loaded
-
-
-# --- files from before torch 1.6 --------------------------------------------------------------------
-
-
-def _read_old(file: BinaryIO, size_bytes: int, found: TorchContents, max_pickle_bytes: int, *, lenient: bool) -> None:
-    """Read pickles one after the other: magic number, version, system, content, keys of the storages behind them."""
-    file.seek(0)
-    data = file.read(min(size_bytes, max_pickle_bytes))
-    walks = _old_walks(data, size_bytes, found, lenient=lenient)
-    if len(walks) < len(_OLD_PICKLES):
-        found.container = "bare pickle"
-        found.content = _load(walks[0], found, lenient=lenient)
-        raise _kind_of_pickle(found)
-    found.container = "old torch file"
-    _, version, system, content, keys = (_load(walk, found, lenient=lenient) for walk in walks)
-    if version != _OLD_VERSION:
-        raise OtherKind(f"is an old torch file of an unknown version ({str(version)[:20]})")
-    if isinstance(system, dict) and system.get("little_endian") is False:
-        raise OtherKind("was written on a big-endian machine by an old torch", "Save it again with a current torch")
-    found.content, found.pickle_bytes = content, walks[3].end - walks[2].end
-    found.extents = _extents(file, size_bytes, walks[-1].end, keys, content)
-    if not lenient:
-        found.digest = file_digest(file)
-
-
-def _old_walks(data: bytes, size_bytes: int, found: TorchContents, *, lenient: bool) -> list[Walk]:
-    """Walk over the pickles; only the first where that does not hold torch's magic number."""
-    first = _walked(data, 0, size_bytes, found, lenient=lenient)
-    if len(first.safe) > _LONGEST_MAGIC or _load(first, found, lenient=lenient) != _OLD_MAGIC:
-        return [first]
-    walks = [first]
-    while len(walks) < len(_OLD_PICKLES):
-        walks.append(_walked(data, walks[-1].end, size_bytes, found, lenient=lenient))
-    return walks
 
 
 def _kind_of_pickle(found: TorchContents) -> Fault:

@@ -63,6 +63,7 @@ class InertUnpickler(pickle.Unpickler):
         super().__init__(io.BufferedReader(io.BytesIO(walk.safe), _BUFFER_BYTES))
         self.names: dict[str, Judgement] = {}
         self._lenient = lenient
+        self._wraps = walk.wraps
         self._mentions = 0
         self._made: dict[str, Any] = {}
         self._uncalled: dict[str, str] = {}
@@ -161,9 +162,9 @@ class InertUnpickler(pickle.Unpickler):
             ValueError: it is nothing that names a storage.
         """
         kind = type(pid)
-        if kind is tuple:
+        if kind is tuple and self._wraps:
             return TupleValue(pid)
-        if kind is TupleValue:
+        if kind is tuple or kind is TupleValue:
             return _storage(pid)
         if kind is int:
             return LargeInteger(pid)
@@ -180,19 +181,12 @@ class InertUnpickler(pickle.Unpickler):
 
 def _storage(pid: tuple[Any, ...]) -> StorageRef:
     """Read `('storage', class, key, device, count)`, and in old files, which part of another storage it is."""
-    what, kind, key, _device, count, *view = pid
-    is_sound = (
-        what == "storage"
-        and isinstance(kind, type)
-        and issubclass(kind, StandIn)
-        and isinstance(key, str)
-        and isinstance(count, int)
-    )
-    if not is_sound:
+    what, kind, key, _device, count = pid[:5]
+    if what != "storage" or not _is_inert(kind) or not isinstance(key, str) or not isinstance(count, int):
         raise ValueError("a storage's name is not what torch writes")
     offset = 0
-    if view and view[0] is not None:
-        _, offset, count = view[0]
+    if len(pid) > 5 and pid[5] is not None:
+        _, offset, count = pid[5]
     return StorageRef(kind.foreign_name.rpartition(".")[2], key, int(count), int(offset))
 
 

@@ -122,7 +122,7 @@ THINGS: dict[str, Any] = {
     "a scheduler with functions": torch.optim.lr_scheduler.LambdaLR(_optimizer, functools.partial(min, 1.0)),
     "a time zone": zoneinfo.ZoneInfo("UTC"),
     "a pattern": re.compile("a.*", re.IGNORECASE),
-    "a partial of something foreign": functools.partial(Outer, 1),
+    "a partial of something foreign": functools.partial(Pair, 1),
     "a partial of a partial": functools.partial(functools.partial(Outer), x=functools.partial(int, base=2)),
     "a defaultdict": collections.defaultdict(list, {"a": [1]}),
     "sets": [{1}, frozenset({2}), set()],

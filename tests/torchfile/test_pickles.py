@@ -183,7 +183,7 @@ def test_tuples_large_integers_and_sets_are_what_they_were() -> None:
         "negative": -(2**64), "small": [2**31, 2**60, -(2**61)],
     }  # fmt: skip
     for protocol in range(6):
-        found = InertUnpickler(walk_pickle(pickle.dumps(value, protocol))).load()
+        found = InertUnpickler(walk_pickle(pickle.dumps(value, protocol), wrap=True)).load()
         assert tuple(found["pairs"][0]) == pair
         assert found["pairs"][0] is found["pairs"][1]
         assert [int(number) for number in found["small"]] == value["small"]
