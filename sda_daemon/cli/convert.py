@@ -79,6 +79,7 @@ def convert(
     from sda_daemon.conversion.batch import BatchAction, convert_batch, find_sources
     from sda_daemon.conversion.pool import WorkerPool
     from sda_daemon.intake.scan import CheckpointNames
+    from sda_daemon.settings.schema import ConversionSettings
 
     began = time.monotonic()
     plan = _plan(models_dir, config, name, description, dataset, tag)
@@ -89,7 +90,8 @@ def convert(
     printer = _Printer(quiet=as_json, dry_run=dry_run)
     for result in results:
         printer.tell(result, typer.echo)
-    pool = WorkerPool(min(workers, max(1, len(sources))), _time_limit_s(plan.settings), _memory_limit(plan.settings))
+    limits = plan.settings.conversion if plan.settings else ConversionSettings()
+    pool = WorkerPool(min(workers, max(1, len(sources))), limits.time_limit_s, limits.memory_limit)
     try:
         with (
             _destination(plan.models_dir, dry_run=dry_run) as (library, work_dir),
@@ -170,14 +172,6 @@ def _try(option: str, template: str) -> None:
         try_text(template)
     except TemplateError as error:
         raise TemplateError(f"{option}: {error.what}", error.hint) from error
-
-
-def _time_limit_s(settings: Settings | None) -> float:
-    return settings.conversion.time_limit_s if settings else 300.0
-
-
-def _memory_limit(settings: Settings | None) -> int | None:
-    return settings.conversion.memory_limit if settings else None
 
 
 @contextlib.contextmanager

@@ -50,9 +50,9 @@ def inspect_file(
 
     Nothing in the file is executed. Exits with 65 if the file cannot be used.
     """
-    from sda_daemon.models.inspection import inspect_file as look
+    from sda_daemon.conversion.verification import inspect_apart
 
-    found = look(file)
+    found = inspect_apart(file)
     verdict = _check(found) if check else None
     is_bad = (verdict is not None and verdict.is_bad) or bool(found.problems)
     if as_json:

@@ -9,20 +9,23 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
 from sda_daemon.conversion import worker
 from sda_daemon.conversion.pool import describe_exit
 from sda_daemon.errors import SdaError
+from sda_daemon.settings.schema import ConversionSettings
 
-TIME_LIMIT_S = 120.0
-MEMORY_LIMIT_BYTES = 16 * 2**30
+if TYPE_CHECKING:
+    from sda_daemon.models.inspection import Inspection
+
+T = TypeVar("T")
 
 
 class VerdictKind(StrEnum):
@@ -111,30 +114,72 @@ def check_files(check: Callable[[str], Verdict], paths: Sequence[str], jobs: int
         paths: the files.
         jobs: how many are checked at the same time.
     """
+
+    def broken(path: str, cause: str, reason: str) -> Verdict:
+        return Verdict(path, VerdictKind.BROKEN, reason, cause)
+
+    return _apart(check, paths, jobs, broken)
+
+
+def inspect_apart(path: Path) -> Inspection:
+    """Look into a file in a process of its own: whatever it holds costs that one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    from sda_daemon.models.inspection import Inspection
+
+    def failed(path: str, _cause: str, reason: str) -> Inspection:
+        return Inspection(path, Path(path).stat().st_size, problems=[reason])
+
+    (found,) = _apart(_look, [str(path)], 1, failed)
+    if isinstance(found, OSError):
+        raise found
+    return found
+
+
+def _look(path: str) -> Inspection | OSError:
+    from sda_daemon.models.inspection import inspect_file
+
+    try:
+        return inspect_file(Path(path))
+    except OSError as error:
+        return error
+
+
+def _apart(
+    function: Callable[[str], T], paths: Sequence[str], jobs: int, failed: Callable[[str, str, str], T]
+) -> Iterator[T]:
+    """Yield what a function tells of each file, called in a worker with the limits that conversions have.
+
+    Args:
+        function: called with a path.
+        paths: the files.
+        jobs: how many workers there are.
+        failed: called with path, static cause and reason where a worker died or took too long.
+    """
     if not paths:
         return
+    limits = ConversionSettings()
     pool = ProcessPool(
         max_workers=min(jobs, len(paths)),
         context=multiprocessing.get_context("spawn"),
         initializer=worker.initialize,
-        initargs=(MEMORY_LIMIT_BYTES, os.getpid(), None),
+        initargs=(limits.memory_limit, os.getpid(), None),
     )
     try:
-        futures = [(path, pool.schedule(check, args=[path], timeout=TIME_LIMIT_S)) for path in paths]
+        futures = [(path, pool.schedule(function, args=[path], timeout=limits.time_limit_s)) for path in paths]
         for path, future in futures:
-            yield _verdict(path, future)
+            try:
+                yield future.result()
+            except (FutureTimeoutError, TimeoutError):
+                yield failed(path, "timeout", f"reading it took longer than {limits.time_limit_s:g} s")
+            except ProcessExpired as error:
+                yield failed(path, "crashed", f"reading it failed: {describe_exit(error.exitcode)}")
+            except MemoryError:
+                yield failed(path, "out_of_memory", "it asks for more memory than there is")
+            except Exception as error:  # noqa: BLE001 - whatever a reader raises is a verdict on the file
+                yield failed(path, "crashed", f"{type(error).__name__}: {error}")
     finally:
         pool.stop()  # type: ignore[no-untyped-call]
         pool.join()
-
-
-def _verdict(path: str, future: Future[Verdict]) -> Verdict:
-    broken = Verdict(path, VerdictKind.BROKEN)
-    try:
-        return future.result()
-    except (FutureTimeoutError, TimeoutError):
-        return replace(broken, reason=f"reading it took longer than {TIME_LIMIT_S:g} s", cause="timeout")
-    except ProcessExpired as error:
-        return replace(broken, reason=f"reading it failed: {describe_exit(error.exitcode)}", cause="crashed")
-    except Exception as error:  # noqa: BLE001 - whatever a reader raises is a verdict on the file
-        return replace(broken, reason=f"{type(error).__name__}: {error}", cause="crashed")

@@ -25,7 +25,14 @@ from sda_daemon.errors import (
     NonFiniteWeightsError,
     OversizedCheckpointError,
 )
-from sda_daemon.models.contents import LIGHTNING_KEY, WEIGHTS_KEY, kind_of_content, plain_names, unwrap_checkpoint
+from sda_daemon.models.contents import (
+    KIND_KEYS,
+    LIGHTNING_KEY,
+    WEIGHTS_KEY,
+    kind_of_content,
+    plain_names,
+    unwrap_checkpoint,
+)
 from sda_daemon.models.torch_file import TorchFile, checkpoint_error, read_torch_file
 from sda_daemon.models.vae import OutputActivation, WeightsLayout, weights_layout
 from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS
@@ -55,6 +62,7 @@ _USED_KEYS = frozenset(
         "train_loss",
         "val_loss",
         "kl_weight",
+        *KIND_KEYS,
     }
 )
 

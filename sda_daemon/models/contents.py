@@ -19,6 +19,8 @@ from sda_daemon.torchfile.stand_ins import StandIn
 from sda_daemon.torchfile.values import mapping_of
 
 WEIGHTS_KEY = "model_state_dict"
+KIND_KEYS = ("format", "model_type", "normalization_stats")
+"""They tell what else than a checkpoint of a ConvVAE a dict with weights is."""
 LIGHTNING_KEY = "pytorch-lightning_version"
 _STATE_DICT_KEY = "state_dict"
 _ONLY_CONVVAE = "Only checkpoints of a ConvVAE can be converted"

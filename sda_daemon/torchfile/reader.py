@@ -30,6 +30,7 @@ _OLD_PICKLES = ("magic number", "version", "system", "content", "storages")
 _OLD_VERSION = 1001
 _CHUNK_BYTES = 1 << 20
 _LENGTH = struct.Struct("<q")
+_FROM_BYTES = "torch.storage._load_from_bytes"
 # Operations with which a pickle of protocol 0 or 1 begins: a dict, a list, a tuple, a name, a text, a number.
 _TEXT_PICKLE = re.compile(rb"[\(\]\}cVSIFLNKMJG]")
 # What values take in memory where they are smallest in a pickle: bytes of an object and of the place that refers to it.
@@ -191,6 +192,19 @@ class _Reader:
     # --- files from before torch 1.6 ----------------------------------------------------------------
 
     def _read_old(self) -> None:
+        try:
+            self._read_pickles()
+        except Unsafe as unsafe:
+            raise (self._plain_pickle() if unsafe.name == _FROM_BYTES else unsafe) from None
+
+    def _plain_pickle(self) -> Fault:
+        has_tensors = any(modern_name(name) == _FROM_BYTES for name in self.found.names)
+        what = "a plain pickle with tensors in it" if has_tensors else "a plain pickle"
+        return OtherKind(
+            f"is {what}, which torch.save did not write", "Load it where it was made and save it with torch.save"
+        )
+
+    def _read_pickles(self) -> None:
         """Read pickles one after the other: magic number, version, system, content, keys of the storages behind."""
         if self.size_bytes > self.wishes.max_pickle_bytes < MAX_PICKLE_BYTES:
             raise TooLarge(f"it has {self.size_bytes} bytes, and where its tensors begin is not known")
@@ -200,7 +214,7 @@ class _Reader:
         if len(walks) < len(_OLD_PICKLES):
             self.found.container = "bare pickle"
             self.found.content = self._load(walks[0])
-            raise _kind_of_pickle(self.found)
+            raise self._plain_pickle()
         self.found.container = "old torch file"
         _, version, system, content, keys = map(self._load, walks)
         if version != _OLD_VERSION:
@@ -228,13 +242,6 @@ def _check_cost(pickled: bytes, size_bytes: int) -> None:
     estimate -= len(pickled) * sum(_COSTS.values()) // 256  # what evenly spread bytes would give
     if estimate > _FREE_BYTES + 2 * size_bytes:
         raise Oversized("what its pickle holds would take many times as much memory as its size is worth")
-
-
-def _kind_of_pickle(found: TorchContents) -> Fault:
-    hint = "Load it where it was made and save it with torch.save"
-    if any(modern_name(name) == "torch.storage._load_from_bytes" for name in found.names):
-        return OtherKind("is a plain pickle with tensors in it, which torch.save did not write", hint)
-    return OtherKind("is a plain pickle, which torch.save did not write", hint)
 
 
 def _extents(file: BinaryIO, size_bytes: int, begin: int, keys: Any, content: Any) -> dict[str, Extent]:

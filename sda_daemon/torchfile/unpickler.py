@@ -130,7 +130,10 @@ class InertUnpickler(pickle.Unpickler):
         """Return what stands for a function that is harmless if it is called with certain things."""
 
         def called(*args: Any) -> Any:
-            result = call(*args) if len(args) <= 3 or modern == names.NEW_OBJECT else None
+            try:
+                result = call(*args)
+            except TypeError:  # more or fewer than it takes
+                result = None
             if result is None:
                 self.names[full_name] = Judgement.REFUSED
                 self._refuse(modern)

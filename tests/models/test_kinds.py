@@ -1,0 +1,265 @@
+"""What is something else is named for what it is, in the same words by all who look into it, with what to do."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import pickle
+import struct
+import tarfile
+import wave
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sda_daemon.demo.checkpoints import checkpoint_dict, small_model
+from sda_daemon.errors import CheckpointError, ModelFileError
+from sda_daemon.models.checkpoint import read_checkpoint
+from sda_daemon.models.header import read_model_header
+from sda_daemon.models.inspection import inspect_file
+from sda_daemon.models.loading import load_model
+from sda_daemon.models.persistence import ModelMetadata, save_model
+
+NOT_FOR_US = "Only checkpoints of a ConvVAE that torch.save wrote can be used"
+ONLY_CONVVAE = "Only checkpoints of a ConvVAE can be converted"
+SAVE_AGAIN = "Load it where it was made and save its state dict with torch.save"
+
+
+def zipped(*parts: tuple[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in parts:
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def torch_bytes(content: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+def a_wave() -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as sound:
+        sound.setparams((1, 2, 48_000, 0, "NONE", ""))
+        sound.writeframes(bytes(100))
+    return buffer.getvalue()
+
+
+def a_tar() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("storages"), io.BytesIO())
+    return buffer.getvalue()
+
+
+def compressed(content: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(content)) as old:
+        return zipped(*((entry.filename, old.read(entry)) for entry in old.infolist()), method=zipfile.ZIP_DEFLATED)
+
+
+def encrypted(content: bytes) -> bytes:
+    """Set the flag of encryption in front of each part and in the directory."""
+    raw = bytearray(content)
+    for magic, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = raw.find(magic)
+        while at >= 0:
+            raw[at + place] |= 1
+            at = raw.find(magic, at + 1)
+    return bytes(raw)
+
+
+def npz() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.zeros(3))
+    return buffer.getvalue()
+
+
+WHOLE = torch_bytes({"model_state_dict": {}})
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 12345\n"
+SAFETENSORS_HEADER = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+FILES: dict[str, tuple[bytes, str, str]] = {
+    "git-lfs": (LFS, "is a Git LFS pointer, not the file itself", "Fetch the file itself with: git lfs pull"),
+    "html": (b"<!DOCTYPE html>\n<html><title>Sign in</title></html>", "is a web page (HTML), not the file itself",
+             "A download went wrong: open the page in a browser, perhaps it asks you to sign in"),
+    "html behind a mark": (b"\xef\xbb\xbf \n <HTML lang='en'>", "is a web page (HTML), not the file itself", ""),
+    "xhtml": (b'<?xml version="1.0"?><!DOCTYPE html><html xmlns="x">', "is a web page (HTML), not the file itself", ""),
+    "xml": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
+            "is an XML text, such as a server's error message", "Download the file again"),
+    "json": (json.dumps({"epoch": 1}).encode(), "is a JSON text", NOT_FOR_US),
+    "text": ("Grüße, hier ist nichts".encode(), "is a text file", NOT_FOR_US),
+    "safetensors": (struct.pack("<Q", len(SAFETENSORS_HEADER)) + SAFETENSORS_HEADER + bytes(4), "is a safetensors file",
+                    SAVE_AGAIN),
+    "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\x00", "is an ONNX model", SAVE_AGAIN),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file (Keras writes such)", NOT_FOR_US),
+    "gguf": (b"GGUF\x03\0\0\0" + bytes(100), "is a GGUF file (a language model)", NOT_FOR_US),
+    "gzip": (gzip.compress(WHOLE), "is compressed with gzip", "Unpack it: gunzip"),
+    "bzip2": (bz2.compress(WHOLE), "is compressed with bzip2", "Unpack it: bunzip2"),
+    "xz": (lzma.compress(WHOLE), "is compressed with xz", "Unpack it: unxz"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(50), "is compressed with Zstandard", "Unpack it: unzstd"),
+    "7z": (b"7z\xbc\xaf\x27\x1c\0\x04" + bytes(100), "is a 7z archive", "Unpack it and use the file inside"),
+    "rar": (b"Rar!\x1a\x07\x01\0" + bytes(100), "is a RAR archive", "Unpack it and use the file inside"),
+    "tar": (a_tar(), "is a tar archive: torch's oldest format, which cannot be read safely, or any other", ""),
+    "npy": (b"\x93NUMPY\x01\0" + bytes(100), "is a NumPy array (.npy)", NOT_FOR_US),
+    "npz": (npz(), "is a NumPy archive (.npz)", NOT_FOR_US),
+    "sound": (a_wave(), "is a WAV sound", NOT_FOR_US),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), "is a PNG picture", NOT_FOR_US),
+    "sqlite": (b"SQLite format 3\0" + bytes(100), "is an SQLite database", NOT_FOR_US),
+    "program": (b"\x7fELF\x02\x01" + bytes(100), "is a program (ELF)", NOT_FOR_US),
+    "script": (b"#!/bin/sh\nrm x\n", "is a script", NOT_FOR_US),
+    "torchscript": (zipped(("m/data.pkl", b"\x80\x02}."), ("m/constants.pkl", b"\x80\x02)."), ("m/code/a.py", b"pass")),
+                    "is a TorchScript program, not a checkpoint", SAVE_AGAIN),
+    "torch.package": (zipped(("p/.data/extern_modules", b"torch"), ("p/.data/version", b"6"), ("p/m/model.pkl", b"x")),
+                      "is a package of torch.package", SAVE_AGAIN),
+    "pt2": (zipped(("a/archive_format", b"pt2"), ("a/models/model.json", b"{}"), ("a/data/weights/w", b"x")),
+            "is a program of torch.export (.pt2)", SAVE_AGAIN),
+    "zip of checkpoints": (zipped(("runs/a.pt", WHOLE), ("runs/b.pt", WHOLE)),
+                           "is a zip archive with checkpoints or models in it", "Unpack it and use the file inside"),
+    "zip": (zipped(("holiday/1.jpg", b"x")), "is a zip archive, but not one of torch ('holiday/1.jpg')", NOT_FOR_US),
+    "empty zip": (zipped(), "is an empty zip archive", NOT_FOR_US),
+    "keras": (zipped(("config.json", b"{}"), ("model.weights.h5", b"x")), "is a Keras model", NOT_FOR_US),
+    "office": (zipped(("[Content_Types].xml", b"x"), method=zipfile.ZIP_DEFLATED), "is an Office document", NOT_FOR_US),
+    "compressed zip": (compressed(WHOLE), "is a compressed zip ('data.pkl' is); torch never writes such",
+                       "Unpack it and pack it again without compression (zip -0 -r), or take the original"),
+    "encrypted zip": (encrypted(WHOLE), "is an encrypted zip ('data.pkl' needs a password)",
+                      "Unpack it, and pack it again without a password"),
+    "plain pickle": (pickle.dumps({"epoch": 1}), "is a plain pickle, which torch.save did not write",
+                     "Load it where it was made and save it with torch.save"),
+    "plain pickle of text": (pickle.dumps({"epoch": 1}, 0), "is a plain pickle, which torch.save did not write", ""),
+    "plain pickle of tensors": (pickle.dumps({"w": torch.zeros(3)}),
+                                "is a plain pickle with tensors in it, which torch.save did not write", ""),
+    "nothing": (b"", "is empty", "Copy it again from where it was written"),
+    "zeros": (bytes(5000), "begins with zeros, as space that was set aside does", ""),
+    "noise": (b"\xfe\xdc" * 100, r"is no torch file: it begins with b'\xfe\xdc\xfe\xdc\xfe\xdc\xfe\xdc'", NOT_FOR_US),
+    "half": (WHOLE[: len(WHOLE) // 2], "is truncated or damaged: it has no directory at its end",
+             "Copy it again from where it was written"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_other_files_are_named_by_all_in_the_same_words(case: str, tmp_path: Path) -> None:
+    """A conversion, inspect, a header and load_model; nobody speaks of opcodes, of training on, or of weights_only."""
+    content, what, hint = FILES[case]
+    path = tmp_path / "x.pt"
+    path.write_bytes(content)
+    said = [f"it {what}. {hint}".rstrip(". ")]
+    with pytest.raises(CheckpointError) as refused:
+        read_checkpoint(path)
+    with pytest.raises(ModelFileError) as no_header:
+        read_model_header(path)
+    with pytest.raises(ModelFileError) as no_model:
+        load_model(path)
+    told = [str(error.value).replace(str(path), "it") for error in (refused, no_header, no_model)]
+    told += inspect_file(path).problems
+    assert len(told) == 4
+    for text in told:
+        assert text.startswith(said[0])
+        assert not [word for word in ("opcode", "train on", "weights_only", "0x") if word in text]
+
+
+class WholeModule(torch.nn.Module):
+    """Saved as a whole: its class is not installed where it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+
+
+def test_a_whole_module_is_named(tmp_path: Path) -> None:
+    """By its class, with what to save instead; also as one of many in a dict."""
+    advice = "Load it where it was made and save its state dict: torch.save(model.state_dict(), path)"
+    torch.save(WholeModule(), tmp_path / "x.pt")
+    assert told_of(tmp_path / "x.pt") == (
+        f"it is a whole pickled module ({__name__}.WholeModule), not its weights. {advice}"
+    )
+    torch.save({"epoch": 1, "net": WholeModule()}, tmp_path / "x.pt")
+    assert told_of(tmp_path / "x.pt") == (
+        f"it holds a whole pickled module ({__name__}.WholeModule) under 'net'. {advice}"
+    )
+
+
+def told_of(path: Path) -> str:
+    """Return what a conversion says, after making sure that inspect says the same."""
+    with pytest.raises(CheckpointError) as refused:
+        read_checkpoint(path)
+    text = str(refused.value).replace(str(path), "it")
+    assert inspect_file(path).problems == [text]
+    return text
+
+
+STATE = small_model().state_dict()
+CHECKPOINT = checkpoint_dict(STATE)
+OTHERS: dict[str, tuple[Any, str]] = {
+    "lightning of another": (
+        {"pytorch-lightning_version": "2.1", "state_dict": {"net.0.weight": torch.ones(1)}, "epoch": 1},
+        "it is a Lightning checkpoint of another model (its weights begin with 'net.0.weight')",
+    ),
+    "another model's weights": (
+        {"layer1.weight": torch.ones(1), "layer1.bias": torch.ones(1)},
+        "it holds the weights of another model (they begin with 'layer1.weight')",
+    ),
+    "vq-vae": (
+        {**CHECKPOINT, "model_type": "vqvae"}, "it is of the application's vq-vae branch, another network than ConvVAE"
+    ),
+    "complex spectrogram": (
+        {**CHECKPOINT, "normalization_stats": {"mean": 0.0}},
+        "it is of the application's complex-spectrogram branch, another network than ConvVAE",
+    ),
+    "another type": ({**CHECKPOINT, "model_type": "diffusion"}, "it is of another kind of model ('diffusion')"),
+    "a tensor": (torch.ones(3), "it holds a single tensor, not a checkpoint's dict"),
+    "a list": ([1, 2], "it holds a list of 2, not a checkpoint's dict"),
+    "an optimizer": (
+        {"state": {}, "param_groups": []},
+        "it is not a checkpoint of this kind: it has no 'model_state_dict', but 'state', 'param_groups'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_torch_files_are_named(case: str, tmp_path: Path) -> None:
+    """Never "damaged"; the words are inspect's, too."""
+    content, words = OTHERS[case]
+    torch.save(content, tmp_path / "x.pt")
+    assert told_of(tmp_path / "x.pt") == f"{words}. {ONLY_CONVVAE}"
+
+
+def test_a_model_is_no_checkpoint(tmp_path: Path) -> None:
+    """It is not converted again; inspect knows it as what it is."""
+    model = small_model()
+    content = checkpoint_dict(model.state_dict())
+    path = save_model(model, content["spectrogram_config"], content["training_config"], ModelMetadata(), tmp_path)
+    with pytest.raises(CheckpointError, match=r"is a saved model, not a checkpoint\. Copy it into the models folder"):
+        read_checkpoint(path)
+    assert inspect_file(path).problems == []
+
+
+SPARSE: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
+    "sparse": (lambda tensor: tensor.to_sparse(), "a sparse tensor, not a dense one"),
+    "quantized": (
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "a quantized tensor, not a dense one"
+    ),
+    "without data": (
+        lambda tensor: tensor.to("meta"), "a tensor without data (on the meta device), not a dense one"
+    ),
+    "a text": (lambda _tensor: "x", "a str, not a tensor"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SPARSE)
+def test_weights_of_other_kinds_are_named(case: str, tmp_path: Path) -> None:
+    """In words, with the name of the weight."""
+    turn, what = SPARSE[case]
+    state = {**STATE, "encoder.convs.0.bias": turn(STATE["encoder.convs.0.bias"])}
+    torch.save({**checkpoint_dict(STATE), "model_state_dict": state}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError) as refused:
+        read_checkpoint(tmp_path / "x.pt")
+    assert str(refused.value) == f"encoder.convs.0.bias in {tmp_path / 'x.pt'} is {what}"
