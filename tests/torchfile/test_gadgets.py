@@ -29,7 +29,8 @@ _LISTED = """
     socket.create_connection urllib.request.urlopen http.client.HTTPConnection ftplib.FTP smtplib.SMTP telnetlib.Telnet
     ssl.wrap_socket asyncio.create_subprocess_shell multiprocessing.Process multiprocessing.util.spawnv_passfds
     threading.Thread concurrent.futures.ThreadPoolExecutor ctypes.CDLL ctypes.cdll.LoadLibrary _ctypes.dlopen
-    "STACK_GLOBAL": lambda module, name: b"\x80\x04%b%b\x93%b\x85R." % (text(module), text(name), ARGUMENT),  # noqa: E501
+    pickle.loads pickle.Unpickler _pickle.loads marshal.loads shelve.open copy.deepcopy types.FunctionType
+    types.CodeType
     types.MethodType functools.partial functools.reduce operator.attrgetter operator.methodcaller operator.itemgetter
     operator.call copyreg._reconstructor copyreg.add_extension copyreg.__newobj__ atexit.register
     signal.signal signal.alarm sys.exit sys.settrace sys.setrecursionlimit gc.get_objects inspect.getattr_static
