@@ -11,7 +11,8 @@ from pathlib import Path
 
 import platformdirs
 
-from sda_daemon.errors import ConfigError, ConfigExistsError, Problem
+from sda_daemon.errors import ConfigError, ConfigExistsError, Problem, UnreadableConfigError, is_refusal
+from sda_daemon.files import is_file
 from sda_daemon.settings.annotated import SCHEMA_FILE_NAME, annotated_config, config_json_schema
 from sda_daemon.settings.document import Origin
 from sda_daemon.settings.schema import Settings, WatchSettings
@@ -51,6 +52,7 @@ def find_config(given: Path | None, environment: Mapping[str, str] | None = None
 
     Raises:
         ConfigError: none was given and there is none at the usual places.
+        UnreadableConfigError: whether there is one at a usual place may not be looked at.
     """
     env = os.environ if environment is None else environment
     if given is not None:
@@ -59,8 +61,11 @@ def find_config(given: Path | None, environment: Mapping[str, str] | None = None
         return Path(env[CONFIG_VARIABLE])
     usual = [user_config(env), SYSTEM_CONFIG]
     for path in usual:
-        if path.is_file():
-            return path
+        try:
+            if is_file(path):
+                return path
+        except OSError as error:
+            raise _unreadable(path, error) from error
     places = " or ".join(str(path) for path in usual)
     raise ConfigError(
         f"there is no config file at {places}",
@@ -73,6 +78,7 @@ def read_config(path: Path) -> bytes:
 
     Raises:
         ConfigError: it is missing or cannot be read.
+        UnreadableConfigError: it may not be read.
     """
     try:
         return path.read_bytes()
@@ -81,9 +87,14 @@ def read_config(path: Path) -> bytes:
             f"{path}: there is no such config file", "Check the path, or write one with: sda-daemon config init"
         ) from error
     except OSError as error:
-        raise ConfigError(
-            f"{path}: the config file cannot be read: {error.strerror}", "Check the path and its permissions"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    kind = UnreadableConfigError if is_refusal(error) else ConfigError
+    return kind(
+        f"{path}: the config file cannot be read: {error.strerror}", "Check the path, its owner and permissions"
+    )
 
 
 def parse_config(raw: bytes, path: Path, environment: Mapping[str, str] | None = None) -> LoadedConfig:
@@ -111,6 +122,7 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Loa
 
     Raises:
         ConfigError: missing, unreadable, not valid; it holds all problems at once.
+        UnreadableConfigError: it may not be read.
     """
     return parse_config(read_config(path), path, environment)
 

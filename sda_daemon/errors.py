@@ -7,6 +7,7 @@ that fits, so that an operator can tell classes of failure apart in a script or 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -28,13 +29,42 @@ class ExitCode(IntEnum):
     ALREADY_RUNNING = 69
     """Another daemon holds the models folder or the state folder."""
     CANNOT_WRITE = 73
-    """A file could not be written: disk full, no permission, read-only."""
+    """A file or folder may not be read or cannot be written: no permission, read-only, disk full."""
     TRY_LATER = 75
     """Something is busy or not mounted; the same command may work later."""
     BAD_CONFIG = 78
     """The config file is missing or wrong. A service manager must not restart on this."""
     INTERRUPTED = 130
     """Ctrl-C."""
+
+
+_REFUSALS = {
+    errno.EACCES: "Check owner and permissions",
+    errno.EPERM: "Check owner and permissions",
+    errno.EROFS: "The file system is mounted read-only",
+}
+_REMEDIES = {**_REFUSALS, errno.ENOSPC: "Make room", errno.EDQUOT: "Make room"}
+
+
+def is_refusal(error: OSError) -> bool:
+    """Tell whether the system forbids it: by owner and permissions, or by a mount that is read-only."""
+    return error.errno in _REFUSALS
+
+
+def describe(error: OSError) -> str:
+    """Return what the system says, and of which file, as a person reads it: `Permission denied (x.pt)`."""
+    return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+
+
+def remedy(error: OSError) -> str:
+    """Return what to do about an error with `ExitCode.CANNOT_WRITE`; empty for others."""
+    return _REMEDIES.get(error.errno or 0, "")
+
+
+def explained(error: OSError, what: str = "") -> str:
+    """Return what happened, by default what the system says, with what to do about it."""
+    hint = remedy(error)
+    return f"{what or describe(error)}. {hint}" if hint else what or describe(error)
 
 
 class SdaError(Exception):
@@ -98,6 +128,12 @@ class ConfigError(SdaError):
     def __init__(self, what: str = "", hint: str = "", problems: Sequence[Problem] = ()) -> None:
         super().__init__("\n".join(map(str, problems)) or what, hint)
         self.problems = tuple(problems)
+
+
+class UnreadableConfigError(ConfigError):
+    """The config file, or a folder on the way to it, may not be read."""
+
+    exit_code = ExitCode.CANNOT_WRITE
 
 
 class ConfigExistsError(SdaError):
@@ -255,10 +291,17 @@ class LibraryBusyError(LibraryError):
 
 
 class LibraryReadOnlyError(LibraryError):
-    """The library can be read, but its folder or its lock file cannot be written."""
+    """The library's folder cannot be made, or it can be read, but not written, or not its lock file."""
 
     exit_code = ExitCode.CANNOT_WRITE
     kind = "library_read_only"
+
+
+class LibraryUnreadableError(LibraryError):
+    """The library's folder or its index may not be read."""
+
+    exit_code = ExitCode.CANNOT_WRITE
+    kind = "library_unreadable"
 
 
 class UnknownModelError(LibraryError):

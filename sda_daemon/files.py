@@ -28,6 +28,33 @@ _ABANDONED_AFTER_S = 24 * 3600.0
 """Where file systems know no locks, a work folder that no one has touched for so long has no owner."""
 
 
+def status_of(path: Path) -> os.stat_result | None:
+    """Return the status of what is at a path, links followed; None if nothing is there.
+
+    pathlib's `exists`, `is_file` and `is_dir` take what lies behind a closed folder for missing in some versions of
+    Python and raise in others; here that is an error in all of them.
+
+    Raises:
+        OSError: it cannot be told, because a folder on the way may not be entered, say.
+    """
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a folder is at a path; see `status_of`, also for what is raised."""
+    status = status_of(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a regular file is at a path; see `status_of`, also for what is raised."""
+    status = status_of(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
+
+
 def read_small_file(path: Path, max_bytes: int) -> bytes:
     """Return a file's content. A pipe or device in its place is not waited for.
 
@@ -120,11 +147,20 @@ def _temporary_name(path: Path) -> Path:
 
 
 def _create_temporary(path: Path) -> tuple[Path, int]:
-    """Create a file beside `path` that no one else has; its permissions are what the umask gives."""
+    """Create a file beside `path` that no one else has; its permissions are what the umask gives.
+
+    Raises:
+        OSError: it cannot be created; the error names `path`, which is what was to be written.
+    """
     while True:
         temporary = _temporary_name(path)
-        with contextlib.suppress(FileExistsError):
+        try:
             return temporary, os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            error.filename = str(path)
+            raise
 
 
 def _take_owner_and_mode(descriptor: int, path: Path) -> None:
@@ -218,7 +254,11 @@ def publish_new(temporary: Path, folder: Path, names: Iterable[str]) -> Path:
                 continue
             temporary.replace(target)
             return target
-        temporary.unlink()
+        try:
+            temporary.unlink()
+        except OSError:  # its folder may not be changed: it stays where it is, and only there
+            target.unlink()
+            raise
         return target
     raise FileExistsError(errno.EEXIST, "every name for this model is taken", str(folder))
 
@@ -249,7 +289,11 @@ def work_folder(folder: Path) -> Iterator[Path]:
 def open_work_folder(folder: Path) -> tuple[Path, int]:
     """Make and lock a work folder; return it with the descriptor whose closing releases it."""
     while True:
-        path = Path(tempfile.mkdtemp(prefix=WORK_FOLDER_PREFIX, dir=folder))
+        try:
+            path = Path(tempfile.mkdtemp(prefix=WORK_FOLDER_PREFIX, dir=folder))
+        except OSError as error:
+            error.filename = str(folder)  # what the caller knows of; the name inside was made up
+            raise
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from sda_daemon.library import ModelEntry, ModelLibrary
+from tests import permissions
 
 DEADLINE_S = float(os.environ.get("SDA_TEST_DEADLINE_S", "90"))
 """How long a condition may take; only ever used up by a test that fails."""
@@ -95,14 +96,20 @@ class DaemonProcess:
         self.config.write_text(yaml.safe_dump(self.settings))
         return self.config
 
-    def start(self, *arguments: str, wait: bool = True, env: dict[str, str] | None = None) -> DaemonProcess:
-        """Start it, with the config as it is; wait until its first rescans are done."""
+    def start(
+        self, *arguments: str, wait: bool = True, env: dict[str, str] | None = None, bound: bool = False
+    ) -> DaemonProcess:
+        """Start it, with the config as it is; wait until its first rescans are done.
+
+        A daemon that is `bound` may only do what permissions say, also if root has started it.
+        """
         if not self.config.exists():
             self.write_config()
         before = len(self.events())
+        command = [sys.executable, "-m", "sda_daemon", "run", "--config", str(self.config), *arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sda_daemon", "run", "--config", str(self.config), *arguments],
+                permissions.bound(command) if bound else command,
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

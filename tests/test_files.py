@@ -14,17 +14,52 @@ import pytest
 from sda_daemon.files import (
     WORK_FOLDER_PREFIX,
     find_temporary,
+    is_file,
+    is_folder,
     link_or_copy,
     publish_new,
+    status_of,
     sweep_temporary,
     sweep_work_folders,
     work_folder,
     write_atomic,
 )
+from tests.permissions import bound
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_is_at_a_path(tmp_path: Path) -> None:
+    """Files, folders, links to them, and nothing, also below a file."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "dead").symlink_to("nowhere")
+    kinds = {
+        name: (is_file(tmp_path / name), is_folder(tmp_path / name), status_of(tmp_path / name) is not None)
+        for name in ("file", "link", "dead", "none", "file/none")
+    }
+    nothing = (False, False, False)
+    assert kinds == {
+        "file": (True, False, True), "link": (False, True, True),
+        "dead": nothing, "none": nothing, "file/none": nothing,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("function", ["status_of", "is_file", "is_folder"])
+@pytest.mark.parametrize("name", ["there", "none"])
+def test_what_lies_behind_a_closed_folder_is_not_taken_for_missing(tmp_path: Path, function: str, name: str) -> None:
+    """It is an error, whatever pathlib of this Python makes of it."""
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed" / "there").touch()
+    program = f"import sys, pathlib; from sda_daemon.files import *; {function}(pathlib.Path(sys.argv[1]))"
+    (tmp_path / "closed").chmod(0)
+    command = bound([sys.executable, "-c", program, tmp_path / "closed" / name])
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    (tmp_path / "closed").chmod(0o755)
+    assert "PermissionError" in done.stderr
+    assert f"closed/{name}" in done.stderr
 
 
 def test_content_is_replaced_and_the_previous_kept(tmp_path: Path) -> None:

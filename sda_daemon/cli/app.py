@@ -5,7 +5,6 @@ The modules of the commands import at their top only what parsing needs, so that
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -16,7 +15,7 @@ from sda_daemon import __version__
 from sda_daemon.cli import completion, config, convert, event_list, inspection, models, run, status, systemd_unit
 from sda_daemon.cli.options import examples
 from sda_daemon.cli.output import clean
-from sda_daemon.errors import ExitCode, SdaError
+from sda_daemon.errors import ExitCode, SdaError, explained, remedy
 
 PROGRAM = "sda-daemon"
 HELP = "Turns the checkpoints of small audio models into a library of finished models, in the background."
@@ -122,19 +121,9 @@ def run_app(arguments: list[str]) -> int:
 
 
 def _os_error(error: OSError) -> int:
-    hints = {
-        errno.ENOSPC: "Make room and try again",
-        errno.EDQUOT: "Make room and try again",
-        errno.EROFS: "The file system is mounted read-only",
-        errno.EACCES: "Check owner and permissions",
-        errno.EPERM: "Check owner and permissions",
-    }
-    where = f" ({error.filename})" if error.filename else ""
-    hint = hints.get(error.errno or 0, "")
     told = _told(error)
-    own = f"{error.strerror or error}{where}" + (f". {hint}" if hint else "")
-    _complain(own if told == str(error) else told)
-    return ExitCode.CANNOT_WRITE if error.errno in hints else ExitCode.FAILED
+    _complain(explained(error) if told == str(error) else told)
+    return ExitCode.CANNOT_WRITE if remedy(error) else ExitCode.FAILED
 
 
 def _told(error: Exception) -> str:

@@ -10,22 +10,30 @@ from typing import Annotated, Any
 
 import typer
 
+from sda_daemon.cli.options import ANY_PATH
 from sda_daemon.errors import ConfigError, ExitCode
 
 app = typer.Typer(no_args_is_help=True, help="Check, show and write the config file, and try its templates.")
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", metavar="FILE", help="Config file (YAML).", show_default=False)
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="Config file (YAML).", show_default=False, **ANY_PATH),
 ]
 
 
 @app.command("check")
 def check(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Config file.", show_default=False)] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Config file.", show_default=False, **ANY_PATH)
+    ] = None,
     config: ConfigFile = None,
 ) -> int:
-    """Say everything that is wrong with a config file: exit code 0 if nothing is, else 78."""
+    """Say everything that is wrong with a config file: exit code 0 if nothing is, else 78.
+
+    73 if it may not be read.
+    """
     from sda_daemon.config import find_config, load_config
+    from sda_daemon.files import is_folder
 
     try:
         path = find_config(file or config)
@@ -39,7 +47,10 @@ def check(
     typer.echo(f"{path}: this config is valid")
     typer.echo(f"models go to {settings.models_dir}")
     for watch in settings.watch:
-        note = "" if watch.path.is_dir() else " (not there yet)"
+        try:
+            note = "" if is_folder(watch.path) else " (not there yet)"
+        except OSError as error:  # the daemon may well be another user, who is let in
+            note = f" (you cannot look there: {error.strerror})"
         typer.echo(f"watched: {watch.path}{note}")
     return ExitCode.OK
 
@@ -60,7 +71,8 @@ def show(config: ConfigFile = None) -> None:
 def init(
     user: Annotated[bool, typer.Option("--user", help="At the user's usual place (this is the default).")] = False,
     path: Annotated[
-        Path | None, typer.Option("--path", metavar="FILE", help="At this place instead.", show_default=False)
+        Path | None,
+        typer.Option("--path", metavar="FILE", help="At this place instead.", show_default=False, **ANY_PATH),
     ] = None,
 ) -> int:
     """Write a config file that explains itself; never over one that is there."""
@@ -89,19 +101,20 @@ def schema() -> None:
 
 @app.command("render")
 def render(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint.", **ANY_PATH)],
     config: ConfigFile = None,
     facts: Annotated[bool, typer.Option("--facts", help="Also show everything that templates can use.")] = False,
 ) -> int:
     """Show the metadata that a checkpoint's model would get, and what gave each field. Nothing is written."""
     from sda_daemon.config import find_config, load_config, watch_of
-    from sda_daemon.conversion.job import ConversionJob, Failed
+    from sda_daemon.conversion.job import REFUSED_KINDS, ConversionJob, Failed
     from sda_daemon.conversion.pool import WorkerPool
+    from sda_daemon.files import is_file
     from sda_daemon.intake.probe import look
 
     settings = load_config(find_config(config)).settings
     path = checkpoint.absolute()
-    signature = look(str(path))
+    signature = look(str(path)) if is_file(path) else None
     if signature is None:
         print(f"sda-daemon: there is no file {checkpoint}", file=sys.stderr)
         return ExitCode.FAILED
@@ -118,7 +131,8 @@ def render(
         pool.close()
     if isinstance(result, Failed):
         print(f"sda-daemon: {result.message}", file=sys.stderr)
-        return ExitCode.BAD_CONFIG if result.kind == "template" else ExitCode.BAD_DATA
+        refused = ExitCode.CANNOT_WRITE if result.kind in REFUSED_KINDS else ExitCode.BAD_DATA
+        return ExitCode.BAD_CONFIG if result.kind == "template" else refused
     if watch is None:
         typer.echo("It lies in no watched folder: rules match its bare name, notes only in its own folder.")
     if result.skip:

@@ -74,7 +74,8 @@ def convert(
     """Convert checkpoints into models now, without a daemon.
 
     Names and descriptions come from the config's templates, or from the options, which are templates too.
-    With --models-dir and without --config no config file is read.
+    With --models-dir and without --config no config file is read. Exits with 1 if a conversion fails, with 73 if
+    those that fail only may not be read or written.
     """
     from sda_daemon.conversion.batch import BatchAction, convert_batch, find_sources
     from sda_daemon.conversion.pool import WorkerPool
@@ -117,7 +118,16 @@ def convert(
         printer.tell_failures(results)
         summary = _summary(results, dry_run=dry_run) or "nothing to convert"
         note(f"{summary} in {human_duration(time.monotonic() - began)}")
-    return ExitCode.FAILED if any(result.action is BatchAction.FAILED for result in results) else ExitCode.OK
+    return _exit_code({result.cause for result in results if result.action is BatchAction.FAILED})
+
+
+def _exit_code(causes: set[str]) -> ExitCode:
+    """Return the exit code for the causes of what failed."""
+    from sda_daemon.conversion.job import REFUSED_KINDS
+
+    if not causes:
+        return ExitCode.OK
+    return ExitCode.CANNOT_WRITE if causes <= REFUSED_KINDS else ExitCode.FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +172,8 @@ def _plan(
     if models_dir is None:
         assert settings is not None
         models_dir = settings.models_dir
-    return _Plan(models_dir, metadata, rules, settings)
+    # Absolute now: where the working folder is closed, the pool of workers leaves it.
+    return _Plan(models_dir.absolute(), metadata, rules, settings)
 
 
 def _try(option: str, template: str) -> None:
@@ -177,14 +188,14 @@ def _try(option: str, template: str) -> None:
 @contextlib.contextmanager
 def _destination(models_dir: Path, *, dry_run: bool) -> Iterator[tuple[ModelLibrary, str]]:
     """Open the library and a folder for unfinished files; a dry run makes neither."""
-    from sda_daemon.files import work_folder
+    from sda_daemon.files import is_folder, work_folder
     from sda_daemon.library import ModelLibrary
 
     if not dry_run:
         library = ModelLibrary(models_dir)
         with work_folder(models_dir) as workspace:
             yield library, str(workspace)
-    elif models_dir.is_dir():
+    elif is_folder(models_dir):
         yield ModelLibrary(models_dir), ""
     else:
         with tempfile.TemporaryDirectory(prefix="sda-daemon-dry-run-") as nothing:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sda_daemon.cli.options import AsJson, examples
+from sda_daemon.cli.options import ANY_PATH, AsJson, examples
 from sda_daemon.cli.output import (
     Column,
     clean,
@@ -40,7 +40,9 @@ _INF = float("inf")
 
 
 def inspect_file(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint or a `.sda` file.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A checkpoint or a `.sda` file.", show_default=False, **ANY_PATH)
+    ],
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Try in a process of its own whether it would convert or open.")
     ] = True,

@@ -30,9 +30,12 @@ def open_library(models_dir: Path | None, config: Path | None) -> ModelLibrary:
     Raises:
         ConfigError, LibraryError: there is no config, or the library cannot be read.
         NoLibraryError: the folder does not exist; it is not made by looking at it.
+        OSError: a folder on the way to it may not be entered.
     """
+    from sda_daemon.files import is_folder
+
     folder = find_models_dir(models_dir, config)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise NoLibraryError(f"there is no library at {folder}", "Check the path; `run` and `convert` make one")
     from sda_daemon.library import ModelLibrary
 

@@ -9,16 +9,30 @@ import typer
 
 from sda_daemon.cli.completion import complete_model, complete_trashed
 
+ANY_PATH = {"readable": False}
+"""For every parameter that is a path: typer would call one that may not be read a mistake in the command line.
+
+Commands open what they are given, and say with the exit code for it why that is impossible.
+"""
 ModelsDir = Annotated[
     Path | None,
     typer.Option(
-        "--models-dir", metavar="DIR", help="The library's folder; without it, the config's.", show_default=False
+        "--models-dir",
+        metavar="DIR",
+        help="The library's folder; without it, the config's.",
+        show_default=False,
+        **ANY_PATH,
     ),
 ]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", metavar="FILE", help="Config file; without it, the one that `run` finds.", show_default=False
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="Config file; without it, the one that `run` finds.",
+        show_default=False,
+        **ANY_PATH,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -108,7 +108,7 @@ class Verified(_Document):
     model_id: str
     name: str
     file_path: str
-    result: Literal["ok", "unrecorded", "changed", "broken", "missing"]
+    result: Literal["ok", "unrecorded", "changed", "broken", "unreadable", "missing"]
     reason: str
     recorded_digest: str | None
     weights_digest: str | None
@@ -156,7 +156,7 @@ class InspectKey(_Document):
 class InspectVerdict(_Document):
     """Whether the file would convert or open."""
 
-    result: Literal["ok", "unrecorded", "changed", "broken", "missing"]
+    result: Literal["ok", "unrecorded", "changed", "broken", "unreadable", "missing"]
     cause: str | None
     reason: str | None
     weights_digest: str | None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sda_daemon.cli.options import AsJson, ConfigFile
+from sda_daemon.cli.options import ANY_PATH, AsJson, ConfigFile
 from sda_daemon.cli.output import print_json
 from sda_daemon.errors import ExitCode, SdaError
 
@@ -46,8 +46,9 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> int:
 @contextlib.contextmanager
 def _open_ledger(state_dir: Path) -> Any:
     from sda_daemon.conversion.ledger import LEDGER_FILE_NAME, Ledger
+    from sda_daemon.files import is_file
 
-    if not (state_dir / LEDGER_FILE_NAME).exists():
+    if not is_file(state_dir / LEDGER_FILE_NAME):
         raise SdaError(f"no daemon has run with this config yet: there is no ledger in {state_dir}", "Start it: run")
     ledger = Ledger(state_dir, owned=False)
     try:
@@ -60,14 +61,13 @@ def collect_status(ledger: Ledger, *, running: bool) -> dict[str, Any]:
     """Return everything that `status` shows, as plain values."""
     from sda_daemon.conversion.ledger import RETRY_KIND
     from sda_daemon.conversion.policy import Status
-    from sda_daemon.intake.probe import look
 
     reported = ledger.reported()
     midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
     today = ledger.counts_since(midnight)
     nothing = {"count": 0, "paths": []}
     failed = ledger.of_status(Status.FAILED, Status.REFUSED, Status.GIVEN_UP)
-    failures = [row for row in failed if row.kind != RETRY_KIND and look(row.path) is not None]
+    failures = [row for row in failed if row.kind != RETRY_KIND and not _is_gone(row.path)]
     return {
         "running": running,
         "daemon": reported.get("daemon") if running else None,
@@ -85,6 +85,16 @@ def collect_status(ledger: Ledger, *, running: bool) -> dict[str, Any]:
             "failed": sum(today.get(kind, 0) for kind in (Status.FAILED, Status.REFUSED, Status.GIVEN_UP)),
         },
     }
+
+
+def _is_gone(path: str) -> bool:
+    """Tell whether a checkpoint is there no more; what may not be looked at is hardly gone."""
+    from sda_daemon.files import is_file
+
+    try:
+        return not is_file(Path(path))
+    except OSError:
+        return False
 
 
 def _failure(row: LedgerRow, *, running: bool) -> dict[str, Any]:
@@ -166,7 +176,9 @@ def _local(moment: str) -> str:
 
 
 def retry(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH", help="Checkpoints that failed.")] = None,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH", help="Checkpoints that failed.", **ANY_PATH)
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that failed.")] = False,
     config: ConfigFile = None,
 ) -> int:
@@ -182,6 +194,7 @@ def retry(
         raise typer.BadParameter("name checkpoints, or use --all")
     settings = load_config(find_config(config)).settings
     state_dir = state_folder(settings)
+    running = is_at_work(settings.models_dir, state_dir)
     with _open_ledger(state_dir) as ledger:
         wanted = [os.path.abspath(path) for path in paths or []]  # noqa: PTH100 - `..` is to go, links are to stay
         chosen = ledger.reset_attempts(None if everything else wanted)
@@ -189,7 +202,7 @@ def retry(
     for path in wanted:
         if path not in chosen:
             typer.echo(f"sda-daemon: {path} has not failed", err=True)
-    if chosen and is_at_work(settings.models_dir, state_dir) and daemon.get("pid"):
+    if chosen and running and daemon.get("pid"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(int(daemon["pid"]), RETRY_SIGNAL)
         typer.echo(f"trying {len(chosen)} again now")

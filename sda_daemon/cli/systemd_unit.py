@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sda_daemon.cli.options import ANY_PATH
 from sda_daemon.errors import ConfigError
 
 
@@ -23,6 +24,7 @@ def systemd_unit(
             metavar="FILE",
             help="The service's config; without it /etc/sda-daemon/config.yaml, or ~/.config/sda-daemon/config.yaml.",
             show_default=False,
+            **ANY_PATH,
         ),
     ] = None,
     instance: Annotated[

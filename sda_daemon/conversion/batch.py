@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +14,8 @@ from pathlib import Path
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
 from sda_daemon.conversion.pool import ConversionPool
 from sda_daemon.conversion.publish import Action, publish
-from sda_daemon.errors import LibraryError
+from sda_daemon.errors import LibraryError, explained, is_refusal
+from sda_daemon.files import is_folder, status_of
 from sda_daemon.intake.probe import look
 from sda_daemon.intake.scan import CheckpointNames, CheckpointScan
 from sda_daemon.library.catalog import ModelLibrary
@@ -66,7 +68,10 @@ class BatchResult:
 def find_sources(
     arguments: Iterable[str], names: CheckpointNames, roots: Sequence[str] = ()
 ) -> tuple[list[Source], list[BatchResult]]:
-    """Turn files, folders and globs into checkpoints, each once; what does not exist is a failure.
+    """Turn files, folders and globs into checkpoints, each once.
+
+    What does not exist is a failure, and so is what may not be looked at: a file or folder behind a closed folder,
+    and each closed folder below one.
 
     Args:
         arguments: as typed. A file is taken whatever its name, of a folder only what is called like a checkpoint.
@@ -74,26 +79,57 @@ def find_sources(
         roots: watched folders; the place of a checkpoint in one of them is relative to it.
     """
     found: dict[str, Source] = {}
-    missing: list[BatchResult] = []
+    failures: list[BatchResult] = []
 
     def add(path: str, folder: str = "") -> None:
         watched = next((root for root in roots if Path(path).is_relative_to(root)), folder)
         found.setdefault(path, Source(path, watched))
 
+    def take(match: str, *, is_only: bool) -> None:
+        path = os.path.abspath(match)  # noqa: PTH100 - links stay as they are
+        if is_folder(Path(path)):
+            scan = CheckpointScan(path, path, names)
+            for inner in sorted(inner for inner, _ in scan):
+                add(inner, path)
+            failures.extend(_closed(folder) for folder in scan.closed)
+        elif is_only or names.matches(str(Path(path).parent), path):
+            add(path)
+
     for argument in arguments:
-        matches = [argument] if Path(argument).exists() else sorted(glob.glob(argument, recursive=True))
+        try:
+            is_there = status_of(Path(argument)) is not None
+            matches = [argument] if is_there else sorted(glob.glob(argument, recursive=True))
+            for match in matches:
+                take(match, is_only=len(matches) == 1)
+        except OSError as error:
+            failures.append(_refused(argument, error))
+            continue
         if not matches:
-            is_glob = glob.has_magic(argument)
-            reason = f"nothing fits {argument}" if is_glob else f"there is no file {argument}"
-            missing.append(BatchResult(argument, BatchAction.FAILED, None, "missing", reason))
-        for match in matches:
-            path = os.path.abspath(match)  # noqa: PTH100 - links stay as they are
-            if Path(path).is_dir():
-                for inner in sorted(inner for inner, _ in CheckpointScan(path, path, names)):
-                    add(inner, path)
-            elif len(matches) == 1 or names.matches(str(Path(path).parent), path):
-                add(path)
-    return list(found.values()), missing
+            failures += _nothing_found(argument)
+    return list(found.values()), failures
+
+
+def _nothing_found(argument: str) -> list[BatchResult]:
+    """Say why there is nothing: perhaps because a folder that a pattern leads into is closed."""
+    if not glob.has_magic(argument):
+        return [BatchResult(argument, BatchAction.FAILED, None, "missing", f"there is no file {argument}")]
+    closed: list[str] = []
+    for inner in (Path(argument), *Path(argument).parents):
+        needed = os.X_OK | (os.R_OK if glob.has_magic(inner.name) else 0)
+        folders = glob.glob(str(inner.parent), recursive=True)
+        closed += [folder for folder in folders if Path(folder).is_dir() and not os.access(folder, needed)]
+    if closed:
+        return [_closed(folder) for folder in sorted(closed)]
+    return [BatchResult(argument, BatchAction.FAILED, None, "missing", f"nothing fits {argument}")]
+
+
+def _closed(folder: str) -> BatchResult:
+    return _refused(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
+
+
+def _refused(path: str, error: OSError) -> BatchResult:
+    cause = "permission" if is_refusal(error) else "cannot_read"
+    return BatchResult(path, BatchAction.FAILED, None, cause, explained(error))
 
 
 def convert_batch(
@@ -154,9 +190,12 @@ def _publish(library: ModelLibrary, finished: Sequence[Converted]) -> Iterator[B
         return
     try:
         published = publish(library, made)
-    except (OSError, LibraryError) as error:
-        reason = str(error) if isinstance(error, LibraryError) else f"{error.strerror} ({library.models_dir})"
-        cause = error.kind if isinstance(error, LibraryError) else "cannot_write"
+    except LibraryError as error:
+        yield from (BatchResult(item.job.path, BatchAction.FAILED, None, error.kind, str(error)) for item in made)
+        return
+    except OSError as error:
+        cause = "permission" if is_refusal(error) else "cannot_write"
+        reason = explained(error, f"{error.strerror} ({library.models_dir})")
         yield from (BatchResult(item.job.path, BatchAction.FAILED, None, cause, reason) for item in made)
         return
     for done in published:

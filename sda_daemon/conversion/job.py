@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sda_daemon.errors import LibraryReadOnlyError, LibraryUnreadableError
 from sda_daemon.models.metadata import ModelMetadata
 from sda_daemon.settings.schema import MetadataSettings, RuleSettings
 from sda_daemon.signature import FileSignature
+
+REFUSED_KINDS = frozenset({"permission", "read_only", LibraryReadOnlyError.kind, LibraryUnreadableError.kind})
+"""Kinds of failures that say: this may not be read or written, by owner and permissions or a read-only mount."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,8 @@ class Ledger:
             self._db = self._open()
             self.is_new = _REBUILT not in self.reported()
         except (OSError, sqlite3.Error, ValueError) as error:
-            raise LedgerError(f"the ledger {self.path} cannot be opened: {error}", "Check state_dir") from error
+            hint = "Check state_dir, its owner and permissions"
+            raise LedgerError(f"the ledger {self.path} cannot be opened: {error}", hint) from error
 
     def mark_rebuilt(self) -> None:
         """Remember that all that the models say of their origin is in the ledger."""

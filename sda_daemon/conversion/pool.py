@@ -67,6 +67,7 @@ class WorkerPool:
         memory_limit: int | None,
         on_output: Callable[[str], None] | None = None,
     ) -> None:
+        leave_closed_folder()
         self._workers = workers
         self._time_limit_s = time_limit_s
         self._memory_limit = memory_limit
@@ -145,6 +146,15 @@ class WorkerPool:
         """Stop at once."""
         self.rest()
         self._disk.rest(for_good=True)
+
+
+def leave_closed_folder() -> None:
+    """Go somewhere else if the working folder may not be entered: workers begin where their parent is.
+
+    One is in such a folder after becoming another user in somebody's home. Relative paths lead nowhere there.
+    """
+    if not os.access(os.curdir, os.X_OK):
+        os.chdir("/")
 
 
 class _Disk:

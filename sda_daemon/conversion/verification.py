@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from sda_daemon.conversion import worker
-from sda_daemon.conversion.pool import describe_exit
-from sda_daemon.errors import SdaError
+from sda_daemon.conversion.pool import describe_exit, leave_closed_folder
+from sda_daemon.errors import SdaError, explained, is_refusal
 from sda_daemon.settings.schema import ConversionSettings
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class VerdictKind(StrEnum):
     """It opens, but its weights are not the ones that it was made with."""
     BROKEN = "broken"
     """It does not open."""
+    UNREADABLE = "unreadable"
+    """It may not be read: whether it would open is not known."""
     MISSING = "missing"
     """The index names it, but it is not there."""
 
@@ -58,7 +60,7 @@ class Verdict:
     @property
     def is_bad(self) -> bool:
         """Whether the file cannot be used or trusted."""
-        return self.kind in (VerdictKind.CHANGED, VerdictKind.BROKEN, VerdictKind.MISSING)
+        return self.kind not in (VerdictKind.OK, VerdictKind.UNRECORDED)
 
 
 def check_model(path: str) -> Verdict:
@@ -80,7 +82,7 @@ def check_model(path: str) -> Verdict:
     except FileNotFoundError:
         return Verdict(path, VerdictKind.MISSING, "the file is not there", "missing")
     except OSError as error:
-        return Verdict(path, VerdictKind.BROKEN, f"it cannot be read: {error.strerror}", "unreadable")
+        return _unreadable(path, error)
     provenance = content.get("provenance")
     recorded = provenance.get("weights_digest") if isinstance(provenance, dict) else None
     if not isinstance(recorded, str) or not recorded:
@@ -102,8 +104,14 @@ def check_checkpoint(path: str) -> Verdict:
     except SdaError as error:
         return Verdict(path, VerdictKind.BROKEN, str(error), error.kind)
     except OSError as error:
-        return Verdict(path, VerdictKind.BROKEN, f"it cannot be read: {error.strerror}", "unreadable")
+        return _unreadable(path, error)
     return Verdict(path, VerdictKind.OK, weights_digest=digest)
+
+
+def _unreadable(path: str, error: OSError) -> Verdict:
+    kind = VerdictKind.UNREADABLE if is_refusal(error) else VerdictKind.BROKEN
+    reason = explained(error, f"it cannot be read: {error.strerror or error}")
+    return Verdict(path, kind, reason, "unreadable")
 
 
 def check_files(check: Callable[[str], Verdict], paths: Sequence[str], jobs: int = 1) -> Iterator[Verdict]:
@@ -161,6 +169,7 @@ def _apart(
     if not paths:
         return
     limits = ConversionSettings()
+    leave_closed_folder()
     pool = ProcessPool(
         max_workers=min(jobs, len(paths)),
         context=multiprocessing.get_context("spawn"),

@@ -24,7 +24,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome, Preview
-from sda_daemon.errors import ChangedWhileReadError, CheckpointError, ModelFileError, SdaError, TemplateError
+from sda_daemon.errors import (
+    ChangedWhileReadError,
+    CheckpointError,
+    ModelFileError,
+    SdaError,
+    TemplateError,
+    describe,
+    explained,
+)
 from sda_daemon.files import fsync_large
 from sda_daemon.intake.sources import SIDECAR_ENDING
 from sda_daemon.service import sandbox
@@ -49,8 +57,6 @@ _KINDS = {
     errno.EMFILE: "too_many_files",
 }
 _HINTS = {
-    "disk_full": "Make room; it is tried again by itself",
-    "permission": "Check owner and permissions; it is tried again by itself",
     "read_only": "The file system is mounted read-only, or a sandbox forbids writing there",
 }
 
@@ -112,8 +118,11 @@ def _told(job: ConversionJob, what: Callable[[ConversionJob], T]) -> T | Failed:
 
 def _failed_by_system(job: ConversionJob, error: OSError) -> Failed:
     kind = _KINDS.get(error.errno or 0, "io")
-    hint = sandbox.explain(error) or _HINTS.get(kind, "It is tried again by itself")
-    return Failed(job, kind, False, f"{error}. {hint}")
+    hint = sandbox.explain(error) or _HINTS.get(kind, "")
+    if hint:
+        return Failed(job, kind, False, f"{describe(error)}. {hint}")
+    again = "; it is tried again by itself" if job.by_daemon else ""
+    return Failed(job, kind, False, explained(error) + again)
 
 
 def make_durable(outcome: Outcome) -> Outcome:

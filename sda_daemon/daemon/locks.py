@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,21 +43,30 @@ def instance_lock(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Tell whether a daemon holds a folder."""
-    path = folder / INSTANCE_LOCK_NAME
-    if not path.exists():
-        return False
-    lock = FileLock(path, timeout=0)
+    """Tell whether a daemon holds a folder, also to those who may read its lock file and not write it.
+
+    Raises:
+        OSError: they may not even read it.
+    """
     try:
-        lock.acquire()
-    except (Timeout, OSError):
+        descriptor = os.open(folder / INSTANCE_LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
         return True
-    lock.release()
+    finally:
+        os.close(descriptor)
     return False
 
 
 def is_at_work(models_dir: Path, state_dir: Path) -> bool:
-    """Tell whether a daemon runs on these folders: one whose models folder is lost holds its state folder alone."""
+    """Tell whether a daemon runs on these folders: one whose models folder is lost holds its state folder alone.
+
+    Raises:
+        OSError: see `is_locked`.
+    """
     return is_locked(models_dir) or is_locked(state_dir)
 
 

@@ -60,10 +60,12 @@ class CheckpointScan:
 
     Attributes:
         folders: how many folders there were; known when the walk is over.
+        closed: folders that may not be read or entered; likewise.
     """
 
     def __init__(self, folder: str, root: str, names: CheckpointNames) -> None:
         self.folders = 0
+        self.closed: list[str] = []
         self._folder = folder
         self._root = root
         self._names = names
@@ -75,6 +77,9 @@ class CheckpointScan:
             here = waiting.pop()
             try:
                 entries = os.scandir(here)
+            except PermissionError:
+                self.closed.append(here)
+                continue
             except OSError:
                 continue
             self.folders += 1
@@ -88,5 +93,8 @@ class CheckpointScan:
                             status = entry.stat()
                             if stat.S_ISREG(status.st_mode):
                                 yield entry.path, FileSignature.of(status)
+                    except PermissionError:
+                        if here not in self.closed[-1:]:
+                            self.closed.append(here)
                     except OSError:
                         continue

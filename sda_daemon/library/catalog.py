@@ -17,7 +17,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sda_daemon import events
-from sda_daemon.errors import LibraryBusyError, LibraryError, LibraryReadOnlyError
+from sda_daemon.errors import (
+    LibraryBusyError,
+    LibraryError,
+    LibraryReadOnlyError,
+    LibraryUnreadableError,
+    describe,
+    is_refusal,
+    remedy,
+)
 from sda_daemon.files import find_temporary, sweep_temporary
 from sda_daemon.library import repair
 from sda_daemon.library.entry import ModelEntry, is_bare_model_name, search_entries, sort_entries
@@ -46,7 +54,9 @@ class ModelLibrary:
 
     Raises:
         NewerIndexError: the index was written by a later version.
-        LibraryError: the folder or the index cannot be read.
+        LibraryUnreadableError: the folder or the index may not be read.
+        LibraryReadOnlyError: the folder is not there, and may not be made.
+        LibraryError: either is impossible for another reason.
     """
 
     def __init__(self, models_dir: Path, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
@@ -55,7 +65,9 @@ class ModelLibrary:
         try:
             self.models_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LibraryError(f"{self.models_dir} cannot be made: {error.strerror}", "Check the path") from error
+            kind = LibraryReadOnlyError if remedy(error) else LibraryError
+            hint = remedy(error) or "Check the path"
+            raise kind(f"{self.models_dir} cannot be made: {error.strerror}", hint) from error
         self._timeout_s = lock_timeout_s
         # Anyone's: whoever makes the lock file must not keep other users of the folder out of it.
         self._lock = FileLock(self.models_dir / LOCK_FILE_NAME, timeout=lock_timeout_s, thread_local=False, mode=0o666)
@@ -277,7 +289,9 @@ class ModelLibrary:
         try:
             files = scan_models(self.models_dir)
         except OSError as error:
-            raise LibraryError(f"{self.models_dir} cannot be listed: {error.strerror}", "Is it mounted?") from error
+            kind = LibraryUnreadableError if is_refusal(error) else LibraryError
+            hint = remedy(error) or "Is it mounted?"
+            raise kind(f"{self.models_dir} cannot be listed: {error.strerror}", hint) from error
         entries = self._index.content.entries
         return repair.plan_repair(self.models_dir, entries, files, self._known, self._index.written_ns)
 
@@ -347,13 +361,17 @@ class ModelLibrary:
             ) from error
         except (OSError, NotImplementedError) as error:
             raise LibraryReadOnlyError(
-                f"the library {self.models_dir} cannot be changed: its lock file cannot be opened ({error})",
+                f"the library {self.models_dir} cannot be changed: its lock file cannot be opened ({_why(error)})",
                 "Check the folder's owner and permissions, and whether it is mounted read-only",
             ) from error
         try:
             yield
         finally:
             self._lock.release()
+
+
+def _why(error: Exception) -> str:
+    return describe(error) if isinstance(error, OSError) else str(error)
 
 
 def _write_index_atomic(index_path: Path, data: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon import events
-from sda_daemon.errors import LibraryError, NewerIndexError
+from sda_daemon.errors import LibraryError, LibraryUnreadableError, NewerIndexError, is_refusal
 from sda_daemon.files import write_atomic
 from sda_daemon.library.entry import ModelEntry, entry_from_dict
 
@@ -158,7 +158,8 @@ def read_index(path: Path) -> tuple[IndexContent, IndexSignature]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise LibraryError(f"{path} cannot be read: {error.strerror}", "Check its owner and permissions") from error
+        kind = LibraryUnreadableError if is_refusal(error) else LibraryError
+        raise kind(f"{path} cannot be read: {error.strerror}", "Check its owner and permissions") from error
     try:
         return parse_index(raw), signature
     except NewerIndexError as error:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from sda_daemon import events
-from sda_daemon.errors import ModelFileError
+from sda_daemon.errors import ModelFileError, explained
 from sda_daemon.library.entry import ModelEntry, differs, is_bare_model_name
 from sda_daemon.library.scan import Known
 from sda_daemon.models.header import ModelHeader
@@ -304,9 +304,10 @@ class _Planner:
     def _cannot_read(self, name: str, error: Exception) -> None:
         """A broken file is not read again until it changes, one that may not be read is tried each time."""
         signature = self.files[name] if isinstance(error, ModelFileError) else FileSignature(0, 0, 0)
-        known, self.learned[name] = self.known.get(name), Known(signature, str(error))
-        if known is None or known.reason != str(error):
-            self._add(FindingKind.INVALID, name, str(error))
+        reason = explained(error) if isinstance(error, OSError) else str(error)
+        known, self.learned[name] = self.known.get(name), Known(signature, reason)
+        if known is None or known.reason != reason:
+            self._add(FindingKind.INVALID, name, reason)
 
 
 def _entry_of(header: ModelHeader, name: str, model_id: str) -> ModelEntry:

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from sda_daemon.errors import LibraryError, ModelExistsError, UnknownModelError
-from sda_daemon.files import write_atomic
+from sda_daemon.files import is_folder, status_of, write_atomic
 from sda_daemon.library.entry import ModelEntry, is_bare_model_name
 
 _CHUNK_BYTES = 1 << 20
@@ -42,10 +42,10 @@ def export(models_dir: Path, entry: ModelEntry, to: Path, *, replace: bool = Fal
         OSError: it cannot be read or written; nothing is left behind.
     """
     source = model_path(models_dir, entry)
-    target = to / entry.file_path if to.is_dir() else to
-    if not target.parent.is_dir():
+    target = to / entry.file_path if is_folder(to) else to
+    if not is_folder(target.parent):
         raise LibraryError(f"there is no folder {target.parent}", "Make it first")
-    if target.exists() and (not replace or target.samefile(source)):
+    if status_of(target) is not None and (not replace or target.samefile(source)):
         hint = "It is the model itself" if target.samefile(source) else "Choose another name, or add --force"
         raise ModelExistsError(f"there is a file {target} already", hint)
     with open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:  # noqa: PTH123 - a descriptor

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 
 from sda_daemon.errors import LibraryError, ModelExistsError, ModelFileError
-from sda_daemon.files import fsync_folder, publish_new, write_atomic
+from sda_daemon.files import fsync_folder, is_folder, publish_new, write_atomic
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry, entry_from_dict, is_bare_model_name
 from sda_daemon.library.removal import unlink_models
@@ -79,13 +80,20 @@ def purge(library: ModelLibrary, entries: Sequence[ModelEntry]) -> int:
 
 
 def list_trash(models_dir: Path) -> list[TrashedModel]:
-    """Return the models in the trash, the last deleted first; unreadable files are passed over."""
+    """Return the models in the trash, the last deleted first; unreadable files are passed over.
+
+    Raises:
+        OSError: the trash may not be looked into.
+    """
     folder = models_dir / TRASH_FOLDER
     found: list[TrashedModel] = []
-    if folder.is_symlink() or not folder.is_dir():
+    if folder.is_symlink() or not is_folder(folder):
         return found
-    for path in folder.glob(f"*{MODEL_FILE_EXTENSION}"):
-        item = None if path.is_symlink() or not path.is_file() else _read_note(path)
+    for name in os.listdir(folder):
+        if not name.endswith(MODEL_FILE_EXTENSION):
+            continue
+        path = folder / name
+        item = _read_note(path) if _is_regular(path) else None
         if item is not None:
             found.append(item)
     return sorted(found, key=lambda item: (item.deleted_at, item.path.name), reverse=True)
@@ -144,8 +152,12 @@ def _trash_of(models_dir: Path) -> Path:
 
 def _is_ours(models_dir: Path, name: str) -> bool:
     """Tell whether a name is that of a regular model file directly inside the folder."""
+    return is_bare_model_name(name) and _is_regular(models_dir / name)
+
+
+def _is_regular(path: Path) -> bool:
     try:
-        return is_bare_model_name(name) and stat.S_ISREG((models_dir / name).lstat().st_mode)
+        return stat.S_ISREG(path.lstat().st_mode)
     except FileNotFoundError:
         return False
 

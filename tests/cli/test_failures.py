@@ -85,15 +85,6 @@ def test_unreadable_model_file(library: Path) -> None:
     check_failure(run("models", "verify", "1a2f", *M, cwd=library), 65, "rain_on_tin.sda")
 
 
-def test_file_that_may_not_be_read(library: Path) -> None:
-    """Permission denied is told as such, with the exit code for it."""
-    if os.geteuid() == 0:
-        pytest.skip("the superuser may read everything")
-    path = library / "runs" / "bad.pt"
-    path.chmod(0)
-    check_failure(run("inspect", "runs/bad.pt", cwd=library), 73, "Permission denied", "Check owner and permissions")
-
-
 def test_file_that_is_not_there(library: Path) -> None:
     """`inspect` and `convert` name it."""
     check_failure(run("inspect", "none.pt", cwd=library), 1, "No such file or directory (none.pt)")
@@ -163,6 +154,7 @@ def small_disk(library: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", disk], check=True)
 
 
+@pytest.mark.needs_root("mounts a small disk")
 def test_full_disk(library: Path, small_disk: Path) -> None:
     """`convert` says which checkpoint found no room; `edit` and `export` exit with 73; nothing is half done."""
     models = small_disk / "models"

@@ -37,30 +37,34 @@ EXAMPLES = examples(
 _BAR = 10
 
 
-def show_model(model: Model, as_json: AsJson = False, models_dir: ModelsDir = None, config: ConfigFile = None) -> None:
+def show_model(model: Model, as_json: AsJson = False, models_dir: ModelsDir = None, config: ConfigFile = None) -> int:
     """Show everything about one model.
 
-    What it is called, how it was trained, its sliders, and where it came from.
+    What it is called, how it was trained, its sliders, and where it came from. Exits with 73 if its file may not
+    be read: then only what the index says is shown.
     """
-    from sda_daemon.errors import ModelFileError
+    from sda_daemon.errors import ExitCode, ModelFileError, explained, remedy
     from sda_daemon.models.header import read_model_details
 
     library = open_library(models_dir, config)
     (entry,) = find_models(library, [model])
     path = library.models_dir / entry.file_path
-    details, problem = None, ""
+    details, problem, code = None, "", ExitCode.OK
     try:
         details = read_model_details(path)
-    except (ModelFileError, OSError) as error:
+    except ModelFileError as error:
         problem = str(error)
+    except OSError as error:
+        problem = explained(error)
+        code = ExitCode.CANNOT_WRITE if remedy(error) else code
     if as_json:
         print_json(document(entry, path, details, problem))
-        return
+        return code
     console = make_console()
     _print_description(console, entry, path)
     if details is None:
         note(f"sda-daemon: its file cannot be read: {clean(problem)}")
-        return
+        return code
     _print_training(console, entry, details)
     if details.analysis is not None:
         console.print()
@@ -68,6 +72,7 @@ def show_model(model: Model, as_json: AsJson = False, models_dir: ModelsDir = No
     if details.header.provenance:
         console.print("\nProvenance", style="bold")
         print_fields(console, [(key.replace("_", " "), str(value)) for key, value in details.header.provenance.items()])
+    return code
 
 
 def document(entry: ModelEntry, path: Path, details: ModelDetails | None, problem: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sda_daemon.cli.library import find_models, open_library
-from sda_daemon.cli.options import AsJson, ConfigFile, Model, Models, ModelsDir, examples
+from sda_daemon.cli.options import ANY_PATH, AsJson, ConfigFile, Model, Models, ModelsDir, examples
 from sda_daemon.cli.output import print_json
 
 PATH_EXAMPLES = examples('cp "$(sda-daemon models path rain)" /media/stick/')
@@ -30,7 +30,10 @@ def print_path(model: Model, models_dir: ModelsDir = None, config: ConfigFile = 
 def export_model(
     model: Models,
     to: Annotated[
-        Path, typer.Option("--to", metavar="DIR|FILE", help="A folder, or the new file's name.", show_default=False)
+        Path,
+        typer.Option(
+            "--to", metavar="DIR|FILE", help="A folder, or the new file's name.", show_default=False, **ANY_PATH
+        ),
     ],
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a file that is there.")] = False,
     as_json: AsJson = False,
@@ -38,11 +41,12 @@ def export_model(
     config: ConfigFile = None,
 ) -> None:
     """Copy model files to another place, whole or not at all."""
+    from sda_daemon.files import is_folder
     from sda_daemon.library.transfer import export
 
     library = open_library(models_dir, config)
     entries = find_models(library, model)
-    if len(entries) > 1 and not to.is_dir():
+    if len(entries) > 1 and not is_folder(to):
         raise typer.BadParameter(f"{len(entries)} models need an existing folder to go to, {to} is none")
     done = [(entry, export(library.models_dir, entry, to, replace=force)) for entry in entries]
     if as_json:

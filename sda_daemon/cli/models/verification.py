@@ -36,9 +36,10 @@ def verify_library(
 ) -> int:
     """Open every model and check its weights against the recorded digest.
 
-    Exits with 65 if a model is broken, missing, or has other weights than it was made with.
+    Exits with 65 if a model is broken, missing, or has other weights than it was made with; with 73 if the only
+    thing wrong is that files may not be read.
     """
-    from sda_daemon.conversion.verification import check_files, check_model
+    from sda_daemon.conversion.verification import VerdictKind, check_files, check_model
 
     library = open_library(models_dir, config)
     entries = find_models(library, model) if model else library.list_all(sort_by="file_path", reverse=False)
@@ -48,11 +49,13 @@ def verify_library(
         for verdict in check_files(check_model, paths, jobs):
             verdicts.append(verdict)
             advance()
-    bad = sum(verdict.is_bad for verdict in verdicts)
+    bad = {verdict.kind for verdict in verdicts if verdict.is_bad}
     if as_json:
         print_json([_document(entry, verdict) for entry, verdict in zip(entries, verdicts, strict=True)])
     else:
         _print_verdicts(entries, verdicts)
+    if bad == {VerdictKind.UNREADABLE}:
+        return ExitCode.CANNOT_WRITE
     return ExitCode.BAD_DATA if bad else ExitCode.OK
 
 
