@@ -436,6 +436,7 @@ def test_b19_sick_models(daemon: DaemonProcess) -> None:
     assert daemon.files() == []
 
 
+@pytest.mark.needs_root("mounts a small disk")
 def test_b20_a_full_disk_is_transient(daemon: DaemonProcess, drop: Drop) -> None:
     """A full disk is tried again with growing pauses, and done without a restart once there is room."""
     image_dir = daemon.base / "models"
@@ -461,6 +462,7 @@ def test_b20_a_full_disk_is_transient(daemon: DaemonProcess, drop: Drop) -> None
         subprocess.run(["umount", "-l", str(image_dir)], check=True)
 
 
+@pytest.mark.needs_root("mounts a small disk")
 def test_b20_a_full_state_folder_is_transient(daemon: DaemonProcess, drop: Drop) -> None:
     """With no room for the ledger nothing is converted twice or lost: it goes on once there is room."""
     daemon.write_config(workers=2)
@@ -491,9 +493,7 @@ def test_b20_a_full_state_folder_is_transient(daemon: DaemonProcess, drop: Drop)
 
 def test_b20_no_permission_is_transient(daemon: DaemonProcess, drop: Drop) -> None:
     """A checkpoint that may not be read is tried again, and converts once it may."""
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything")
-    daemon.start()
+    daemon.start(bound=True)
     path = drop(daemon.base / "x.pt", 1)
     path.chmod(0)
     path.rename(daemon.drop / "x.pt")

@@ -73,7 +73,9 @@ def mounted(daemon: DaemonProcess) -> Iterator[Callable[[], None]]:
         subprocess.run(["umount", "-l", str(daemon.models_dir)], capture_output=True, check=False)
 
 
-@pytest.mark.parametrize("way", ["not mounted", "missing", "looked at"])
+@pytest.mark.parametrize(
+    "way", [pytest.param("not mounted", marks=pytest.mark.needs_root("mounts a folder")), "missing", "looked at"]
+)
 def test_b25_a_daemon_starts_without_its_models_folder(
     daemon: DaemonProcess, drop: Drop, mounted: Callable[[], None], way: str
 ) -> None:

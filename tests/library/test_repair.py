@@ -195,12 +195,32 @@ def test_a_file_that_is_no_model_is_left_alone(
     told = [record.getMessage() for record in caplog.records if "library.file_invalid" in record.getMessage()]
     assert len(told) == 1
     assert "x.sda" in told[0]
-    path.chmod(0)
+    path.chmod(0)  # to an ordinary user, reading it again would look different
     assert library.repair_index() == (0, 0)
     assert ModelLibrary(library.models_dir).plan_repair().findings == ()
+    path.chmod(0o644)
     assert path.read_bytes() == raw
     write_model(path)
     assert library.repair_index() == (0, 1)
+
+
+@pytest.mark.needs_user("root may read everything")
+def test_a_file_that_may_not_be_read_is_tried_each_time(library: ModelLibrary) -> None:
+    """Reported once, with what to do; adopted when it may be read, although nothing of it has changed."""
+    path = library.models_dir / "x.sda"
+    expected = write_model(path, "id-of-x")
+    path.chmod(0)
+    (finding,) = library.plan_repair().findings
+    assert (finding.kind, finding.reason) == (
+        FindingKind.INVALID,
+        f"Permission denied ({path}). Check owner and permissions",
+    )
+    assert library.repair_index() == (0, 0)
+    assert library.plan_repair().findings == ()
+    path.chmod(0o644)
+    assert library.repair_index() == (0, 1)
+    assert library.get("id-of-x") == expected
+    assert settled(library)
 
 
 def test_an_entry_whose_file_is_broken_stays(library: ModelLibrary) -> None:

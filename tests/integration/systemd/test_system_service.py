@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.systemd.lab import DROP, MODELS, SERVICE, UNITS, Lab, eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs_root("boots a systemd of its own")]
 CONFIG = Path("/etc/sda-daemon/config.yaml")
 Checkpoints = Callable[..., Path]
 

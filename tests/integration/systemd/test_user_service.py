@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.systemd.lab import SERVICE, USER_ID, Lab
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs_root("boots a systemd of its own")]
 
 
 def test_a_user_installs_runs_and_removes_a_service(lab: Lab, small_checkpoints: Callable[..., Path]) -> None:
