@@ -240,7 +240,7 @@ class ChangedWhileReadError(SdaError):
 
 
 class ModelFileError(SdaError, ValueError):
-    """A `.sda` file cannot be used: no marker, newer version, broken, misfitting weights."""
+    """A model file cannot be used: no marker, newer version, broken, misfitting weights."""
 
     exit_code = ExitCode.BAD_DATA
     kind = "model_file"

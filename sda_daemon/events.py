@@ -141,7 +141,7 @@ LIBRARY_ENTRY_REMOVED = Event("library.entry_removed", WARNING, "An entry left t
 LIBRARY_ENTRY_UPDATED = Event("library.entry_updated", WARNING, "An entry was brought up to date with its file.",
                               ("model_id", "name", "file", "reason"))  # fmt: skip
 LIBRARY_FILE_INVALID = Event("library.file_invalid", WARNING,
-                             "A `.sda` file in the folder is no readable model; it is left alone.",
+                             "A model file in the folder cannot be read as a model; it is left alone.",
                              ("file", "reason"))  # fmt: skip
 LIBRARY_ENTRY_INVALID = Event("library.entry_invalid", WARNING, "An entry of the index is unusable and left out.",
                               ("model_id", "reason"))  # fmt: skip

@@ -101,3 +101,19 @@ def drop(small_checkpoints: Callable[..., Path]) -> Callable[..., Path]:
         return target
 
     return copy
+
+
+APPLICATION_MODELS = ("distill/data/models/warm_plucks.distill", "distillgan/data/models/c_model_2.distillgan")
+
+
+@pytest.fixture(params=APPLICATION_MODELS, ids=["distill", "distillgan"])
+def application_library(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A writable copy of a real library of a later generation, with the one model that is in it."""
+    source = (SAMPLES / "application" / request.param).parent
+    if not source.is_dir():
+        pytest.skip("the real sample libraries are not beside this repository")
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for path in source.iterdir():
+        shutil.copyfile(path, folder / path.name)
+    return folder

@@ -60,7 +60,10 @@ def complete_trashed(ctx: typer.Context, incomplete: str) -> list[tuple[str, str
     from sda_daemon.library.trash import list_trash
 
     library = _library_of(ctx)
-    items = [] if library is None else list_trash(library.models_dir)
+    try:
+        items = [] if library is None else list_trash(library.models_dir)
+    except OSError:
+        return []
     names = [(item.entry.name, item.entry.model_id[:8]) for item in items]
     return [pair for pair in names if pair[0].casefold().startswith(incomplete.casefold())]
 

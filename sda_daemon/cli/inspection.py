@@ -41,7 +41,7 @@ _INF = float("inf")
 
 def inspect_file(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A checkpoint or a `.sda` file.", show_default=False, **ANY_PATH)
+        Path, typer.Argument(metavar="FILE", help="A checkpoint or a model file.", show_default=False, **ANY_PATH)
     ],
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Try in a process of its own whether it would convert or open.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from sda_daemon.intake.messages import Hint, LibraryReplaced, LibraryTouched
 from sda_daemon.intake.watcher import RootWatch, folder_identity
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.repair import FindingKind, RepairPlan
-from sda_daemon.models.metadata import MODEL_FILE_EXTENSION
+from sda_daemon.library.scan import has_models
 from sda_daemon.service.sandbox import tell
 
 REPAIR_DELAY_S = 1.0
@@ -26,15 +25,6 @@ LOSS_HINT = "mount it or put it back; if its models were deleted on purpose, run
 GRACE_S = 3.0
 """A missing file is given this long to come back before its entry goes: it may just be being replaced."""
 _POLL_INTERVAL_S = 5.0
-
-
-def has_models(models_dir: Path) -> bool:
-    """Tell whether there is a library with models in a folder; an empty index made by a command is none."""
-    try:
-        with os.scandir(models_dir) as entries:
-            return any(entry.name.endswith(MODEL_FILE_EXTENSION) for entry in entries)
-    except OSError:
-        return False
 
 
 class Librarian:

@@ -22,7 +22,7 @@ from sda_daemon.intake.messages import Hint, LibraryReplaced
 from sda_daemon.intake.watcher import folder_identity
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, backup_path, read_index
-from sda_daemon.models.metadata import MODEL_FILE_EXTENSION
+from sda_daemon.models.formats import has_model_ending
 
 STAND_IN_NAME = "no_library"
 """Folder in the state folder with the empty library that is used in place of a lost one."""
@@ -92,9 +92,7 @@ def _is_bare(folder: Path) -> bool:
     except OSError:
         return False
     index = folder / INDEX_FILE_NAME
-    return not any(name.endswith(MODEL_FILE_EXTENSION) for name in names) and all(
-        map(_has_no_entries, (index, backup_path(index)))
-    )
+    return not any(map(has_model_ending, names)) and all(map(_has_no_entries, (index, backup_path(index))))
 
 
 def _has_no_entries(index: Path) -> bool:

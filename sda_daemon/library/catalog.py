@@ -33,6 +33,7 @@ from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, index_signatu
 from sda_daemon.library.index_file import IndexFile
 from sda_daemon.library.repair import Finding, FindingKind, RepairPlan
 from sda_daemon.library.scan import Known, load_known, save_known, scan_models
+from sda_daemon.models.formats import ENDINGS
 from sda_daemon.signature import FileSignature
 
 LOCK_FILE_NAME = ".model_library.lock"
@@ -148,7 +149,7 @@ class ModelLibrary:
         """Add an entry, or replace the one with its id.
 
         Raises:
-            ValueError: the entry has no id, or its file_path is not the bare name of a `.sda` file.
+            ValueError: the entry has no id, or its file_path is not the bare name of a model file.
             LibraryBusyError: another process kept the lock for too long.
             OSError: the index cannot be written; nothing has changed.
         """
@@ -161,7 +162,8 @@ class ModelLibrary:
             if not entry.model_id:
                 raise ValueError(f"the entry of {entry.file_path!r} has no model_id")
             if not is_bare_model_name(entry.file_path):
-                raise ValueError(f"file_path {entry.file_path!r} must be the bare name of a .sda file")
+                endings = ", ".join(ENDINGS)
+                raise ValueError(f"file_path {entry.file_path!r} must be the bare name of a model file ({endings})")
         if not wanted:
             return
         with self.transaction():
@@ -253,7 +255,7 @@ class ModelLibrary:
     def repair_index(self) -> tuple[int, int]:
         """Make the index agree with the folder and return (removed_count, added_count).
 
-        Entries whose file is missing or outside the folder go; `.sda` files without an entry are adopted;
+        Entries whose file is missing or outside the folder go; model files without an entry are adopted;
         entries of changed files are refreshed. A renamed file counts as removed and added.
 
         Raises:

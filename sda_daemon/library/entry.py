@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
-from sda_daemon.models.metadata import MODEL_FILE_EXTENSION, ModelMetadata
+from sda_daemon.models.formats import has_model_ending
+from sda_daemon.models.metadata import ModelMetadata
 
 
 @dataclasses.dataclass
@@ -126,14 +127,13 @@ _USUAL_TYPES = frozenset(
 
 
 def is_bare_model_name(file_path: str) -> bool:
-    """Tell whether `file_path` is the plain name of a `.sda` file: no folder, no `..`, no NUL."""
-    return (
-        file_path.endswith(MODEL_FILE_EXTENSION)
-        and not file_path.startswith(".")
-        and "/" not in file_path
-        and "\\" not in file_path
-        and "\0" not in file_path
-    )
+    """Tell whether `file_path` is the plain name of a model file: no folder, no `..`, no NUL."""
+    return has_model_ending(file_path) and not file_path.startswith(".") and is_inside(file_path)
+
+
+def is_inside(file_path: str) -> bool:
+    """Tell whether `file_path` is the plain name of something directly in the folder, whatever it is."""
+    return file_path not in ("", ".", "..") and "/" not in file_path and "\\" not in file_path and "\0" not in file_path
 
 
 def sort_entries(entries: Iterable[ModelEntry], sort_by: str, reverse: bool) -> list[ModelEntry]:

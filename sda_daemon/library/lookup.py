@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sda_daemon.errors import AmbiguousModelError, UnknownModelError
 from sda_daemon.library.entry import ModelEntry
-from sda_daemon.models.metadata import MODEL_FILE_EXTENSION
+from sda_daemon.models.formats import ENDINGS, has_model_ending
 
 SHORT_ID = 8
 _MOST_CANDIDATES = 10
@@ -44,22 +44,22 @@ def find_entry(entries: Sequence[ModelEntry], text: str, models_dir: Path | None
 
 def _ways(wanted: str, models_dir: Path | None) -> Iterable[Callable[[ModelEntry], bool]]:
     yield lambda entry: entry.model_id == wanted
-    file = _file_name(wanted, models_dir)
-    yield lambda entry: bool(file) and entry.file_path == file
+    files = _file_names(wanted, models_dir)
+    yield lambda entry: entry.file_path in files
     yield lambda entry: entry.name == wanted
     folded = wanted.casefold()
     yield lambda entry: (entry.name or "").casefold() == folded
     yield lambda entry: entry.model_id.startswith(wanted.lower())
 
 
-def _file_name(wanted: str, models_dir: Path | None) -> str:
-    """Return the bare file name that a path means, empty if it leads elsewhere."""
+def _file_names(wanted: str, models_dir: Path | None) -> frozenset[str]:
+    """Return the bare file names that a text may mean, none if it is a path that leads elsewhere."""
     path = Path(wanted)
     if "/" in wanted:
         if models_dir is None or path.parent.absolute().resolve() != models_dir.absolute().resolve():
-            return ""
-        return path.name
-    return wanted if wanted.endswith(MODEL_FILE_EXTENSION) else wanted + MODEL_FILE_EXTENSION
+            return frozenset()
+        return frozenset({path.name})
+    return frozenset({wanted}) if has_model_ending(wanted) else frozenset(wanted + ending for ending in ENDINGS)
 
 
 def _candidates(wanted: str, found: Sequence[ModelEntry]) -> str:

@@ -11,7 +11,7 @@ from sda_daemon.library.entry import is_bare_model_name
 
 
 def unlink_models(models_dir: Path, names: Iterable[str]) -> int:
-    """Delete model files by bare name; whatever is not a regular `.sda` file directly in the folder is let be.
+    """Delete model files by bare name; whatever is not a regular model file directly in the folder is let be.
 
     Returns:
         How many were deleted.

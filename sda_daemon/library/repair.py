@@ -16,6 +16,7 @@ from sda_daemon import events
 from sda_daemon.errors import ModelFileError, explained
 from sda_daemon.library.entry import ModelEntry, differs, is_bare_model_name
 from sda_daemon.library.scan import Known
+from sda_daemon.models.formats import format_of_name, without_ending
 from sda_daemon.models.header import ModelHeader
 from sda_daemon.models.header_process import read_header_apart
 from sda_daemon.models.metadata import _sanitize_filename
@@ -45,7 +46,7 @@ class FindingKind(StrEnum):
     REPLACED = "replaced"
     """The file holds another model than its entry says: the entry gives way to that model's."""
     INVALID = "invalid"
-    """A `.sda` file that is no readable model: left alone, as is its entry if it has one; reported once."""
+    """A model file that cannot be read as one: left alone, as is its entry if it has one; reported once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def plan_repair(
     Args:
         folder: the models folder.
         entries: the index, by id.
-        files: the `.sda` files of the folder, by name.
+        files: the model files of the folder, by name.
         known: what earlier plans learned; files with the same signature are not opened again.
         index_written_ns: when the index was written: a file of the right size that has not changed since
             is taken to be what its entry says.
@@ -180,7 +181,7 @@ class _Planner:
         for entry in self.entries.values():
             name = entry.file_path
             if not is_bare_model_name(name):
-                self._add(FindingKind.OUTSIDE, name, "file_path must be the bare name of a .sda file", old=entry)
+                self._add(FindingKind.OUTSIDE, name, "it does not name a file of this folder", old=entry)
             elif name not in self.files:
                 self.missing[entry.model_id] = entry
             elif name not in self.owner_of:
@@ -293,6 +294,7 @@ class _Planner:
             return None
         try:
             header = self.read_header(self.folder / name)
+            _check_ending(name, header)
         except (ModelFileError, OSError) as error:
             if not isinstance(error, FileNotFoundError):
                 self._cannot_read(name, error)
@@ -308,6 +310,19 @@ class _Planner:
         known, self.learned[name] = self.known.get(name), Known(signature, reason)
         if known is None or known.reason != reason:
             self._add(FindingKind.INVALID, name, reason)
+
+
+def _check_ending(name: str, header: ModelHeader) -> None:
+    """Refuse a file whose ending is that of another generation: the application that looks for it refuses it too.
+
+    Raises:
+        ModelFileError: it is so; the message says what to do.
+    """
+    if (expected := format_of_name(name)) is not None and expected is not header.format:
+        raise ModelFileError(
+            f"{name} holds a model of the format {header.format.name}, which no application opens under this name",
+            f"Rename it to {without_ending(name)}{header.format.ending}",
+        )
 
 
 def _entry_of(header: ModelHeader, name: str, model_id: str) -> ModelEntry:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sda_daemon.files import write_atomic
 from sda_daemon.library.entry import is_bare_model_name
-from sda_daemon.models.metadata import MODEL_FILE_EXTENSION
+from sda_daemon.models.formats import has_model_ending
 from sda_daemon.signature import FileSignature
 
 SCAN_FILE_NAME = ".model_library.scan.json"
@@ -31,7 +31,7 @@ class Known:
 
 
 def scan_models(folder: Path) -> dict[str, FileSignature]:
-    """Return the regular `.sda` files directly inside the folder, by name.
+    """Return the regular model files directly inside the folder, by name.
 
     Symbolic links are not followed and not listed; hidden files are unfinished ones or none of ours.
 
@@ -42,7 +42,7 @@ def scan_models(folder: Path) -> dict[str, FileSignature]:
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
-            if not name.endswith(MODEL_FILE_EXTENSION) or not is_bare_model_name(name):
+            if not is_bare_model_name(name):
                 continue
             try:
                 status = entry.stat(follow_symlinks=False)
@@ -51,6 +51,15 @@ def scan_models(folder: Path) -> dict[str, FileSignature]:
             if stat.S_ISREG(status.st_mode):
                 found[name] = FileSignature.of(status)
     return found
+
+
+def has_models(folder: Path) -> bool:
+    """Tell whether there is a model in a folder, of whatever generation; an empty index made by a command is none."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(has_model_ending(entry.name) for entry in entries)
+    except OSError:
+        return False
 
 
 def load_known(folder: Path) -> dict[str, Known]:

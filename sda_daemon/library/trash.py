@@ -22,8 +22,9 @@ from sda_daemon.files import fsync_folder, is_folder, publish_new, write_atomic
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry, entry_from_dict, is_bare_model_name
 from sda_daemon.library.removal import unlink_models
+from sda_daemon.models.formats import SDA, format_of_name, has_model_ending, without_ending
 from sda_daemon.models.header import read_model_header
-from sda_daemon.models.metadata import MODEL_FILE_EXTENSION, file_name_candidates
+from sda_daemon.models.metadata import file_name_candidates
 
 TRASH_FOLDER = ".trash"
 """Hidden, and not in the models folder itself: neither the daemon nor the training application looks there."""
@@ -90,7 +91,7 @@ def list_trash(models_dir: Path) -> list[TrashedModel]:
     if folder.is_symlink() or not is_folder(folder):
         return found
     for name in os.listdir(folder):
-        if not name.endswith(MODEL_FILE_EXTENSION):
+        if not has_model_ending(name):
             continue
         path = folder / name
         item = _read_note(path) if _is_regular(path) else None
@@ -116,7 +117,7 @@ def restore(library: ModelLibrary, items: Sequence[TrashedModel]) -> list[ModelE
                     "Delete one of the two for good: sda-daemon models trash --empty, or models delete --purge",
                 )
         for item in items:
-            names = chain([item.entry.file_path], file_name_candidates(item.entry.name))
+            names = chain([item.entry.file_path], file_name_candidates(item.entry.name, _ending_of(item.path)))
             target = publish_new(item.path, library.models_dir, names)
             item.entry.file_path = target.name
             restored.append(item.entry)
@@ -164,16 +165,21 @@ def _is_regular(path: Path) -> bool:
 
 def _note_down(folder: Path, entry: ModelEntry, moment: datetime) -> TrashedModel:
     """Write the note of a model that is about to come, under a name that is free."""
-    stem = f"{entry.file_path.removesuffix(MODEL_FILE_EXTENSION)}~{moment.strftime('%Y%m%dT%H%M%S')}"
-    path = folder / f"{stem}{MODEL_FILE_EXTENSION}"
+    name = Path(entry.file_path)
+    stem = f"{without_ending(entry.file_path)}~{moment.strftime('%Y%m%dT%H%M%S')}"
+    path = folder / f"{stem}{_ending_of(name)}"
     number = 0
     while path.exists() or _note_of(path).exists():
         number += 1
-        path = folder / f"{stem}-{number}{MODEL_FILE_EXTENSION}"
+        path = folder / f"{stem}-{number}{_ending_of(name)}"
     item = TrashedModel(entry, path, moment.isoformat(timespec="seconds"))
     note = {"version": 1, "deleted_at": item.deleted_at, "entry": entry.to_dict()}
     write_atomic(_note_of(path), [json.dumps(note).encode()])
     return item
+
+
+def _ending_of(path: Path) -> str:
+    return (format_of_name(path.name) or SDA).ending
 
 
 def _note_of(path: Path) -> Path:
@@ -185,7 +191,7 @@ def _read_note(path: Path) -> TrashedModel | None:
     try:
         note = json.loads(_note_of(path).read_bytes())
         entry, _ = entry_from_dict(note["entry"]["model_id"], note["entry"])
-        if is_bare_model_name(entry.file_path):
+        if is_bare_model_name(entry.file_path) and format_of_name(entry.file_path) is format_of_name(path.name):
             return TrashedModel(entry, path, str(note["deleted_at"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass

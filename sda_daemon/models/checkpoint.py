@@ -33,6 +33,7 @@ from sda_daemon.models.contents import (
     plain_names,
     unwrap_checkpoint,
 )
+from sda_daemon.models.formats import trained_activation
 from sda_daemon.models.torch_file import TorchFile, checkpoint_error, read_torch_file
 from sda_daemon.models.vae import OutputActivation, WeightsLayout, weights_layout
 from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS
@@ -164,19 +165,11 @@ def _interpret(content: Mapping[str, Any], path: Path, file: TorchFile, *, is_ba
         training_config=training,
         spectrogram_config=spectrogram,
         analysis=_analysis(content.get("latent_analysis"), layout.latent_dim, note),
-        decoder_activation=activation_of(training),
+        decoder_activation=trained_activation(training),
         dropped=tuple(dropped),
         is_bare=is_bare,
         source_digest=file.digest,
     )
-
-
-def activation_of(training_config: Mapping[str, Any]) -> OutputActivation:
-    """Tell the decoder's output activation, which the weights do not show.
-
-    The training application changed it when it introduced `kl_weight_max`.
-    """
-    return "softplus" if "kl_weight_max" in training_config else "sigmoid"
 
 
 def _plain_config(content: Mapping[str, Any], key: str, path: Path, note: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from sda_daemon.models.formats import format_of_marker
 from sda_daemon.torchfile.faults import Fault, OtherKind
 from sda_daemon.torchfile.outlines import tensor_outline
 from sda_daemon.torchfile.plain import describe_foreign
@@ -25,7 +26,6 @@ LIGHTNING_KEY = "pytorch-lightning_version"
 _STATE_DICT_KEY = "state_dict"
 _ONLY_CONVVAE = "Only checkpoints of a ConvVAE can be converted"
 _SAVE_STATE_DICT = "Load it where it was made and save its state dict: torch.save(model.state_dict(), path)"
-_MODEL_FORMATS = ("sda_model", "distill_model", "distillgan_model")
 _WEIGHT = re.compile(r"(?:(.*)\.)?((?:encoder\.(?:convs|fc_mu|fc_logvar)|decoder\.(?:deconvs|fc))\.[^/]+)", re.DOTALL)
 """A weight of a ConvVAE, and what wrappers put before its name."""
 _AVERAGES = re.compile(r"ema|avg|average|shadow|swa", re.IGNORECASE)
@@ -160,7 +160,7 @@ def _is_module(value: StandIn) -> bool:
 
 def _kind_of_application(top: Mapping[Any, Any]) -> Fault | None:
     """Tell what else the training application writes: finished models, and checkpoints of its other branches."""
-    if top.get("format") in _MODEL_FORMATS:
+    if format_of_marker(top.get("format")) is not None:
         return OtherKind(
             "is a saved model, not a checkpoint", "Copy it into the models folder: it is taken into the library"
         )
@@ -203,7 +203,7 @@ def kind_of(content: Any) -> FileKind:
     top = mapping_of(content)
     if top is None:
         return FileKind.TORCH
-    if top.get("format") in _MODEL_FORMATS:
+    if format_of_marker(top.get("format")) is not None:
         return FileKind.MODEL
     if branch_of(top) is not None:
         return FileKind.TORCH

@@ -1,6 +1,6 @@
-"""Reads what a `.sda` file says about itself without torch and without touching its weights.
+"""Reads what a model file says about itself without torch and without touching its weights.
 
-A `.sda` is what `torch.save` writes: a zip of stored entries, one of which, `data.pkl`, holds
+A model file is what `torch.save` writes: a zip of stored entries, one of which, `data.pkl`, holds
 everything but the tensors' bytes. It is read here with an unpickler that can build nothing but
 plain containers and inert stand-ins, after a walk over its opcodes that bounds memory.
 """
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon.errors import BrokenModelError, ModelFileError, NewerModelError, NotAModelError, UnsafeModelError
-from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelMetadata
+from sda_daemon.models.formats import SDA, ModelFormat, format_of_marker, stored_activation, vocoder_fields
+from sda_daemon.models.metadata import SAVED_MODEL_VERSION, ModelMetadata
 from sda_daemon.torchfile.archive import open_regular
 from sda_daemon.torchfile.faults import Damaged, Fault, NotTorch, OtherKind, Oversized, Unsafe
 from sda_daemon.torchfile.outlines import TensorOutline, tensor_outline
@@ -39,8 +40,9 @@ _MOST_COMPONENTS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class ModelHeader:
-    """All of a `.sda` file but its tensors.
+    """All of a model file but its tensors.
 
+    `format` is what its marker says, `vocoder` what the index of the third generation says of a trained vocoder in it.
     `provenance` is empty for files that this program did not write. `size_bytes` and `mtime_ns` are those
     of the very file that was read, not of whatever has its name by now.
     """
@@ -51,6 +53,8 @@ class ModelHeader:
     size_bytes: int
     mtime_ns: int
     inode: int
+    format: ModelFormat = SDA
+    vocoder: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class ModelDetails:
 
 
 def read_model_header(path: Path, wishes: Wishes = WISHES) -> ModelHeader:
-    """Read the metadata of a `.sda` file.
+    """Read the metadata of a model file.
 
     Never follows a symbolic link, never runs anything, reads about 1 % of the file.
 
@@ -80,17 +84,18 @@ def read_model_header(path: Path, wishes: Wishes = WISHES) -> ModelHeader:
 
 
 def read_model_details(path: Path) -> ModelDetails:
-    """Read all of a `.sda` file but its tensors; see `read_model_header`, also for what is raised."""
+    """Read all of a model file but its tensors; see `read_model_header`, also for what is raised."""
     payload, status = read_pickled_dict(path)
     header = _header(payload, status, path)
+    training_config = _plain_dict(payload.get("training_config"))
     raw_weights = payload.get("model_state_dict")
     outlines = {name: tensor_outline(value) for name, value in dict_items(raw_weights) if isinstance(name, str)}
     return ModelDetails(
         header=header,
         spectrogram_config=_plain_dict(payload.get("spectrogram_config")),
-        training_config=_plain_dict(payload.get("training_config")),
+        training_config=training_config,
         analysis=plain_analysis(payload.get("latent_analysis")),
-        decoder_activation=str(payload.get("decoder_activation") or ""),
+        decoder_activation=stored_activation(payload, training_config),
         weights={name: outline for name, outline in outlines.items() if outline is not None},
     )
 
@@ -107,9 +112,9 @@ def metadata_of(payload: Any, path: Path) -> ModelMetadata:
         NotAModelError, NewerModelError, BrokenModelError: see `read_model_header`.
     """
     payload = mapping_of(payload) or {}
-    if payload.get("format") != MODEL_FORMAT_MARKER:
+    if format_of_marker(payload.get("format")) is None:
         raise NotAModelError(
-            f"{path} is not a saved model: it has no {MODEL_FORMAT_MARKER!r} marker",
+            f"{path} is not a saved model: it has no {SDA.marker!r} marker, nor that of another generation",
             "A training checkpoint must be converted first",
         )
     version = number_of(payload.get("version"))
@@ -141,6 +146,8 @@ def _header(payload: dict[str, Any], status: os.stat_result, path: Path) -> Mode
         size_bytes=status.st_size,
         mtime_ns=status.st_mtime_ns,
         inode=status.st_ino,
+        format=format_of_marker(payload.get("format")) or SDA,
+        vocoder=vocoder_fields(payload),
     )
 
 

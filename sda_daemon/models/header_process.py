@@ -27,6 +27,7 @@ from typing import Any
 import sda_daemon
 from sda_daemon import errors
 from sda_daemon.errors import BrokenModelError, ModelFileError
+from sda_daemon.models.formats import format_called
 from sda_daemon.models.header import ModelHeader, read_model_header
 from sda_daemon.models.metadata import ModelMetadata
 from sda_daemon.torchfile.faults import TooLarge
@@ -158,7 +159,9 @@ def _understood(answer: dict[str, Any], path: Path) -> ModelHeader:
     if "error" in answer:
         kind = getattr(errors, answer["error"], BrokenModelError)
         raise (kind if issubclass(kind, ModelFileError) else BrokenModelError)(answer["what"], answer["hint"])
-    return ModelHeader(**{**answer["header"], "metadata": ModelMetadata(**answer["header"]["metadata"])})
+    header = answer["header"]
+    named = {"metadata": ModelMetadata(**header["metadata"]), "format": format_called(header["format"]["name"])}
+    return ModelHeader(**{**header, **named})
 
 
 _shared = HeaderProcess()

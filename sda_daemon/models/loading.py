@@ -1,11 +1,11 @@
-"""Loads `.sda` files of this program and of the training application, and never runs anything in them."""
+"""Loads model files of this program and of the training application, and never runs anything in them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from sda_daemon.audio.spectrogram import AudioSpectrogram, SpectrogramConfig
 from sda_daemon.controls.analysis import AnalysisResult
 from sda_daemon.controls.serialization import analysis_from_dict
 from sda_daemon.errors import BrokenModelError, CheckpointError, NotAModelError
-from sda_daemon.models.checkpoint import activation_of, checked_weights
+from sda_daemon.models.checkpoint import checked_weights
+from sda_daemon.models.formats import stored_activation
 from sda_daemon.models.header import metadata_of, model_error
 from sda_daemon.models.metadata import ModelMetadata
 from sda_daemon.models.torch_file import TorchFile, read_torch_file
@@ -49,11 +50,11 @@ def load_model(model_path: Path, device: str | torch.device = "cpu") -> LoadedMo
     """Load a model, ready to generate from; nothing in the file is executed.
 
     Args:
-        model_path: a `.sda` file of this program or of the training application.
+        model_path: a model file of this program or of any generation of the training application.
         device: where to put it, such as "cpu", "cuda" or "mps".
 
     Raises:
-        NotAModelError: no `.sda` file (a ValueError, like all of these).
+        NotAModelError: not a model file (a ValueError, like all of these).
         NewerModelError: saved by a later version.
         BrokenModelError: truncated or damaged, weights missing or misfitting.
         OSError: the file cannot be read.
@@ -75,10 +76,7 @@ def load_model(model_path: Path, device: str | torch.device = "cpu") -> LoadedMo
     except ValueError as error:
         reason = error.what if isinstance(error, CheckpointError) else str(error)
         raise BrokenModelError(f"{path} cannot be used: {reason}") from error
-    activation = content.get("decoder_activation")
-    if activation not in ("sigmoid", "softplus"):
-        activation = activation_of(training)
-    model = _assemble(layout, weights, cast("OutputActivation", activation), where)
+    model = _assemble(layout, weights, stored_activation(content, training), where)
     model.mel_shape = _mel_shape(layout, spectrogram_config, training)
     metadata.has_analysis = analysis is not None
     metadata.n_active_components = analysis.n_active_components if analysis else 0

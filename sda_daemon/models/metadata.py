@@ -1,4 +1,4 @@
-"""What a person wants to know of a model: the 14 fields stored inside each `.sda` file."""
+"""What a person wants to know of a model: the 14 fields stored inside each model file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sda_daemon.models.formats import SDA
+
 SAVED_MODEL_VERSION = 1
-"""Version of the `.sda` layout that this program writes, and the newest that it reads."""
-MODEL_FORMAT_MARKER = "sda_model"
+"""Version of the layout of model files that this program writes, and the newest that it reads."""
+MODEL_FORMAT_MARKER = SDA.marker
 """Value of the `format` key of every `.sda` file."""
-MODEL_FILE_EXTENSION = ".sda"
+MODEL_FILE_EXTENSION = SDA.ending
 MAX_FILE_STEM = 100
 """Longest sanitized file name, without the extension."""
 
@@ -68,10 +70,15 @@ def _sanitize_filename(name: str) -> str:
     return collapsed[:MAX_FILE_STEM].strip("_") or "untitled"
 
 
-def file_name_candidates(name: str) -> Iterator[str]:
-    """Yield file names to try for a model called `name`, the best first: `x.sda`, then `x_1.sda` and so on."""
+def file_name_candidates(name: str, ending: str = MODEL_FILE_EXTENSION) -> Iterator[str]:
+    """Yield file names to try for a model called `name`, the best first: `x.sda`, then `x_1.sda` and so on.
+
+    Args:
+        name: the model's name.
+        ending: of its format.
+    """
     stem = _sanitize_filename(name)
-    yield f"{stem}{MODEL_FILE_EXTENSION}"
+    yield f"{stem}{ending}"
     for number in range(1, 10_000):
-        ending = f"_{number}"
-        yield f"{stem[: MAX_FILE_STEM - len(ending)]}{ending}{MODEL_FILE_EXTENSION}"
+        suffix = f"_{number}"
+        yield f"{stem[: MAX_FILE_STEM - len(suffix)]}{suffix}{ending}"

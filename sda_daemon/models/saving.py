@@ -200,7 +200,7 @@ def _publish(library: ModelLibrary, temporary: Path, metadata: ModelMetadata, si
 def delete_model(model_id: str, models_dir: Path) -> bool:
     """Delete a model: its entry first, then its file; False if the id is unknown.
 
-    Only ever a regular `.sda` file directly inside the folder is deleted, whatever the index says, and only
+    Only ever a regular model file directly inside the folder is deleted, whatever the index says, and only
     if no other entry has the same file.
 
     Raises:

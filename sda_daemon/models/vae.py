@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from sda_daemon.models.formats import Activation
 
 CHANNELS = (1, 32, 64, 128, 256)
 STRIDE = 16
@@ -24,7 +25,7 @@ STRIDE = 16
 DEFAULT_MEL_SHAPE = (128, 94)
 """(n_mels, frames) of one second in the default spectrogram config."""
 
-OutputActivation = Literal["sigmoid", "softplus"]
+OutputActivation = Activation
 
 
 class _Encoder(nn.Module):

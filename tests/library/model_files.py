@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon.library import ModelEntry
+from sda_daemon.models.formats import SDA, format_of_name
 from sda_daemon.models.metadata import ModelMetadata
 
 
 def write_model(path: Path, model_id: str = "", name: str = "", **facts: Any) -> ModelEntry:
     """Write a model file in one step, as a rename does; return the entry that fits it."""
     metadata = ModelMetadata(model_id=model_id or f"id-of-{path.stem}", name=name or path.stem, **facts)
-    return write_payload(path, {"format": "sda_model", "version": 1, "metadata": metadata.to_dict()}, metadata)
+    marker = (format_of_name(path.name) or SDA).marker
+    return write_payload(path, {"format": marker, "version": 1, "metadata": metadata.to_dict()}, metadata)
 
 
 def write_payload(path: Path, payload: Any, metadata: ModelMetadata | None = None) -> ModelEntry:
