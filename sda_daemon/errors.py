@@ -335,6 +335,12 @@ class ModelExistsError(LibraryError):
     kind = "model_exists"
 
 
+class ForeignEntryError(LibraryError):
+    """Something of another program stands in the index where this program would write; it is left as it is."""
+
+    kind = "foreign_entry"
+
+
 class UneditableModelError(ModelFileError):
     """The file's metadata cannot be rewritten without touching something else."""
 

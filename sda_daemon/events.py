@@ -143,8 +143,15 @@ LIBRARY_ENTRY_UPDATED = Event("library.entry_updated", WARNING, "An entry was br
 LIBRARY_FILE_INVALID = Event("library.file_invalid", WARNING,
                              "A model file in the folder cannot be read as a model; it is left alone.",
                              ("file", "reason"))  # fmt: skip
-LIBRARY_ENTRY_INVALID = Event("library.entry_invalid", WARNING, "An entry of the index is unusable and left out.",
+LIBRARY_ENTRY_INVALID = Event("library.entry_invalid", WARNING,
+                              "An entry of the index cannot be used; it is not shown, and stays as it is.",
                               ("model_id", "reason"))  # fmt: skip
+LIBRARY_ENTRY_FOREIGN = Event("library.entry_foreign", INFO,
+                              "An entry of the index is of no model that this program knows; it stays as it is.",
+                              ("key", "file", "reason"))  # fmt: skip
+LIBRARY_PUT_BACK = Event("library.put_back", WARNING,
+                         "What another program had left out of the index, because it does not know it, was put back.",
+                         ("count", "what"))  # fmt: skip
 LIBRARY_INDEX_BROKEN = Event("library.index_broken", WARNING, "The index could not be read and was set aside.",
                              ("file", "kept_as", "reason", "recovered_from"))  # fmt: skip
 LIBRARY_REPAIRED = Event("library.repaired", INFO, "The index was made to agree with the folder.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+_HALVES = re.compile("[\ud800-\udfff]")
+"""What stands for a byte that is no text, or is half of a character: no encoding has it."""
 UNLIMITED_WIDTH = 100_000
 """Of a pipe: whoever reads it wants whole lines."""
 _GAP = 2
@@ -60,8 +63,9 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print JSON that any program reads: a number that is infinite or none becomes null."""
-    typer.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+    """Print JSON that any program reads: a number that is infinite or none becomes null, half a character a sign."""
+    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    typer.echo(_HALVES.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def finite(value: Any) -> Any:

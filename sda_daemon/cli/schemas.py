@@ -86,10 +86,23 @@ class Trashed(Entry):
 class FindingDocument(_Document):
     """One disagreement between index and folder."""
 
-    kind: Literal["missing", "outside", "shared", "orphan", "copy", "moved", "changed", "replaced", "invalid", "lost"]
-    file: str
+    kind: Literal[
+        "missing",
+        "outside",
+        "shared",
+        "orphan",
+        "copy",
+        "moved",
+        "changed",
+        "replaced",
+        "invalid",
+        "lost",
+        "left_out",
+        "foreign",
+    ]
+    file: str = Field(description="Empty where an entry of another program names none.")
     reason: str
-    action: Literal["add", "remove", "update", "none", "forget"]
+    action: Literal["add", "remove", "update", "put_back", "none", "forget"]
     old_model_id: str | None
     new_model_id: str | None
 
@@ -229,7 +242,9 @@ class Status(_Document):
         description="`pid`, `version`, `started_at`, `config`, `models_dir` and more."
     )
     config_state: dict[str, Any] | None = Field(description="When the config was last read, and what was refused.")
-    library: dict[str, Any] | None = Field(description="`models`, and the `problem` if the models folder is lost.")
+    library: dict[str, Any] | None = Field(
+        description="`models`, `foreign_entries` (of other programs), and the `problem` if the models folder is lost."
+    )
     watches: list[dict[str, Any]] = Field(description="`path`, `observer`, `problem`.")
     settling: StatusPaths
     waiting: StatusPaths

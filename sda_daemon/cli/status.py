@@ -157,6 +157,10 @@ def _print_status(facts: dict[str, Any]) -> None:
 def _print_loss(console: Console, library: dict[str, Any] | None) -> None:
     from sda_daemon.daemon.librarian import LOSS_HINT
 
+    if library and library.get("foreign_entries"):
+        count = library["foreign_entries"]
+        entries = "1 entry" if count == 1 else f"{count} entries"
+        console.print(f"         {entries} of other programs in the index, left as they are")
     if library and library["problem"]:
         console.print("[bold red]the models folder is lost; conversions wait[/]")
         console.print(f"  {library['problem']}; {LOSS_HINT}", markup=False)

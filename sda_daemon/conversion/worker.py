@@ -27,6 +27,7 @@ from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome,
 from sda_daemon.errors import (
     ChangedWhileReadError,
     CheckpointError,
+    ForeignEntryError,
     ModelFileError,
     SdaError,
     TemplateError,
@@ -102,7 +103,7 @@ def _told(job: ConversionJob, what: Callable[[ConversionJob], T]) -> T | Failed:
     try:
         warm_up()
         return what(job)
-    except (CheckpointError, TemplateError) as error:
+    except (CheckpointError, TemplateError, ForeignEntryError) as error:
         return Failed(job, error.kind, True, str(error))
     except SdaError as error:
         return Failed(job, error.kind, False, str(error))
@@ -168,6 +169,11 @@ def _convert(job: ConversionJob) -> Converted | Failed:
     is_wanted, by_daemon = True, job.by_daemon
     if is_mentioned(Path(job.models_dir), metadata.model_id):
         library = _library_at(job.models_dir)
+        if any(entry.key == metadata.model_id for entry in library.foreign()):
+            raise ForeignEntryError(
+                f"the index has something under the id of {path.name}'s model that this program does not understand",
+                "Look at it with: sda-daemon models repair --dry-run",
+            )
         known = library.get(metadata.model_id)
         if known is not None:
             metadata = _keep_words(metadata, known)

@@ -18,9 +18,6 @@ from sda_daemon.service.sandbox import tell
 
 REPAIR_DELAY_S = 1.0
 """Outside changes of the models folder are given this long to be finished before the index is repaired."""
-MASS_LOSS_COUNT = 3
-MASS_LOSS_SHARE = 0.5
-"""More than this share of the models gone at once, and at least so many, is rather an unmounted folder."""
 LOSS_HINT = "mount it or put it back; if its models were deleted on purpose, run: sda-daemon models repair"
 GRACE_S = 3.0
 """A missing file is given this long to come back before its entry goes: it may just be being replaced."""
@@ -106,6 +103,11 @@ class Librarian:
             self._entries = self.library.count()
         return self._entries
 
+    @property
+    def foreign_entries(self) -> int:
+        """How many entries of the index belong to other programs, and stay as they are."""
+        return len(self.library.foreign())
+
     def _lose(self, reason: str) -> None:
         if not self.is_lost:
             self.problem = reason
@@ -117,7 +119,7 @@ class Librarian:
         if folder_identity(str(self.models_dir)) != self._identity:
             return  # `supervise` will see to it
         try:
-            plan = self.library.plan_repair()
+            plan = self.library.plan_repair().without([FindingKind.OUTSIDE])  # those are for a person to remove
             if self._is_mass_loss(plan):
                 return
             plan = self._without_recent(plan)
@@ -137,11 +139,10 @@ class Librarian:
         return plan.without(recent)
 
     def _is_mass_loss(self, plan: RepairPlan) -> bool:
-        missing = len(plan.of(FindingKind.MISSING))
-        is_loss = missing >= MASS_LOSS_COUNT and missing > plan.entries * MASS_LOSS_SHARE
+        is_loss = plan.is_mass_loss
         if is_loss and not self._refused:
             events.LIBRARY_PRUNE_REFUSED(
-                missing=missing,
+                missing=plan.lost,
                 known=plan.entries,
                 hint="is the folder mounted? If the files are really gone, run: sda-daemon models repair",
             )

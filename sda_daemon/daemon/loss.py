@@ -16,11 +16,12 @@ from typing import Any
 
 from sda_daemon import events
 from sda_daemon.conversion.ledger import LEDGER_FILE_NAME, Ledger
-from sda_daemon.daemon.librarian import MASS_LOSS_COUNT, Librarian
+from sda_daemon.daemon.librarian import Librarian
 from sda_daemon.errors import LedgerError, LibraryError
 from sda_daemon.intake.messages import Hint, LibraryReplaced
 from sda_daemon.intake.watcher import folder_identity
 from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.findings import MASS_LOSS_COUNT
 from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, backup_path, read_index
 from sda_daemon.models.formats import has_model_ending
 
@@ -97,11 +98,12 @@ def _is_bare(folder: Path) -> bool:
 
 def _has_no_entries(index: Path) -> bool:
     try:
-        return not read_index(index)[0].entries
+        content, _ = read_index(index)
     except FileNotFoundError:
         return True
     except (BrokenIndex, LibraryError, OSError):
         return False
+    return not (content.entries or content.foreign)
 
 
 def forget_loss(loss: Loss) -> None:

@@ -70,7 +70,7 @@ class Reporter:
         return {
             **({} if librarian.is_lost else filled(librarian.models_dir, models)),
             "daemon": self.identity,
-            "library": {"models": models, "problem": librarian.problem},
+            "library": {"models": models, "foreign_entries": librarian.foreign_entries, "problem": librarian.problem},
             "watches": [
                 {
                     "path": root.path,

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from sda_daemon import events
 from sda_daemon.errors import (
+    ForeignEntryError,
     LibraryBusyError,
     LibraryError,
     LibraryReadOnlyError,
@@ -28,11 +29,12 @@ from sda_daemon.errors import (
 )
 from sda_daemon.files import find_temporary, sweep_temporary
 from sda_daemon.library import repair
+from sda_daemon.library.content import Fields, ForeignEntry, ForeignKind
 from sda_daemon.library.entry import ModelEntry, is_bare_model_name, search_entries, sort_entries
 from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, index_signature, write_index_data
 from sda_daemon.library.index_file import IndexFile
 from sda_daemon.library.repair import Finding, FindingKind, RepairPlan
-from sda_daemon.library.scan import Known, load_known, save_known, scan_models
+from sda_daemon.library.scan import Known, find_links, load_known, save_known, scan_models
 from sda_daemon.models.formats import ENDINGS
 from sda_daemon.signature import FileSignature
 
@@ -76,6 +78,8 @@ class ModelLibrary:
         self._index = IndexFile(self.index_path)
         self._known: dict[str, Known] = {}
         self._saved_known: dict[str, Known] = {}
+        self._links: frozenset[str] = frozenset()  # names of model files that are symbolic links, which lead elsewhere
+        self._told: set[ForeignEntry] = set()
         self._depth = 0
         self._open()
 
@@ -83,7 +87,8 @@ class ModelLibrary:
 
     def get(self, model_id: str) -> ModelEntry | None:
         """Return the entry with this id, or None."""
-        return self._index.content.entries.get(model_id)
+        entry = self._index.content.entries.get(model_id)
+        return None if entry is None or entry.file_path in self._links else entry
 
     def holds(self, model_id: str) -> bool:
         """Tell whether a model is really there: an entry, and a regular file of the size that the entry says."""
@@ -118,11 +123,24 @@ class ModelLibrary:
         Raises:
             ValueError: no such field to sort by.
         """
-        return sort_entries(search_entries(self._index.searchable(), query, tags), sort_by, reverse)
+        found = search_entries(self._index.searchable(), query, tags)
+        return sort_entries([entry for entry in found if entry.file_path not in self._links], sort_by, reverse)
 
     def count(self) -> int:
         """Return the number of entries."""
-        return len(self._index.content.entries)
+        return len(self._entries()) if self._links else len(self._index.content.entries)
+
+    def foreign(self) -> list[ForeignEntry]:
+        """Return the entries of the index that are not those of models which this program knows.
+
+        They belong to other programs, to versions to come, or point out of the folder, and stay as they are.
+        """
+        return list(self._index.content.foreign.values())
+
+    @property
+    def index_version(self) -> int:
+        """The version of the index, which is that of the application that uses this folder."""
+        return self._index.content.version
 
     def refresh(self) -> bool:
         """Read the index again if another program has changed it; tell whether it had.
@@ -138,10 +156,12 @@ class ModelLibrary:
                 self._index.load()
             except BrokenIndex as broken:
                 self._recover(broken)
+            self._links = find_links(self.models_dir)
             return self._index.content is not before
 
     def _entries(self) -> list[ModelEntry]:
-        return list(self._index.content.entries.values())  # at once: other threads may change the dict
+        entries = list(self._index.content.entries.values())  # at once: other threads may change the dict
+        return [entry for entry in entries if entry.file_path not in self._links] if self._links else entries
 
     # --- changing ---------------------------------------------------------------------------------
 
@@ -150,6 +170,7 @@ class ModelLibrary:
 
         Raises:
             ValueError: the entry has no id, or its file_path is not the bare name of a model file.
+            ForeignEntryError: something of another program stands under its id in the index.
             LibraryBusyError: another process kept the lock for too long.
             OSError: the index cannot be written; nothing has changed.
         """
@@ -167,8 +188,34 @@ class ModelLibrary:
         if not wanted:
             return
         with self.transaction():
+            self._check_free(wanted)
             for entry in wanted:
                 self._put(entry)
+
+    def _check_free(self, wanted: Iterable[ModelEntry]) -> None:
+        """Refuse to write over what another program has put into the index."""
+        foreign = self._index.content.foreign_keys()
+        for entry in wanted:
+            if entry.model_id in foreign:
+                raise ForeignEntryError(
+                    f"under the id {entry.model_id} the index has something that this program does not understand",
+                    "Look at it with: sda-daemon models repair --dry-run",
+                )
+
+    def fields_of(self, model_id: str) -> Fields:
+        """Return what an entry has beyond the 16 fields, each as it stands in the index."""
+        return self._index.content.fields.get(model_id, ())
+
+    def set_fields(self, model_id: str, fields: Fields) -> None:
+        """Give an entry fields beyond the 16, in place of those of the same names; see `fields_of`.
+
+        Raises:
+            KeyError: there is no such entry.
+            LibraryBusyError, OSError: see `add_entry`.
+        """
+        if fields:
+            with self.transaction():
+                self._index.put(self._index.content.entries[model_id], fields)
 
     def remove(self, model_id: str) -> bool:
         """Take an entry out of the index (its file stays); False if there is none.
@@ -202,14 +249,22 @@ class ModelLibrary:
                 if outermost:
                     self._load_under_lock()
                 yield self
-                if outermost and self._index.needs_write:
-                    self._index.write()
+                if outermost:
+                    self._write()
             except BaseException:
                 self._index.restore(before)
                 self._known = known
                 raise
             finally:
                 self._depth -= 1
+
+    def _write(self) -> None:
+        """Write the index if it has changed, and remember in any case what another program might leave out of it."""
+        if self._index.needs_write:
+            self._index.write()
+            return
+        with contextlib.suppress(OSError):
+            self._index.keep()
 
     def _load_under_lock(self) -> None:
         """Read the index if it is not the one in memory; recover and complete it if it is broken."""
@@ -220,10 +275,16 @@ class ModelLibrary:
         except BrokenIndex as broken:
             self._index.recover(broken, keep=True)
             self._complete()
+        self._links = find_links(self.models_dir)
 
     def _complete(self) -> None:
-        """Repair what was recovered from a backup, in memory."""
-        plan = self._plan()
+        """Repair what was recovered from a backup, in memory.
+
+        What is missing is left to those who give it time to come back.
+        """
+        plan = self._plan().without([FindingKind.MISSING, FindingKind.OUTSIDE])
+        if plan.is_mass_loss:
+            plan = plan.without(finding.file for finding in plan.findings if finding.loses)
         for finding in self._apply(plan):
             repair.report(finding)
         self._known = dict(plan.known)
@@ -255,14 +316,15 @@ class ModelLibrary:
     def repair_index(self) -> tuple[int, int]:
         """Make the index agree with the folder and return (removed_count, added_count).
 
-        Entries whose file is missing or outside the folder go; model files without an entry are adopted;
-        entries of changed files are refreshed. A renamed file counts as removed and added.
+        Entries whose file is missing go; model files without an entry are adopted; entries of changed files are
+        refreshed. A renamed file counts as removed and added. What another program has left out of the index without
+        knowing it is put back. Entries of other programs, and those that point out of the folder, stay.
 
         Raises:
             LibraryBusyError, LibraryError, OSError: see `add_entry`.
         """
         with self.transaction():
-            done = self.apply_repair(self._plan())
+            done = self.apply_repair(self._plan().without([FindingKind.OUTSIDE]))
         return sum(finding.removes for finding in done), sum(finding.adds for finding in done)
 
     def apply_repair(self, plan: RepairPlan) -> list[Finding]:
@@ -278,6 +340,7 @@ class ModelLibrary:
         self._remember(plan, done)
         for finding in done:
             repair.report(finding)
+        self._tell_foreign()
         if done:
             events.LIBRARY_REPAIRED(
                 removed=sum(finding.removes for finding in done),
@@ -287,6 +350,13 @@ class ModelLibrary:
             )
         return done
 
+    def _tell_foreign(self) -> None:
+        """Say once of each entry of another program that it is there; of those that cannot be used it was said."""
+        for entry in self._index.content.foreign.values():
+            if entry.kind is not ForeignKind.UNUSABLE and entry not in self._told:
+                self._told.add(entry)
+                events.LIBRARY_ENTRY_FOREIGN(key=entry.key, file=entry.file, reason=entry.reason)
+
     def _plan(self) -> RepairPlan:
         try:
             files = scan_models(self.models_dir)
@@ -294,15 +364,26 @@ class ModelLibrary:
             kind = LibraryUnreadableError if is_refusal(error) else LibraryError
             hint = remedy(error) or "Is it mounted?"
             raise kind(f"{self.models_dir} cannot be listed: {error.strerror}", hint) from error
-        entries = self._index.content.entries
-        return repair.plan_repair(self.models_dir, entries, files, self._known, self._index.written_ns)
+        content = self._index.content
+        plan = repair.plan_repair(
+            self.models_dir,
+            content.entries,
+            files,
+            self._known,
+            self._index.written_ns,
+            foreign=content.foreign.values(),
+        )
+        return dataclasses.replace(plan, put_back=self._index.put_back)
 
     def _apply(self, plan: RepairPlan) -> list[Finding]:
         """Change the entries in memory; return the findings that are still true."""
-        entries = self._index.content.entries
-        true = [finding for finding in plan.findings if repair.is_still_true(finding, self.models_dir, entries, plan)]
+        content = self._index.content
+        entries = content.entries
+        true = [finding for finding in plan.findings if repair.is_still_true(finding, self.models_dir, content, plan)]
         for finding in true:
-            if finding.old is not None and (finding.new is None or finding.new.model_id != finding.old.model_id):
+            if finding.foreign is not None:
+                self._index.drop_foreign(finding.foreign)
+            elif finding.old is not None and finding.loses:
                 self._index.drop(finding.old.model_id)
         done = []
         for finding in true:
@@ -310,7 +391,10 @@ class ModelLibrary:
                 old_id = finding.old.model_id if finding.old is not None else None
                 if finding.new.model_id in entries and finding.new.model_id != old_id:
                     continue  # another program has added it meanwhile
+                if finding.new.model_id in content.foreign_keys():
+                    continue  # likewise, and this program does not know what it is
                 self._put(finding.new)
+                self._index.fill_fields(finding.new.model_id, finding.fields)
             done.append(finding)
         return done
 

@@ -71,6 +71,32 @@ _NUMERIC_TYPES = (int, float, bool, type(None))
 _TEXT_TYPES = (str, type(None))
 
 
+def usual_entry(model_id: str, values: Any, further: tuple[str, ...] = ()) -> tuple[ModelEntry | None, bool]:
+    """Take a raw entry as it is if it is like nearly every other: the 16 fields in order, of the types that they have.
+
+    Args:
+        model_id: what it stands under.
+        values: the raw entry; it becomes the model's.
+        further: fields that may come behind the 16, all of them null.
+
+    Returns:
+        The entry, None if this one must be looked at more closely, and whether the further fields are there.
+    """
+    if type(values) is not dict or values.get("model_id") != model_id:
+        return None, False
+    names, has_further = tuple(values), False
+    if further and names == ENTRY_FIELDS + further and all(values[name] is None for name in further):
+        has_further = True
+        values = {name: values[name] for name in ENTRY_FIELDS}
+    elif names != ENTRY_FIELDS:
+        return None, False
+    if not _is_usual(values):
+        return None, False
+    entry = object.__new__(ModelEntry)
+    entry.__dict__.update(values)
+    return entry, has_further
+
+
 def entry_from_dict(model_id: str, values: Any) -> tuple[ModelEntry, dict[str, Any]]:
     """Check one raw entry of an index; return it with the fields that this version does not know.
 
@@ -82,10 +108,9 @@ def entry_from_dict(model_id: str, values: Any) -> tuple[ModelEntry, dict[str, A
     """
     if type(values) is not dict:
         raise ValueError(f"an entry must be an object, this one is {type(values).__name__}")
-    if values.get("model_id") == model_id and tuple(values) == ENTRY_FIELDS and _is_usual(values):
-        entry = object.__new__(ModelEntry)
-        entry.__dict__.update(values)
-        return entry, {}
+    usual, _ = usual_entry(model_id, values)
+    if usual is not None:
+        return usual, {}
     if len(values) != len(ENTRY_FIELDS) or values.keys() != _FIELD_SET:
         extra = {key: value for key, value in values.items() if key not in _FIELD_SET}
         values = {name: values[name] if name in values else _DEFAULTS.get(name) for name in ENTRY_FIELDS}

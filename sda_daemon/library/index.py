@@ -1,8 +1,8 @@
 """The index file `model_library.json`: reading whatever may be there, writing it quickly and safely.
 
-It is shared with the training application, which reads it with Python's `json` and builds its entry
-from exactly the 16 fields. One entry is one line, so that a diff shows what changed and so that a
-rewrite only joins lines that are already encoded.
+It is shared with the training application, which reads it with Python's `json` and builds its entry from exactly the
+fields that its generation knows. One entry is one line, so that a diff shows what changed and so that a rewrite only
+joins lines that are already encoded. What it says is the matter of `content`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import gc
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,9 @@ from typing import Any
 from sda_daemon import events
 from sda_daemon.errors import LibraryError, LibraryUnreadableError, NewerIndexError, is_refusal
 from sda_daemon.files import write_atomic
-from sda_daemon.library.entry import ModelEntry, entry_from_dict
+from sda_daemon.library.content import IndexContent, parse_index
 
 INDEX_FILE_NAME = "model_library.json"
-INDEX_VERSION = 1
 _TORN_WRITE_S = 0.5
 """How long an unreadable index is given since it last changed: someone may be in the middle of writing it."""
 _LONGEST_TORN_WRITE_S = 10.0
@@ -44,19 +43,6 @@ class IndexSignature:
     def of(cls, status: os.stat_result) -> IndexSignature:
         """Take the signature from a stat result."""
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-@dataclass(slots=True)
-class IndexContent:
-    """What an index says: entries in file order, and all that this version does not know but keeps."""
-
-    entries: dict[str, ModelEntry] = field(default_factory=dict)
-    entry_extras: dict[str, dict[str, Any]] = field(default_factory=dict)
-    top_extras: dict[str, Any] = field(default_factory=dict)
-    is_recovered: bool = False
-    """True where the content comes from a backup, or from nothing, because the index was broken."""
-    rejected: int = 0
-    """Entries of the file that were unusable and left out."""
 
 
 def index_signature(path: Path) -> IndexSignature | None:
@@ -81,17 +67,6 @@ def is_mentioned(folder: Path, model_id: str) -> bool:
     return _encode(model_id).encode() in raw or not raw.rstrip().endswith(b"}")
 
 
-def parse_index(raw: bytes) -> IndexContent:
-    """Decode an index.
-
-    Raises:
-        NewerIndexError: its version is larger than this program knows.
-        ValueError: not JSON, or not of the shape of an index.
-    """
-    with _without_garbage_collection():
-        return _parse(json.loads(raw))
-
-
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
     """Ten thousand new dicts make the collector look for cycles, in vain, for longer than parsing takes."""
@@ -102,34 +77,6 @@ def _without_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _parse(data: Any) -> IndexContent:
-    if not isinstance(data, dict):
-        raise ValueError(f"it holds a {type(data).__name__}, not an object")
-    version = data.pop("version", None)
-    if isinstance(version, bool) or not isinstance(version, int):
-        raise ValueError(f"its version is {version!r}, not a number")
-    if version > INDEX_VERSION:
-        raise NewerIndexError(
-            f"the index has version {version}, newer than supported version {INDEX_VERSION}",
-            "Update sda-daemon; the file was left as it is",
-        )
-    models = data.pop("models", None)
-    if not isinstance(models, dict):
-        raise ValueError(f"its models are {type(models).__name__}, not an object")
-    content = IndexContent(top_extras=data)
-    for model_id, values in models.items():
-        try:
-            entry, extra = entry_from_dict(model_id, values)
-        except ValueError as error:
-            events.LIBRARY_ENTRY_INVALID(model_id=model_id, reason=str(error))
-            content.rejected += 1
-            continue
-        content.entries[model_id] = entry
-        if extra:
-            content.entry_extras[model_id] = extra
-    return content
 
 
 class BrokenIndex(Exception):
@@ -161,7 +108,8 @@ def read_index(path: Path) -> tuple[IndexContent, IndexSignature]:
         kind = LibraryUnreadableError if is_refusal(error) else LibraryError
         raise kind(f"{path} cannot be read: {error.strerror}", "Check its owner and permissions") from error
     try:
-        return parse_index(raw), signature
+        with _without_garbage_collection():
+            return parse_index(raw), signature
     except NewerIndexError as error:
         raise NewerIndexError(f"{path}: {error.what}", error.hint) from None
     except (ValueError, RecursionError) as error:
@@ -242,24 +190,6 @@ def backup_path(path: Path) -> Path:
     return path.with_name(path.name + ".bak")
 
 
-def encode_entry(entry: ModelEntry, extra: Mapping[str, Any] | None) -> bytes:
-    """Return one entry as its line of the index: `"id": {…}`."""
-    values = entry.to_dict()
-    if extra:
-        values.update(extra)
-    return f"{_encode(entry.model_id)}: {_encode(values)}".encode()
-
-
-def encode_index(lines: Iterable[bytes], top_extras: Mapping[str, Any]) -> Iterator[bytes]:
-    """Yield the bytes of an index from already encoded entries."""
-    yield f'{{\n"version": {INDEX_VERSION},\n'.encode()
-    for key, value in top_extras.items():
-        yield f"{_encode(key)}: {_encode(value)},\n".encode()
-    yield b'"models": {\n'
-    yield b",\n".join(lines)
-    yield b"\n}\n}\n"
-
-
 def write_index(path: Path, chunks: Iterator[bytes], *, keep_backup: bool = True) -> IndexSignature:
     """Replace the index atomically, keeping the previous one as the backup (unless it is broken).
 
@@ -285,7 +215,7 @@ def write_index_data(path: Path, data: Mapping[str, Any]) -> None:
     """
     models = data.get("models", {})
     lines = [f"{_encode(model_id)}: {_encode(values)}" for model_id, values in models.items()]
-    version = _encode(data.get("version", INDEX_VERSION))
+    version = _encode(data.get("version", 1))
     extras = "".join(
         f"{_encode(key)}: {_encode(value)},\n" for key, value in data.items() if key not in ("version", "models")
     )

@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from sda_daemon import events
+from sda_daemon.library.content import (
+    Fields,
+    ForeignEntry,
+    ForeignKind,
+    IndexContent,
+    encode_field,
+)
 from sda_daemon.library.entry import ModelEntry, searched_text
 from sda_daemon.library.index import (
     BrokenIndex,
-    IndexContent,
     IndexSignature,
     backup_path,
-    encode_entry,
-    encode_index,
     index_signature,
     load_index,
     read_index,
     recover_index,
     write_index,
 )
+from sda_daemon.library.kept import KEPT_FILE_NAME, Kept, load_kept, put_back, remember, save_kept
 
 _MERGE_ATTEMPTS = 5
 
 
 @dataclass(slots=True)
+class _Changes:
+    """What was changed since the file was read: it is done again if another program has written it meanwhile."""
+
+    entries: dict[str, ModelEntry | None] = field(default_factory=dict)
+    """By id; None for one that was taken out."""
+    fields: dict[str, Fields] = field(default_factory=dict)
+    foreign: list[ForeignEntry] = field(default_factory=list)
+    """Those that were taken out."""
+
+    def __bool__(self) -> bool:
+        return bool(self.entries or self.fields or self.foreign)
+
+    def copy(self) -> _Changes:
+        return _Changes(dict(self.entries), dict(self.fields), list(self.foreign))
+
+
+@dataclass(slots=True)
 class _State:
     content: IndexContent
-    lines: dict[str, bytes]
     signature: IndexSignature | None
-    changes: dict[str, ModelEntry | None]
+    changes: _Changes
+    kept: Kept
+    put_back: tuple[str, ...]
 
 
 class IndexFile:
@@ -38,29 +64,36 @@ class IndexFile:
     Attributes:
         path: the index file.
         content: the entries in memory, changes included.
+        put_back: what another program had left out of the file and is in memory again, in words.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.content = IndexContent()
-        self._lines: dict[str, bytes] = {}  # encoded entries; what is missing is encoded when it is written
+        self.put_back: tuple[str, ...] = ()
         # What a search looks into, and of which entry that was made; what is missing is made when it is searched.
         self._texts: dict[str, tuple[ModelEntry, str]] = {}
         self._version = 0  # counts the changes in memory
         self._searchable: tuple[int, list[tuple[ModelEntry, str]]] = (-1, [])  # as of which version
         self._signature: IndexSignature | None = None
-        self._changes: dict[str, ModelEntry | None] = {}
+        self._is_loaded = False
+        self._changes = _Changes()
+        self._kept = Kept()
+        self._saved_kept = Kept()
+        self._kept_signature: IndexSignature | None = None
+        self._told: set[str] = set()
 
     # --- from disk --------------------------------------------------------------------------------
 
     @property
     def needs_write(self) -> bool:
-        """Whether memory is ahead of the disk: changed, recovered from a broken index, or there is none yet."""
-        return bool(self._changes) or self.content.is_recovered or self._signature is None
+        """Whether memory is ahead of the disk: changed, put back, recovered, or there is none yet."""
+        is_ahead = bool(self._changes or self.put_back) or self.content.is_recovered
+        return is_ahead or self._signature is None
 
     def is_stale(self) -> bool:
-        """Tell whether the file is another than the one that was read last."""
-        return index_signature(self.path) != self._signature
+        """Tell whether the file is another than the one that was read last, or was never read."""
+        return not self._is_loaded or index_signature(self.path) != self._signature
 
     @property
     def written_ns(self) -> int:
@@ -81,8 +114,7 @@ class IndexFile:
             NewerIndexError: it is of a later version.
             LibraryError: it cannot be opened.
         """
-        content, signature = load_index(self.path)
-        self._take(content, signature)
+        self._take(*load_index(self.path))
 
     def recover(self, broken: BrokenIndex, *, keep: bool) -> None:
         """Go on with the backup, or with nothing, in place of a broken file, which is kept under a dated name.
@@ -97,9 +129,47 @@ class IndexFile:
         self._take(recover_index(self.path, broken, keep=keep), broken.signature)
 
     def _take(self, content: IndexContent, signature: IndexSignature | None) -> None:
-        self.content, self._signature = content, signature
-        self._lines, self._texts, self._changes = {}, {}, {}
+        """Go on with what was read.
+
+        Where another program has written all of it anew, what that has left out is put back. Where it stands the way
+        this program writes it, what is missing was taken out on purpose.
+        """
+        self._recall()
+        if self._kept and not (content.is_own_layout and not content.is_recovered):
+            self.put_back = tuple(put_back(content, self._kept, self._exists))
+        else:
+            self.put_back = ()
+        self.content, self._signature, self._is_loaded = content, signature, True
+        self._texts, self._changes = {}, _Changes()
         self._version += 1
+        self._tell_unusable()
+
+    def _recall(self) -> None:
+        """Know what the index had before: another process may know more of it than this one."""
+        signature = index_signature(self._kept_path)
+        if signature != self._kept_signature:
+            self._kept = load_kept(self.path.parent)
+            self._saved_kept, self._kept_signature = self._kept.copy(), signature
+        elif self._signature is not None:
+            self._kept = remember(self.content, self._kept, self._exists)
+
+    @property
+    def _kept_path(self) -> Path:
+        return self.path.with_name(KEPT_FILE_NAME)
+
+    def _exists(self, name: str) -> bool:
+        try:
+            self.path.with_name(name).lstat()
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _tell_unusable(self) -> None:
+        """Warn of entries that cannot be used, of each once."""
+        for entry in self.content.foreign.values():
+            if entry.kind is ForeignKind.UNUSABLE and entry.text not in self._told:
+                self._told.add(entry.text)
+                events.LIBRARY_ENTRY_INVALID(model_id=entry.key, reason=entry.reason)
 
     def searchable(self) -> list[tuple[ModelEntry, str]]:
         """Return all entries, each with the text that a search looks into; not to be changed."""
@@ -119,37 +189,63 @@ class IndexFile:
 
     # --- changing ---------------------------------------------------------------------------------
 
-    def put(self, entry: ModelEntry) -> None:
-        """Add an entry or replace the one with its id."""
-        self.content.entries[entry.model_id] = entry
-        self._lines.pop(entry.model_id, None)
-        self._texts.pop(entry.model_id, None)
+    def put(self, entry: ModelEntry, fields: Fields = ()) -> None:
+        """Add an entry or replace the one with its id.
+
+        Args:
+            entry: its 16 fields. What the entry that it replaces has beyond them stays, and what the model's entry had
+                when another program left it out comes back.
+            fields: what it is to have beyond the 16.
+        """
+        model_id = entry.model_id
+        is_new = model_id not in self.content.entries
+        self.content.put(entry)
+        before = self._kept.fields.get(model_id) if is_new else None
+        wanted = _merged((before.fields if before is not None else ()), fields)
+        if wanted:
+            self.content.set_fields(model_id, _merged(self.content.fields.get(model_id, ()), wanted))
+            self._changes.fields[model_id] = wanted
+        self._texts.pop(model_id, None)
         self._version += 1
-        self._changes[entry.model_id] = entry
+        self._changes.entries[model_id] = entry
 
     def drop(self, model_id: str) -> bool:
         """Take an entry out; False if there is none."""
-        if self.content.entries.pop(model_id, None) is None:
+        if not self.content.drop(model_id):
             return False
-        self.content.entry_extras.pop(model_id, None)
-        self._lines.pop(model_id, None)
+        self._kept.fields.pop(model_id, None)
+        self._changes.fields.pop(model_id, None)
         self._texts.pop(model_id, None)
         self._version += 1
-        self._changes[model_id] = None
+        self._changes.entries[model_id] = None
         return True
+
+    def drop_foreign(self, entry: ForeignEntry) -> bool:
+        """Take a foreign entry out; False if there is no such."""
+        if not self.content.drop_foreign(entry):
+            return False
+        self._version += 1
+        self._changes.foreign.append(entry)
+        return True
+
+    def fill_fields(self, model_id: str, values: Mapping[str, Any]) -> None:
+        """Give an entry fields that an index of this version has and that say nothing yet."""
+        present = dict(self.content.fields.get(model_id, ()))
+        filled = {name: value for name, value in values.items() if name in present and _is_null(present[name])}
+        if filled:
+            self.put(self.content.entries[model_id], tuple(encode_field(*item) for item in filled.items()))
 
     def snapshot(self) -> _State:
         """Return all that `restore` needs to undo what comes."""
-        content = dataclasses.replace(
-            self.content, entries=dict(self.content.entries), entry_extras=dict(self.content.entry_extras)
-        )
-        return _State(content, dict(self._lines), self._signature, dict(self._changes))
+        content, changes = self.content.copy(), self._changes.copy()
+        return _State(content, self._signature, changes, self._kept.copy(), self.put_back)
 
     def restore(self, state: _State) -> None:
         """Undo everything since the snapshot, in memory."""
-        self.content, self._lines, self._texts = state.content, state.lines, {}
+        self.content, self._texts = state.content, {}
         self._version += 1
         self._signature, self._changes = state.signature, state.changes
+        self._kept, self.put_back = state.kept, state.put_back
 
     # --- to disk ----------------------------------------------------------------------------------
 
@@ -166,15 +262,24 @@ class IndexFile:
         for _ in range(_MERGE_ATTEMPTS):
             if index_signature(self.path) == self._signature or not self._merge():
                 break
+        self.keep()
         content = self.content
-        for model_id, entry in content.entries.items():
-            if model_id not in self._lines:
-                self._lines[model_id] = encode_entry(entry, content.entry_extras.get(model_id))
-        lines = [self._lines[model_id] for model_id in content.entries]
-        chunks = encode_index(lines, content.top_extras)
-        self._signature = write_index(self.path, chunks, keep_backup=not content.is_recovered)
-        content.is_recovered = False
-        self._changes = {}
+        self._signature = write_index(self.path, content.encoded(), keep_backup=not content.is_recovered)
+        if self.put_back:
+            events.LIBRARY_PUT_BACK(count=len(self.put_back), what=list(self.put_back))
+        content.is_recovered, content.is_own_layout = False, True
+        self._changes, self.put_back = _Changes(), ()
+
+    def keep(self) -> None:
+        """Remember what another program might leave out. It must be known before such a program writes.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._kept = remember(self.content, self._kept, self._exists)
+        if self._kept != self._saved_kept:
+            save_kept(self.path.parent, self._kept)
+            self._saved_kept, self._kept_signature = self._kept.copy(), index_signature(self._kept_path)
 
     def _merge(self) -> bool:
         """Make our changes to what is on disk now; False if that is nothing to build on."""
@@ -184,10 +289,22 @@ class IndexFile:
         except (FileNotFoundError, BrokenIndex):
             return False
         self._take(content, signature)
-        for model_id, entry in changes.items():
+        for model_id, entry in changes.entries.items():
             if entry is None:
                 self.drop(model_id)
             else:
-                self.put(entry)
+                self.put(entry, changes.fields.get(model_id, ()))
+        for foreign in changes.foreign:
+            self.drop_foreign(foreign)
         self._changes = changes
         return True
+
+
+def _is_null(member: str) -> bool:
+    return list(json.loads(f"{{{member}}}").values()) == [None]
+
+
+def _merged(present: Fields, wanted: Fields) -> Fields:
+    """Return fields with others put in, in place of those of the same name."""
+    names = {name for name, _ in wanted}
+    return tuple(item for item in present if item[0] not in names) + wanted

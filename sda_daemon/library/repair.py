@@ -7,14 +7,15 @@ are new or changed are opened, and of those only the metadata.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from sda_daemon import events
 from sda_daemon.errors import ModelFileError, explained
+from sda_daemon.library.content import ForeignEntry, ForeignKind, IndexContent
 from sda_daemon.library.entry import ModelEntry, differs, is_bare_model_name
+from sda_daemon.library.findings import Finding, FindingKind, RepairPlan
 from sda_daemon.library.scan import Known
 from sda_daemon.models.formats import format_of_name, without_ending
 from sda_daemon.models.header import ModelHeader
@@ -22,97 +23,9 @@ from sda_daemon.models.header_process import read_header_apart
 from sda_daemon.models.metadata import _sanitize_filename
 from sda_daemon.signature import FileSignature
 
+__all__ = ["Finding", "FindingKind", "RepairPlan", "copy_id", "is_still_true", "plan_repair", "report"]
 _CLOCK_TICK_NS = 20_000_000
 """File times advance in steps of a few milliseconds: nearer to each other than this they tell no order."""
-
-
-class FindingKind(StrEnum):
-    """What can be wrong between index and folder."""
-
-    MISSING = "missing"
-    """The entry's file is gone: the entry is removed."""
-    OUTSIDE = "outside"
-    """The entry points out of the folder: the entry is removed, what it points to is not touched."""
-    SHARED = "shared"
-    """Two entries name one file: the one that the file's own id contradicts is removed."""
-    ORPHAN = "orphan"
-    """A model file without an entry: adopted."""
-    COPY = "copy"
-    """A model file without an entry whose id another file has: adopted under an id of its own."""
-    MOVED = "moved"
-    """The entry's file was renamed: the entry follows it."""
-    CHANGED = "changed"
-    """The file says something else than its entry: the entry is refreshed."""
-    REPLACED = "replaced"
-    """The file holds another model than its entry says: the entry gives way to that model's."""
-    INVALID = "invalid"
-    """A model file that cannot be read as one: left alone, as is its entry if it has one; reported once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One disagreement, why it is one, and what the index should say instead.
-
-    `old` is the entry to take out, `new` the one to put in; either may be None.
-    """
-
-    kind: FindingKind
-    file: str
-    reason: str
-    old: ModelEntry | None = None
-    new: ModelEntry | None = None
-
-    @property
-    def removes(self) -> bool:
-        """Whether an entry leaves the index (as its old self: a renamed file's is removed and added)."""
-        return self.old is not None and self.kind is not FindingKind.CHANGED
-
-    @property
-    def adds(self) -> bool:
-        """Whether a file is adopted."""
-        return self.new is not None and self.kind is not FindingKind.CHANGED
-
-
-@dataclass(frozen=True, slots=True)
-class RepairPlan:
-    """What a repair would do. Nothing has been changed by making it."""
-
-    findings: tuple[Finding, ...] = ()
-    known: Mapping[str, Known] = field(default_factory=dict)
-    """What is known of every file now, for the next plan."""
-    entries: int = 0
-    """How many entries the index has."""
-
-    @property
-    def removed(self) -> int:
-        """Number of entries that a repair would take out of the index."""
-        return sum(finding.removes for finding in self.findings)
-
-    @property
-    def added(self) -> int:
-        """Number of files that a repair would adopt."""
-        return sum(finding.adds for finding in self.findings)
-
-    @property
-    def changes_index(self) -> bool:
-        """Whether applying the plan writes the index."""
-        return any(finding.old or finding.new for finding in self.findings)
-
-    def of(self, kind: FindingKind) -> list[Finding]:
-        """Return the findings of one kind."""
-        return [finding for finding in self.findings if finding.kind is kind]
-
-    def without(self, kinds_or_files: Iterable[FindingKind | str]) -> RepairPlan:
-        """Return a copy without the findings of these kinds or about these files; later plans have them."""
-        left_out = frozenset(str(item) for item in kinds_or_files)
-        kept = tuple(f for f in self.findings if f.kind.value not in left_out and f.file not in left_out)
-        passed_over = {finding.file for finding in self.findings} - {finding.file for finding in kept}
-        known = {file: known for file, known in self.known.items() if file not in passed_over}
-        return replace(self, findings=kept, known=known)
-
-    def settled(self) -> dict[str, Known]:
-        """Return what is known of the files that no finding is about."""
-        return dict(self.without(finding.file for finding in self.findings).known)
 
 
 def plan_repair(
@@ -122,6 +35,7 @@ def plan_repair(
     known: Mapping[str, Known],
     index_written_ns: int = 0,
     read_header: Callable[[Path], ModelHeader] = read_header_apart,
+    foreign: Collection[ForeignEntry] = (),
 ) -> RepairPlan:
     """Compare the index with the folder.
 
@@ -133,8 +47,9 @@ def plan_repair(
         index_written_ns: when the index was written: a file of the right size that has not changed since
             is taken to be what its entry says.
         read_header: reads a file's metadata; by default in a process of its own.
+        foreign: the entries of the index that are not those of models.
     """
-    return _Planner(folder, entries, files, known, index_written_ns, read_header).plan()
+    return _Planner(folder, entries, files, known, index_written_ns, read_header, foreign).plan()
 
 
 class _Planner:
@@ -146,7 +61,9 @@ class _Planner:
         known: Mapping[str, Known],
         index_written_ns: int,
         read_header: Callable[[Path], ModelHeader],
+        foreign: Collection[ForeignEntry],
     ) -> None:
+        self.foreign = foreign
         self.folder, self.entries, self.files, self.known = folder, entries, files, known
         self.trusted_until_ns = index_written_ns - _CLOCK_TICK_NS
         self.read_header = read_header
@@ -155,24 +72,31 @@ class _Planner:
         self.headers: dict[str, ModelHeader | None] = {}
         self.owner_of: dict[str, ModelEntry] = {}
         self.missing: dict[str, ModelEntry] = {}
-        self.taken: set[str] = set()
-        """Ids of entries whose file is there and says nothing else."""
+        self.taken: set[str] = {entry.key for entry in foreign}
+        """Ids of entries whose file is there and says nothing else, and what foreign entries stand under."""
 
     def plan(self) -> RepairPlan:
         self._find_owners()
         self._check_owned()
-        for name in sorted(self.files.keys() - self.owner_of.keys(), key=self._originality):
+        spoken_for = {entry.file for entry in self.foreign if entry.kind is ForeignKind.UNUSABLE}
+        for name in sorted(self.files.keys() - self.owner_of.keys() - spoken_for, key=self._originality):
             self._adopt(name)
         for entry in self.missing.values():
             link = (self.folder / entry.file_path).is_symlink()
             reason = "the file is a symbolic link, which is never followed" if link else "its file is gone"
             self._add(FindingKind.OUTSIDE if link else FindingKind.MISSING, entry.file_path, reason, old=entry)
-        return RepairPlan(tuple(self.findings), self.learned, len(self.entries))
+        for outside in self.foreign:
+            if outside.kind is ForeignKind.OUTSIDE:
+                self.findings.append(Finding(FindingKind.OUTSIDE, outside.file, outside.reason, foreign=outside))
+        others = tuple(entry for entry in self.foreign if entry.kind is not ForeignKind.OUTSIDE)
+        return RepairPlan(tuple(self.findings), self.learned, len(self.entries), others)
 
     def _add(
         self, kind: FindingKind, file: str, reason: str, old: ModelEntry | None = None, new: ModelEntry | None = None
     ) -> None:
-        self.findings.append(Finding(kind, file, reason, old, new))
+        header = self.headers.get(file)
+        vocoder = header.vocoder if header is not None else None
+        self.findings.append(Finding(kind, file, reason, old, new, fields={"vocoder": vocoder} if vocoder else {}))
         if new is not None and file in self.learned:
             self.learned[file] = replace(self.learned[file], model_id=new.model_id)
 
@@ -180,9 +104,7 @@ class _Planner:
         """Give each file the one entry that speaks for it."""
         for entry in self.entries.values():
             name = entry.file_path
-            if not is_bare_model_name(name):
-                self._add(FindingKind.OUTSIDE, name, "it does not name a file of this folder", old=entry)
-            elif name not in self.files:
+            if name not in self.files:
                 self.missing[entry.model_id] = entry
             elif name not in self.owner_of:
                 self.owner_of[name] = entry
@@ -277,7 +199,9 @@ class _Planner:
             copied = copy_id(model_id, name)
             old = self.missing.pop(copied, None)
             new = _entry_of(header, name, copied)
-            self._add(FindingKind.COPY, name, f"a copy of model {model_id}", old=old, new=new)
+            is_foreign = any(entry.key == model_id for entry in self.foreign)
+            reason = f"something else stands under its id {model_id}" if is_foreign else f"a copy of model {model_id}"
+            self._add(FindingKind.COPY, name, reason, old=old, new=new)
             self.taken.add(copied)
             return
         self._add(FindingKind.ORPHAN, name, "it has no entry", new=_entry_of(header, name, model_id))
@@ -330,10 +254,12 @@ def _entry_of(header: ModelHeader, name: str, model_id: str) -> ModelEntry:
     return ModelEntry.from_metadata(metadata, name, header.size_bytes)
 
 
-def is_still_true(finding: Finding, folder: Path, entries: Mapping[str, ModelEntry], plan: RepairPlan) -> bool:
+def is_still_true(finding: Finding, folder: Path, content: IndexContent, plan: RepairPlan) -> bool:
     """Tell whether a finding still holds: its entry is as it was, and so is its file."""
+    if finding.foreign is not None:
+        return finding.foreign in content.foreign.values()
     if finding.old is not None:
-        current = entries.get(finding.old.model_id)
+        current = content.entries.get(finding.old.model_id)
         if current is None or current.file_path != finding.old.file_path:
             return False
     try:
@@ -351,6 +277,9 @@ def is_still_true(finding: Finding, folder: Path, entries: Mapping[str, ModelEnt
 def report(finding: Finding) -> None:
     """Log one finding that has been acted on."""
     entry = finding.new or finding.old
+    if finding.foreign is not None:
+        events.LIBRARY_ENTRY_REMOVED(model_id=finding.old_id, file=finding.file, reason=finding.reason)
+        return
     if entry is None:
         events.LIBRARY_FILE_INVALID(file=finding.file, reason=finding.reason)
         return

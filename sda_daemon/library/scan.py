@@ -53,6 +53,18 @@ def scan_models(folder: Path) -> dict[str, FileSignature]:
     return found
 
 
+def find_links(folder: Path) -> frozenset[str]:
+    """Return the names of model files that are symbolic links: they are not followed, wherever they lead.
+
+    Empty where the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(item.name for item in entries if item.is_symlink() and is_bare_model_name(item.name))
+    except OSError:
+        return frozenset()
+
+
 def has_models(folder: Path) -> bool:
     """Tell whether there is a model in a folder, of whatever generation; an empty index made by a command is none."""
     try:

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from sda_daemon.errors import LibraryError, ModelExistsError, ModelFileError
 from sda_daemon.files import fsync_folder, is_folder, publish_new, write_atomic
 from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.content import Fields, checked_fields
 from sda_daemon.library.entry import ModelEntry, entry_from_dict, is_bare_model_name
 from sda_daemon.library.removal import unlink_models
 from sda_daemon.models.formats import SDA, format_of_name, has_model_ending, without_ending
@@ -38,6 +40,8 @@ class TrashedModel:
     entry: ModelEntry
     path: Path
     deleted_at: str
+    fields: Fields = ()
+    """What its entry had beyond the 16 fields, as it stood in the index."""
 
     @property
     def size_bytes(self) -> int:
@@ -55,7 +59,7 @@ def discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[Trashe
     stamp = datetime.now(UTC)
     wanted = [entry for entry in entries if _is_ours(library.models_dir, entry.file_path)]
     folder.mkdir(exist_ok=True)
-    trashed = [_note_down(folder, entry, stamp) for entry in wanted]
+    trashed = [_note_down(folder, entry, library.fields_of(entry.model_id), stamp) for entry in wanted]
     try:
         library.remove_many(entry.model_id for entry in entries)
     except BaseException:
@@ -123,6 +127,8 @@ def restore(library: ModelLibrary, items: Sequence[TrashedModel]) -> list[ModelE
             restored.append(item.entry)
         fsync_folder(library.models_dir)
         library.add_entries(restored)
+        for item in items:
+            library.set_fields(item.entry.model_id, item.fields)
     for item in items:
         _note_of(item.path).unlink(missing_ok=True)
     return restored
@@ -163,7 +169,7 @@ def _is_regular(path: Path) -> bool:
         return False
 
 
-def _note_down(folder: Path, entry: ModelEntry, moment: datetime) -> TrashedModel:
+def _note_down(folder: Path, entry: ModelEntry, fields: Fields, moment: datetime) -> TrashedModel:
     """Write the note of a model that is about to come, under a name that is free."""
     name = Path(entry.file_path)
     stem = f"{without_ending(entry.file_path)}~{moment.strftime('%Y%m%dT%H%M%S')}"
@@ -172,8 +178,10 @@ def _note_down(folder: Path, entry: ModelEntry, moment: datetime) -> TrashedMode
     while path.exists() or _note_of(path).exists():
         number += 1
         path = folder / f"{stem}-{number}{_ending_of(name)}"
-    item = TrashedModel(entry, path, moment.isoformat(timespec="seconds"))
-    note = {"version": 1, "deleted_at": item.deleted_at, "entry": entry.to_dict()}
+    item = TrashedModel(entry, path, moment.isoformat(timespec="seconds"), fields)
+    note: dict[str, Any] = {"version": 1, "deleted_at": item.deleted_at, "entry": entry.to_dict()}
+    if fields:
+        note["fields"] = dict(fields)
     write_atomic(_note_of(path), [json.dumps(note).encode()])
     return item
 
@@ -192,8 +200,8 @@ def _read_note(path: Path) -> TrashedModel | None:
         note = json.loads(_note_of(path).read_bytes())
         entry, _ = entry_from_dict(note["entry"]["model_id"], note["entry"])
         if is_bare_model_name(entry.file_path) and format_of_name(entry.file_path) is format_of_name(path.name):
-            return TrashedModel(entry, path, str(note["deleted_at"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return TrashedModel(entry, path, str(note["deleted_at"]), checked_fields(note.get("fields", {}).items()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     try:
         header = read_model_header(path)

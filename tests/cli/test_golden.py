@@ -98,3 +98,19 @@ def test_output_of_the_trash(width: str, library: Path) -> None:
     check_golden(f"restore-{width}", run("models", "restore", "1a2ff958", *M, cwd=library, COLUMNS=width))
     run("models", "delete", "1a2ff958", "--yes", *M, cwd=library)
     check_golden(f"trash-emptied-{width}", run("models", "trash", "--empty", "--yes", *M, cwd=library, COLUMNS=width))
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_b31_output_of_a_library_with_foreign_entries(width: str, library: Path) -> None:
+    """They are counted below the list, and named in the plan of a repair, which leaves all but one of them alone."""
+    index = library / "models" / "model_library.json"
+    ours = index.read_text().removeprefix('{\n"version": 1,\n"models": {\n').removesuffix("\n}\n}\n")
+    theirs = ['"vq": {"file_path": "rain.vqvae"}', '"list": [1.0]', '"evil": {"file_path": "../../secret.sda"}']
+    index.write_text(f'{{\n"version": 1,\n"models": {{\n{",".join(theirs)},\n{ours}\n}}\n}}\n')
+    check_golden(f"list-foreign-{width}", run("models", "list", *M, cwd=library, COLUMNS=width))
+    check_golden(f"repair-foreign-{width}", run("models", "repair", "--yes", *M, cwd=library, COLUMNS=width))
+    assert all(member in index.read_text() for member in theirs[:2])
+    assert theirs[2] not in index.read_text()
+    index.write_text('{"version": 1, "models": {\n' + ours + "}}")  # as by a program that knows nothing else
+    check_golden(f"repair-left-out-{width}", run("models", "repair", "--yes", *M, cwd=library, COLUMNS=width))
+    assert all(member in index.read_text() for member in theirs[:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -105,3 +106,14 @@ def test_convert_reports_each_checkpoint(library: Path) -> None:
     assert failed["cause"] == "broken"
     assert failed["path"] == str(library / "runs" / "bad.pt")
     assert printed.code == 1
+
+
+def test_b31_foreign_entries_in_json(library: Path) -> None:
+    """The plan of a repair names them, whatever they stand under, and says that they are left alone."""
+    index = library / "models" / "model_library.json"
+    theirs = '"half \\ud83d": {"file_path": "x.vqvae"}, "evil": {"file_path": "/etc/passwd"}, '
+    index.write_text(index.read_text().replace('"models": {', '"models": {' + theirs))
+    printed = run("models", "repair", "--dry-run", *M, "--json", cwd=library)
+    SCHEMAS["models repair"].model_validate_json(printed.stdout, strict=True)
+    found = [(item["kind"], item["old_model_id"], item["action"]) for item in json.loads(printed.stdout)["findings"]]
+    assert found == [("outside", "evil", "remove"), ("foreign", "half \N{REPLACEMENT CHARACTER}", "none")]

@@ -293,9 +293,9 @@ def test_a_bad_entry_is_skipped_and_the_others_stay(tmp_path: Path, caplog: pyte
 def test_a_newer_index_is_an_error_and_never_overwritten(tmp_path: Path) -> None:
     """At opening and at every later change."""
     library = ModelLibrary(tmp_path)
-    raw = json.dumps({"version": 2, "models": {}, "new": "things"})
+    raw = json.dumps({"version": 3, "models": {}, "new": "things"})
     index_of(tmp_path).write_text(raw)
-    with pytest.raises(NewerIndexError, match=r"model_library\.json: .* version 2"):
+    with pytest.raises(NewerIndexError, match=r"model_library\.json: .* version 3"):
         ModelLibrary(tmp_path)
     for change in (lambda: library.add_entry(entry(1)), lambda: library.remove("x"), library.repair_index):
         with pytest.raises(NewerIndexError):

@@ -279,8 +279,11 @@ def test_names_of_any_bytes_are_adopted(library: ModelLibrary) -> None:
     assert settled(library)
 
 
-def test_b26_entries_that_point_outside_are_dropped_and_never_opened(library: ModelLibrary, tmp_path: Path) -> None:
-    """Relative, absolute, or a link: even a fitting model out there stays untouched."""
+def test_b26_entries_that_point_outside_are_never_opened(library: ModelLibrary, tmp_path: Path) -> None:
+    """Relative, absolute, or a link: even a fitting model out there stays untouched.
+
+    They are not shown, and no one but a person has them removed.
+    """
     outside = tmp_path / "outside.sda"
     write_model(outside)
     os.utime(outside, ns=(1, 1))
@@ -292,8 +295,18 @@ def test_b26_entries_that_point_outside_are_dropped_and_never_opened(library: Mo
     library.index_path.write_text(json.dumps(data))
     plan = library.plan_repair()
     assert {finding.kind for finding in plan.findings} == {FindingKind.OUTSIDE}
-    assert library.repair_index() == (5, 0)
+    assert sorted(finding.old_id for finding in plan.findings) == [f"evil{number}" for number in range(5)]
+    assert library.repair_index() == (0, 0)
     assert state(library) == START
+    assert library.get("evil2") is None
+    assert library.count() == 3
+    assert library.search("a") == [library.get("id-of-a")]
+    assert {key for key in json.loads(library.index_path.read_bytes())["models"] if key.startswith("evil")} == {
+        f"evil{number}" for number in range(5)
+    }
+    assert len(library.apply_repair(library.plan_repair())) == 5
+    assert library.plan_repair().findings == ()
+    assert set(json.loads(library.index_path.read_bytes())["models"]) == set(START.values())
     assert outside.stat().st_atime_ns == 1
     assert (library.models_dir / "link.sda").is_symlink()
 

@@ -25,7 +25,7 @@ from sda_daemon.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from sda_daemon.library import ModelEntry
+    from sda_daemon.library import ModelEntry, ModelLibrary
 
 LIST_EXAMPLES = examples(
     "sda-daemon models list --sort val_loss --limit 10   the ten best",
@@ -167,10 +167,21 @@ def _print_found(
         _print_table(shown, library.list_all())
         if len(shown) < len(found):
             note(f"{counted(len(found) - len(shown), 'more model')}; see them with --limit {len(found)}")
+        _note_foreign(library, is_whole=not query and not tags)
     elif query or tags:
         note(f"None of {counted(library.count(), 'model')} fits.")
     else:
         note(f"There are no models in {library.models_dir} yet.")
+        _note_foreign(library, is_whole=True)
+
+
+def _note_foreign(library: ModelLibrary, *, is_whole: bool) -> None:
+    """Say that the index has entries which are not listed, to one who wants to see all."""
+    count = len(library.foreign())
+    if is_whole and count:
+        others = counted(count, "other entry", "other entries")
+        note(f"{others} in the index: not of models that this program knows, and left as they are.\n"
+             "Listed by: sda-daemon models repair --dry-run")  # fmt: skip
 
 
 def _raw(entry: ModelEntry, field: str) -> str:

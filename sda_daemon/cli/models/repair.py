@@ -32,8 +32,9 @@ def repair_library(
 ) -> int:
     """Make the index agree with the files in the folder.
 
-    Shows the plan and asks before it does anything. No model file is changed or deleted. Where the whole folder is
-    lost, it asks whether that was meant, so that the daemon need not wait for it.
+    Shows the plan and asks before it does anything. No model file is changed or deleted, and entries of other programs
+    stay as they are. Where the whole folder is lost, it asks whether that was meant, so that the daemon need not wait
+    for it.
     """
     if (loss := _find_loss(models_dir, config)) is not None:
         return _forget(loss, dry_run=dry_run, yes=yes, as_json=as_json)
@@ -50,9 +51,10 @@ def repair_library(
         library.apply_repair(plan)
         applied = True
     if as_json:
-        print_json({"applied": applied, "entries": plan.entries, "findings": [_document(f) for f in plan.findings]})
+        print_json({"applied": applied, "entries": plan.entries, "findings": _documents(plan)})
     elif applied:
-        say(f"repaired: {plan.removed} removed, {plan.added} added; now {counted(library.count(), 'model')}")
+        back = f", {len(plan.put_back)} put back" if plan.put_back else ""
+        say(f"repaired: {plan.removed} removed, {plan.added} added{back}; now {counted(library.count(), 'model')}")
     elif plan.changes_index:
         note("Nothing was changed: this was a dry run.")
     return ExitCode.OK
@@ -98,34 +100,56 @@ def _forget(loss: Loss, *, dry_run: bool, yes: bool, as_json: bool) -> int:
 
 
 def _changes(plan: RepairPlan) -> int:
-    return sum(1 for finding in plan.findings if finding.old or finding.new)
+    return sum(1 for finding in plan.findings if finding.old_id or finding.new) + len(plan.put_back)
 
 
-def _document(finding: Finding) -> dict[str, Any]:
-    return {
-        "kind": finding.kind.value,
-        "file": finding.file,
-        "reason": finding.reason,
-        "action": _action(finding),
-        "old_model_id": finding.old.model_id if finding.old else None,
-        "new_model_id": finding.new.model_id if finding.new else None,
-    }
+def _documents(plan: RepairPlan) -> list[dict[str, Any]]:
+    """Return all that a plan says: what is wrong, what is put back, and what belongs to other programs."""
+    nothing = {"old_model_id": None, "new_model_id": None}
+    found = [
+        {
+            "kind": finding.kind.value,
+            "file": finding.file,
+            "reason": finding.reason,
+            "action": _action(finding),
+            "old_model_id": finding.old_id or None,
+            "new_model_id": finding.new.model_id if finding.new else None,
+        }
+        for finding in plan.findings
+    ]
+    lost = "another program has left it out of the index without knowing it"
+    found += [{"kind": "left_out", "file": what, "reason": lost, "action": "put_back", **nothing}
+              for what in plan.put_back]  # fmt: skip
+    found += [
+        {"kind": "foreign", "file": entry.file, "reason": entry.reason, "action": "none", **nothing,
+         "old_model_id": entry.key}
+        for entry in plan.foreign
+    ]  # fmt: skip
+    return found
 
 
 def _action(finding: Finding) -> str:
-    if finding.old and finding.new:
+    if finding.old_id and finding.new:
         return "update"
     if finding.new:
         return "add"
-    return "remove" if finding.old else "none"
+    return "remove" if finding.old_id else "none"
 
 
-_WORDS = {"update": "refresh entry", "add": "add entry", "remove": "remove entry", "none": "leave alone"}
+_WORDS = {
+    "update": "refresh entry",
+    "add": "add entry",
+    "remove": "remove entry",
+    "put_back": "put back",
+    "none": "leave alone",
+}
 
 
 def _print_plan(plan: RepairPlan) -> None:
-    if not plan.findings:
+    if not plan.findings and not plan.put_back:
         say(f"The index agrees with the folder: {counted(plan.entries, 'model')}.")
+    found = _documents(plan)
+    if not found:
         return
     console = make_console()
     columns = [
@@ -134,5 +158,8 @@ def _print_plan(plan: RepairPlan) -> None:
         Column("File", least=20),
         Column("Why", least=24, rank=1),
     ]
-    rows = [(finding.kind.value, _WORDS[_action(finding)], finding.file, finding.reason) for finding in plan.findings]
+    rows = [
+        (item["kind"].replace("_", " "), _WORDS[item["action"]], item["file"] or item["old_model_id"], item["reason"])
+        for item in found
+    ]
     print_table(console, columns, rows)

@@ -1,0 +1,339 @@
+"""What an index says: the entries of models that this program knows, and everything else as it stands there. Pure.
+
+The index is shared with the generations of the training application, and with programs that do not exist yet. An
+entry of a file that is no model of a known format, one with fields of wrong types, a further field, a key beside
+`models`: all that is kept byte for byte, in its place, and never judged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+from sda_daemon.errors import NewerIndexError
+from sda_daemon.library.entry import (
+    ENTRY_FIELDS,
+    ModelEntry,
+    entry_from_dict,
+    is_bare_model_name,
+    is_inside,
+    usual_entry,
+)
+from sda_daemon.library.members import Member, split_object
+from sda_daemon.models.formats import NEWEST_INDEX_VERSION, index_fields
+
+VERSION_KEY, MODELS_KEY = "version", "models"
+_OWN_LAYOUT = b'{\n"'
+"""How an index begins that this program has written: other programs indent it, or write it on one line."""
+Fields = tuple[tuple[str, str], ...]
+"""Fields of an entry beyond the 16: name, and the whole member (`"name": value`) as it stands in the index."""
+_FIELD_SET = frozenset(ENTRY_FIELDS)
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(", ", ": ")).encode
+
+
+class ForeignKind(StrEnum):
+    """Why an entry is not one of a model of this library."""
+
+    OTHER = "other"
+    """It names something in the folder that is no model file of a known format."""
+    OUTSIDE = "outside"
+    """It points out of the folder."""
+    UNUSABLE = "unusable"
+    """It is no object, lacks a file name, or has values of wrong types."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignEntry:
+    """An entry that is kept as it stands, and not shown among the models.
+
+    Attributes:
+        key: what it stands under.
+        text: all of it, `"key": {…}`, as it stands in the index.
+        kind: why it is foreign.
+        file: what it names as its file, empty where it names nothing.
+        reason: why it is foreign, in words.
+    """
+
+    key: str
+    text: str
+    kind: ForeignKind
+    file: str
+    reason: str
+
+
+@dataclass(slots=True)
+class IndexContent:
+    """What an index says, in file order.
+
+    Attributes:
+        version: of its format.
+        entries: the models, by id.
+        fields: what their entries have beyond the 16 fields, where there is something.
+        lines: entries as they are written: those that stay as they stand, and those that were encoded before.
+        foreign: the other entries, by a number of their own.
+        order: the places of all: ids of models and numbers of foreign entries.
+        top: the members of the whole, `version` and `models` without a text.
+        is_own_layout: whether it stands the way this program writes it.
+        is_recovered: whether it comes from a backup, or from nothing, because the index was broken.
+    """
+
+    version: int = 1
+    entries: dict[str, ModelEntry] = field(default_factory=dict)
+    fields: dict[str, Fields] = field(default_factory=dict)
+    lines: dict[str, bytes] = field(default_factory=dict)
+    foreign: dict[int, ForeignEntry] = field(default_factory=dict)
+    order: dict[str | int, None] = field(default_factory=dict)
+    top: tuple[tuple[str, str], ...] = ((VERSION_KEY, ""), (MODELS_KEY, ""))
+    is_own_layout: bool = False
+    is_recovered: bool = False
+
+    def copy(self) -> IndexContent:
+        """Return one that can be changed without this one; the entries themselves are shared."""
+        return dataclasses.replace(
+            self,
+            entries=dict(self.entries),
+            fields=dict(self.fields),
+            lines=dict(self.lines),
+            foreign=dict(self.foreign),
+            order=dict(self.order),
+        )
+
+    def foreign_keys(self) -> set[str]:
+        """Return the keys that are taken by foreign entries."""
+        return {entry.key for entry in self.foreign.values()}
+
+    def put(self, entry: ModelEntry) -> None:
+        """Add an entry, or replace the one with its id; what that had beyond the 16 fields stays."""
+        if entry.model_id not in self.entries:
+            self.order[entry.model_id] = None
+            if further := null_fields(self.version):
+                self.fields[entry.model_id] = further
+        self.entries[entry.model_id] = entry
+        self.lines.pop(entry.model_id, None)
+
+    def drop(self, model_id: str) -> bool:
+        """Take an entry out, with all that it has; False if there is none."""
+        if self.entries.pop(model_id, None) is None:
+            return False
+        self.fields.pop(model_id, None)
+        self.lines.pop(model_id, None)
+        self.order.pop(model_id, None)
+        return True
+
+    def set_fields(self, model_id: str, fields: Fields) -> None:
+        """Give an entry other fields beyond the 16."""
+        self.fields[model_id] = fields
+        self.lines.pop(model_id, None)
+
+    def add_foreign(self, entry: ForeignEntry) -> None:
+        """Add a foreign entry at the end."""
+        number = max(self.foreign, default=-1) + 1
+        self.foreign[number] = entry
+        self.order[number] = None
+
+    def drop_foreign(self, entry: ForeignEntry) -> bool:
+        """Take a foreign entry out; False if there is no such."""
+        numbers = [number for number, known in self.foreign.items() if known == entry]
+        for number in numbers:
+            del self.foreign[number], self.order[number]
+        return bool(numbers)
+
+    def add_member(self, member: Member) -> None:
+        """Add an entry as it stands somewhere, whatever it is.
+
+        What stands under its key already is seen by no reader any more, because the last one counts: a model's entry
+        goes, and so do foreign ones if this is a model's.
+        """
+        found = _read_entry(member)
+        self.drop(member.key)
+        if isinstance(found, ForeignEntry):
+            self.add_foreign(found)
+            return
+        if self.foreign:
+            for other in [other for other in self.foreign.values() if other.key == member.key]:
+                self.drop_foreign(other)
+        self.order[member.key] = None
+        self.entries[member.key] = found.entry
+        if found.fields:
+            self.fields[member.key] = found.fields
+        if found.line:
+            self.lines[member.key] = found.line
+
+    def encoded(self) -> Iterator[bytes]:
+        """Yield the bytes of the index; one entry is one line, but for those that stay as they stand."""
+        yield b"{\n"
+        for number, (key, text) in enumerate(self.top):
+            yield b",\n" if number else b""
+            if key == VERSION_KEY:
+                yield f'"{VERSION_KEY}": {self.version}'.encode()
+            elif key == MODELS_KEY:
+                yield f'"{MODELS_KEY}": {{\n'.encode()
+                yield b",\n".join(self._lines())
+                yield b"\n}"
+            else:
+                yield _as_bytes(text)
+        yield b"\n}\n"
+
+    def _lines(self) -> Iterator[bytes]:
+        for place in self.order:
+            if isinstance(place, int):
+                yield _as_bytes(self.foreign[place].text)
+                continue
+            line = self.lines.get(place)
+            if line is None:
+                line = self.lines[place] = encode_entry(self.entries[place], self.fields.get(place, ()))
+            yield line
+
+
+def encode_entry(entry: ModelEntry, fields: Fields = ()) -> bytes:
+    """Return one entry as its line of the index: `"id": {…}`."""
+    values = _encode(entry.to_dict())
+    if fields:
+        values = f"{values[:-1]}, {', '.join(text for _, text in fields)}}}"
+    return _as_bytes(f"{_encode(entry.model_id)}: {values}")
+
+
+def encode_field(name: str, value: Any) -> tuple[str, str]:
+    """Return a field of an entry, with the member that is written for it."""
+    return name, f"{_encode(name)}: {_encode(value)}"
+
+
+def checked_fields(items: Iterable[Any]) -> Fields:
+    """Return pairs of a name and a member's text as fields that can be written into an index.
+
+    Raises:
+        ValueError, TypeError: one is not a member of that name, and would break the index.
+    """
+    fields = tuple((str(name), str(text)) for name, text in items)
+    for name, text in fields:
+        if [member.key for member in split_object(f"{{{text}}}")] != [name]:
+            raise ValueError(f"{text[:80]!r} is not the field {name!r}")
+    return fields
+
+
+@lru_cache
+def null_fields(version: int) -> Fields:
+    """Return what an entry of an index of this version has beyond the 16 fields as long as nothing is known of it."""
+    return tuple(encode_field(name, None) for name in index_fields(version))
+
+
+def _as_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+# --- reading ----------------------------------------------------------------------------------------
+
+
+def parse_index(raw: bytes) -> IndexContent:
+    """Decode an index.
+
+    Raises:
+        NewerIndexError: its version is larger than this program knows.
+        ValueError: not JSON, or not of the shape of an index.
+    """
+    data = json.loads(raw)
+    if not isinstance(data, dict):
+        raise ValueError(f"it holds a {type(data).__name__}, not an object")
+    version = data.get(VERSION_KEY)
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise ValueError(f"its version is {version!r}, not a number")
+    if version > NEWEST_INDEX_VERSION:
+        raise NewerIndexError(
+            f"the index has version {version}, newer than supported version {NEWEST_INDEX_VERSION}",
+            "Update sda-daemon; the file was left as it is",
+        )
+    models = data.get(MODELS_KEY)
+    if not isinstance(models, dict):
+        raise ValueError(f"its models are {type(models).__name__}, not an object")
+    content = _usual(data, raw) or _parse(raw.decode(json.detect_encoding(raw), "surrogatepass"), version)
+    content.is_own_layout = raw.startswith(_OWN_LAYOUT)
+    return content
+
+
+def _usual(data: dict[str, Any], raw: bytes) -> IndexContent | None:
+    """Take an index in which there is nothing but usual entries, as nearly every one is; None for any other.
+
+    To know what stands there as what text takes twice as long, and is only needed where something is to be kept.
+    """
+    models: dict[str, Any] = data[MODELS_KEY]
+    if tuple(data) != (VERSION_KEY, MODELS_KEY) or raw.count(b'"file_path"') != len(models):
+        return None  # more file names than entries: a key is there twice
+    version = data[VERSION_KEY]
+    names, further = index_fields(version), null_fields(version)
+    content = IndexContent(version)
+    entries, fields = content.entries, content.fields
+    for model_id, values in models.items():
+        entry, has_further = usual_entry(model_id, values, names)
+        if entry is None or not is_bare_model_name(entry.file_path):
+            return None
+        entries[model_id] = entry
+        if has_further:
+            fields[model_id] = further
+    content.order = dict.fromkeys(entries)
+    return content
+
+
+def _parse(text: str, version: int) -> IndexContent:
+    """Take an index with everything that is in it."""
+    content = IndexContent(version)
+    top: dict[str | int, tuple[str, str]] = {}
+    models: list[Member] = []
+    for number, member in enumerate(split_object(text, MODELS_KEY)):
+        if member.key == MODELS_KEY:
+            models = member.value if isinstance(member.value, list) and not member.text else []
+        is_known = member.key in (VERSION_KEY, MODELS_KEY)
+        top[member.key if is_known else number] = (member.key, "" if is_known else member.text)
+    content.top = tuple(top.values())
+    names, further = index_fields(version), null_fields(version)
+    seen: set[str] = set()
+    for member in models:
+        key = member.key
+        entry, has_further = usual_entry(key, member.value, names)
+        if entry is None or key in seen or not is_bare_model_name(entry.file_path):
+            content.add_member(member)
+        else:
+            content.entries[key] = entry
+            content.order[key] = None
+            if has_further:
+                content.fields[key] = further
+        seen.add(key)
+    return content
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A model's entry as it was read; `line` is empty where it must be encoded anew."""
+
+    entry: ModelEntry
+    fields: Fields
+    line: bytes
+
+
+def _read_entry(member: Member) -> _Found | ForeignEntry:
+    """Tell whether an entry is that of a model, and what is to be kept of it."""
+    values = member.value
+    file = values.get("file_path") if isinstance(values, dict) else None
+    named = file if isinstance(file, str) else ""
+    if named and not is_inside(named):
+        return ForeignEntry(member.key, member.text, ForeignKind.OUTSIDE, named, "it points out of the folder")
+    try:
+        entry, _ = entry_from_dict(member.key, values)
+    except ValueError as error:
+        return ForeignEntry(member.key, member.text, ForeignKind.UNUSABLE, named, str(error))
+    if not is_bare_model_name(named):
+        reason = "its file is of no format that this program knows"
+        return ForeignEntry(member.key, member.text, ForeignKind.OTHER, named, reason)
+    fields = _fields_of(member)
+    is_whole = values.keys() >= _FIELD_SET
+    return _Found(entry, fields, _as_bytes(member.text) if fields and is_whole else b"")
+
+
+def _fields_of(member: Member) -> Fields:
+    if member.value.keys() <= _FIELD_SET:
+        return ()
+    return tuple((part.key, part.text) for part in split_object(member.value_text) if part.key not in _FIELD_SET)

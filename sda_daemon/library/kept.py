@@ -1,0 +1,186 @@
+"""What other programs leave out of the index when they write it, remembered so that it can be put back.
+
+A generation of the training application skips entries with a field that it does not know, knows no keys beside
+`models`, and writes the whole index from its memory: what it has skipped is gone then. What this program found in the
+index before lives in a small hidden file beside it. It is a memory: without it nothing can be put back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sda_daemon.files import write_atomic
+from sda_daemon.library.content import Fields, ForeignKind, IndexContent, checked_fields, null_fields
+from sda_daemon.library.members import split_object
+from sda_daemon.models.formats import NEWEST_INDEX_VERSION
+
+KEPT_FILE_NAME = ".model_library.kept.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class KeptEntry:
+    """A foreign entry: its text, the file in the folder that it names, and whether that has ever been seen there."""
+
+    text: str
+    file: str = ""
+    was_there: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFields:
+    """What a model's entry has beyond the 16 fields, and the model's file."""
+
+    fields: Fields
+    file: str
+
+
+@dataclass(slots=True)
+class Kept:
+    """What is to be put back if another program leaves it out.
+
+    Attributes:
+        entries: the foreign entries, by key; of those with the same key, one text for all.
+        fields: what models' entries have beyond the 16 fields, by id.
+        keys: members of the whole beside `version` and `models`, by key.
+    """
+
+    entries: dict[str, KeptEntry] = field(default_factory=dict)
+    fields: dict[str, KeptFields] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.entries or self.fields or self.keys)
+
+    def copy(self) -> Kept:
+        """Return one that can be changed without this one."""
+        return Kept(dict(self.entries), dict(self.fields), dict(self.keys))
+
+
+Exists = Callable[[str], bool]
+"""Tells of a bare name whether there is something of that name in the folder."""
+
+
+def put_back(content: IndexContent, kept: Kept, exists: Exists) -> list[str]:
+    """Put back into an index that another program has written what it left out; return what that was, in words.
+
+    An entry whose file was there and is gone was deleted together with it, and stays out.
+
+    Args:
+        content: what was read; it is changed.
+        kept: what was known before.
+        exists: see `Exists`.
+    """
+    done: list[str] = []
+    taken = content.entries.keys() | content.foreign_keys()
+    for key, entry in kept.entries.items():
+        if key not in taken and not (entry.was_there and not exists(entry.file)):
+            for member in split_object(f"{{{entry.text}}}"):
+                content.add_member(member)
+            done.append(f"entry {key}" + (f" ({entry.file})" if entry.file else ""))
+    for model_id in kept.fields.keys() & content.entries.keys():
+        if lost := _lost_fields(content.fields.get(model_id, ()), kept.fields[model_id].fields):
+            content.set_fields(model_id, content.fields.get(model_id, ()) + lost)
+            done += [f"{name} of {content.entries[model_id].file_path}" for name, _ in lost]
+    present = {key for key, _ in content.top}
+    for key, text in kept.keys.items():
+        if key not in present:
+            content.top = (*content.top[:-1], (key, text), content.top[-1])
+            done.append(f"key {key}")
+    return done
+
+
+def _lost_fields(present: Fields, before: Fields) -> Fields:
+    names = {name for name, _ in present}
+    return tuple((name, text) for name, text in before if name not in names)
+
+
+def remember(content: IndexContent, before: Kept, exists: Exists) -> Kept:
+    """Return what is to be put back from now on: what the index has, and what a model had whose entry is missing.
+
+    Args:
+        content: the index as it is.
+        before: what was known before.
+        exists: see `Exists`.
+    """
+    kept = Kept(keys=_joined(content.top))
+    for entry in content.foreign.values():
+        known = before.entries.get(entry.key, KeptEntry(""))
+        is_here = entry.kind is not ForeignKind.OUTSIDE and bool(entry.file) and exists(entry.file)
+        others = kept.entries.get(entry.key)
+        text = entry.text if others is None else f"{others.text},\n{entry.text}"
+        was_there = is_here or (known.was_there and known.file == entry.file)
+        kept.entries[entry.key] = KeptEntry(text, entry.file, was_there)
+    nothing = null_fields(NEWEST_INDEX_VERSION)
+    for model_id, fields in content.fields.items():
+        if fields is not nothing and (telling := tuple(item for item in fields if item not in nothing)):
+            kept.fields[model_id] = KeptFields(telling, content.entries[model_id].file_path)
+    for model_id, waiting in before.fields.items():
+        if model_id not in content.entries and exists(waiting.file):
+            kept.fields[model_id] = waiting
+    return kept
+
+
+def _joined(top: Iterable[tuple[str, str]]) -> dict[str, str]:
+    joined: dict[str, str] = {}
+    for key, text in top:
+        if text:
+            joined[key] = f"{joined[key]},\n{text}" if key in joined else text
+    return joined
+
+
+# --- on disk ----------------------------------------------------------------------------------------
+
+
+def load_kept(folder: Path) -> Kept:
+    """Read the memory; an unreadable one is as good as none."""
+    try:
+        raw = json.loads((folder / KEPT_FILE_NAME).read_bytes())
+        return Kept(
+            {key: KeptEntry(str(item["text"]), str(item["file"]), bool(item["was_there"]))
+             for key, item in _dict(raw["entries"]).items() if _is_sound(item["text"])},
+            {key: KeptFields(checked_fields(item["fields"]), str(item["file"]))
+             for key, item in _dict(raw["fields"]).items()},
+            {key: str(text) for key, text in _dict(raw["keys"]).items() if _is_sound(text)},
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Kept()
+
+
+def _dict(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("not an object")
+    return value
+
+
+def _is_sound(text: Any) -> bool:
+    """Tell whether a text is one or more members of an object: it goes into the index as it is."""
+    return bool(split_object(f"{{{text}}}"))
+
+
+def save_kept(folder: Path, kept: Kept) -> None:
+    """Write the memory, or remove it where there is nothing to keep.
+
+    Not durably: without it nothing is lost but what another program leaves out meanwhile.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = folder / KEPT_FILE_NAME
+    if not kept:
+        path.unlink(missing_ok=True)
+        return
+    data = {
+        "version": _VERSION,
+        "keys": kept.keys,
+        "entries": {
+            key: {"text": item.text, "file": item.file, "was_there": item.was_there}
+            for key, item in kept.entries.items()
+        },
+        "fields": {key: {"fields": item.fields, "file": item.file} for key, item in kept.fields.items()},
+    }
+    write_atomic(path, [json.dumps(data).encode()], durable=False)
