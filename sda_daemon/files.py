@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 WORK_FOLDER_PREFIX = ".sda-work-"
@@ -108,12 +109,18 @@ def fsync_folder(folder: Path) -> None:
 
 
 def write_atomic(
-    path: Path, chunks: Iterable[bytes], backup: Path | None = None, *, durable: bool = True
+    path: Path,
+    chunks: Iterable[bytes],
+    backup: Path | None = None,
+    *,
+    durable: bool = True,
+    access: Access | None = None,
 ) -> os.stat_result:
     """Replace `path` by the concatenated `chunks`; keep its previous content as `backup` if given.
 
     On any failure the temporary file is gone and `path` is what it was. What is not `durable` may be found empty or
-    damaged after a power failure, but does not wait for the disk.
+    damaged after a power failure, but does not wait for the disk. Without `access` the file has that of the one that it
+    replaces, or what is usual in its folder.
 
     Returns:
         The stat result of the new file.
@@ -126,12 +133,12 @@ def write_atomic(
         with os.fdopen(descriptor, "wb") as file:
             file.writelines(chunks)
             file.flush()
-            _take_owner_and_mode(file.fileno(), path)
+            _take_access(file.fileno(), path, access)
             if durable:
                 os.fsync(file.fileno())
             status = os.fstat(file.fileno())
         if backup is not None:
-            _keep_backup(path, backup)
+            _keep_backup(path, backup, access)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -163,33 +170,124 @@ def _create_temporary(path: Path) -> tuple[Path, int]:
             raise
 
 
-def _take_owner_and_mode(descriptor: int, path: Path) -> None:
-    """Give a new file the permissions, and if possible the owner, of the file that it replaces.
-
-    Without this, one repair by root would lock the user's own programs out of their index.
-    """
-    try:
-        old = path.stat()
-    except FileNotFoundError:
-        return
-    new = os.fstat(descriptor)
-    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-        with contextlib.suppress(OSError):
-            os.fchown(descriptor, old.st_uid, old.st_gid)
-    with contextlib.suppress(PermissionError):
-        os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
-
-
-def _keep_backup(path: Path, backup: Path) -> None:
+def _keep_backup(path: Path, backup: Path, access: Access | None) -> None:
     """Make `backup` the current content of `path`, atomically."""
     temporary = _temporary_name(backup)
     try:
         link_or_copy(path, temporary)
+        if access is not None:
+            with contextlib.suppress(OSError):  # a link to another user's file: it stays as it is
+                os.chown(temporary, -1, access.gid)
+                temporary.chmod(access.mode)
         temporary.replace(backup)
     except FileNotFoundError:
         return  # nothing there yet to keep
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# --- who may read and write -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Mode and group of a file."""
+
+    mode: int
+    gid: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Access:
+        """Take them from a stat result."""
+        return cls(stat.S_IMODE(status.st_mode), status.st_gid)
+
+
+def usual_access(folder: Path, mode: int | None = None) -> Access:
+    """Return mode and group of a new file in a folder: by the umask, for the folder's group.
+
+    Where that group may write into the folder, it may also read and write the file: several people share it.
+
+    Args:
+        folder: where the file is.
+        mode: what the file was created with; without it, what the umask gives.
+
+    Raises:
+        OSError: the folder cannot be looked at.
+    """
+    status = folder.stat()
+    shared = stat.S_IRGRP | stat.S_IWGRP if status.st_mode & stat.S_IWGRP else 0
+    return Access((0o666 & ~_umask() if mode is None else mode) | shared, status.st_gid)
+
+
+def _umask() -> int:
+    """Return this process's umask: without setting another for a moment, which other threads would notice."""
+    try:
+        status = Path("/proc/self/status").read_bytes()
+        return int(next(line for line in status.splitlines() if line.startswith(b"Umask:")).split()[1], 8)
+    except (OSError, StopIteration, ValueError):
+        mask = os.umask(0o022)
+        os.umask(mask)
+        return mask
+
+
+def give_access(descriptor: int, access: Access) -> None:
+    """Give a file another mode and group, as far as this user may."""
+    status = os.fstat(descriptor)
+    if status.st_gid != access.gid:
+        with contextlib.suppress(OSError):
+            os.fchown(descriptor, -1, access.gid)
+    if stat.S_IMODE(status.st_mode) != access.mode:
+        with contextlib.suppress(PermissionError):
+            os.fchmod(descriptor, access.mode)
+
+
+def take_access(path: Path, place: Path) -> None:
+    """Prepare a finished file for a place: with the access of what it replaces there, else what is usual in the folder.
+
+    Raises:
+        OSError: one of them cannot be looked at.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        _take_access(descriptor, place, None)
+    finally:
+        os.close(descriptor)
+
+
+def _take_access(descriptor: int, place: Path, wanted: Access | None) -> None:
+    """Give a new file the permissions, and if possible the owner, of the file that it replaces.
+
+    Without this, one repair by root would lock the user's own programs out of their index.
+    """
+    new = os.fstat(descriptor)
+    try:
+        old = place.stat()
+    except FileNotFoundError:
+        give_access(descriptor, wanted or usual_access(place.parent, stat.S_IMODE(new.st_mode)))
+        return
+    if old.st_uid != new.st_uid:
+        with contextlib.suppress(OSError):
+            os.fchown(descriptor, old.st_uid, -1)
+    give_access(descriptor, wanted or Access.of(old))
+
+
+def make_shared_folder(folder: Path) -> None:
+    """Make a folder that those can use who can use the one that it is in; one that is there is mended if need be.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder.mkdir(exist_ok=True)
+    outer, inner = folder.parent.stat(), folder.stat()
+    wanted = stat.S_IMODE(inner.st_mode) | (stat.S_IMODE(outer.st_mode) & ~stat.S_ISUID)
+    with contextlib.suppress(PermissionError):
+        if inner.st_gid != outer.st_gid:
+            os.chown(folder, -1, outer.st_gid)
+        if stat.S_IMODE(inner.st_mode) != wanted:
+            folder.chmod(wanted)
+
+
+# --- names ------------------------------------------------------------------------------------------
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -235,7 +333,7 @@ def sweep_temporary(folder: Path, prefix: str) -> int:
 def publish_new(temporary: Path, folder: Path, names: Iterable[str]) -> Path:
     """Give a finished temporary file the first free of `names` in `folder`, never replacing anything.
 
-    The caller makes it durable with `fsync_folder`.
+    The caller makes it durable with `fsync_folder`. On failure the file is where it was, and nothing has the new name.
 
     Raises:
         FileExistsError: all names are taken.
@@ -252,12 +350,16 @@ def publish_new(temporary: Path, folder: Path, names: Iterable[str]) -> Path:
                 raise
             if not _claim_name(target):
                 continue
-            temporary.replace(target)
+            try:
+                temporary.replace(target)
+            except BaseException:
+                target.unlink(missing_ok=True)
+                raise
             return target
         try:
             temporary.unlink()
-        except OSError:  # its folder may not be changed: it stays where it is, and only there
-            target.unlink()
+        except BaseException:
+            target.unlink(missing_ok=True)
             raise
         return target
     raise FileExistsError(errno.EEXIST, "every name for this model is taken", str(folder))

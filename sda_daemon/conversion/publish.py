@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from sda_daemon.conversion.job import Converted
-from sda_daemon.files import fsync_folder, publish_new
+from sda_daemon.files import fsync_folder, publish_new, take_access
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.models.metadata import file_name_candidates
@@ -88,11 +88,13 @@ def _publish_one(library: ModelLibrary, item: Converted, new_files: list[Path], 
     old = known if known is not None else library.get(replaced_id)
     if old is not None:
         target = library.models_dir / old.file_path
+        take_access(temporary, target)
         temporary.replace(target)
         action = Action.REPLACED if known is None else Action.UPDATED if is_there else Action.ADDED
         if known is None:
             library.remove(old.model_id)
     else:
+        take_access(temporary, library.models_dir / temporary.name)
         target = publish_new(temporary, library.models_dir, file_name_candidates(item.metadata.name))
         new_files.append(target)
         action = Action.ADDED

@@ -26,7 +26,7 @@ def instance_lock(folder: Path) -> Iterator[None]:
         AlreadyRunningError: another daemon holds it.
         CannotWriteError: it cannot be locked.
     """
-    lock = FileLock(folder / INSTANCE_LOCK_NAME, timeout=LOOK_S)
+    lock = FileLock(folder / INSTANCE_LOCK_NAME, timeout=LOOK_S, mode=0o666)  # others who share the folder may look
     try:
         lock.acquire()
     except Timeout as error:
@@ -49,7 +49,7 @@ def is_locked(folder: Path) -> bool:
         OSError: they may not even read it.
     """
     try:
-        descriptor = os.open(folder / INSTANCE_LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder / INSTANCE_LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:

@@ -248,6 +248,7 @@ class ModelLibrary:
             try:
                 if outermost:
                     self._load_under_lock()
+                    self._index.mend_access()
                 yield self
                 if outermost:
                     self._write()

@@ -20,7 +20,7 @@ from typing import Any
 
 from sda_daemon import events
 from sda_daemon.errors import LibraryError, LibraryUnreadableError, NewerIndexError, is_refusal
-from sda_daemon.files import write_atomic
+from sda_daemon.files import Access, give_access, write_atomic
 from sda_daemon.library.content import IndexContent, parse_index
 
 INDEX_FILE_NAME = "model_library.json"
@@ -38,11 +38,12 @@ class IndexSignature:
     size_bytes: int
     mtime_ns: int
     ctime_ns: int
+    access: Access
 
     @classmethod
     def of(cls, status: os.stat_result) -> IndexSignature:
         """Take the signature from a stat result."""
-        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, Access.of(status))
 
 
 def index_signature(path: Path) -> IndexSignature | None:
@@ -190,13 +191,37 @@ def backup_path(path: Path) -> Path:
     return path.with_name(path.name + ".bak")
 
 
-def write_index(path: Path, chunks: Iterator[bytes], *, keep_backup: bool = True) -> IndexSignature:
+def give_index_access(path: Path, signature: IndexSignature, access: Access) -> IndexSignature:
+    """Give the index another mode and group, as far as this user may, if it is still the one of this signature.
+
+    Returns:
+        Its signature afterwards.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return signature
+    try:
+        if IndexSignature.of(os.fstat(descriptor)) != signature:
+            return signature
+        give_access(descriptor, access)
+        return IndexSignature.of(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def write_index(
+    path: Path, chunks: Iterator[bytes], *, keep_backup: bool = True, access: Access | None = None
+) -> IndexSignature:
     """Replace the index atomically, keeping the previous one as the backup (unless it is broken).
+
+    Without `access` it has that of the previous one, or what is usual in the folder.
 
     Raises:
         OSError: it cannot be written; the old index is untouched.
     """
-    written = write_atomic(path, chunks, backup=backup_path(path) if keep_backup else None)
+    backup = backup_path(path) if keep_backup else None
+    written = write_atomic(path, chunks, backup=backup, access=access)
     status = path.stat()  # not of the open file: the rename changed its ctime
     is_ours = (status.st_ino, status.st_size, status.st_mtime_ns) == (
         written.st_ino,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon import events
+from sda_daemon.files import Access, usual_access
 from sda_daemon.library.content import (
     Fields,
     ForeignEntry,
@@ -21,6 +23,7 @@ from sda_daemon.library.index import (
     BrokenIndex,
     IndexSignature,
     backup_path,
+    give_index_access,
     index_signature,
     load_index,
     read_index,
@@ -30,6 +33,7 @@ from sda_daemon.library.index import (
 from sda_daemon.library.kept import KEPT_FILE_NAME, Kept, load_kept, put_back, remember, save_kept
 
 _MERGE_ATTEMPTS = 5
+_MKSTEMP_MODE = 0o600
 
 
 @dataclass(slots=True)
@@ -77,6 +81,7 @@ class IndexFile:
         self._searchable: tuple[int, list[tuple[ModelEntry, str]]] = (-1, [])  # as of which version
         self._signature: IndexSignature | None = None
         self._is_loaded = False
+        self._access: Access | None = None  # what the index is meant to have; None: what is usual in the folder
         self._changes = _Changes()
         self._kept = Kept()
         self._saved_kept = Kept()
@@ -135,6 +140,7 @@ class IndexFile:
         this program writes it, what is missing was taken out on purpose.
         """
         self._recall()
+        self._learn_access(content, signature)
         if self._kept and not (content.is_own_layout and not content.is_recovered):
             self.put_back = tuple(put_back(content, self._kept, self._exists))
         else:
@@ -152,6 +158,29 @@ class IndexFile:
             self._saved_kept, self._kept_signature = self._kept.copy(), signature
         elif self._signature is not None:
             self._kept = remember(self.content, self._kept, self._exists)
+
+    def _learn_access(self, content: IndexContent, signature: IndexSignature | None) -> None:
+        """Know mode and group that the index is meant to have.
+
+        A program that writes by `mkstemp` leaves a file that only its owner can read; that is not what anyone meant.
+        """
+        if self._access is None:
+            self._access = self._kept.access
+        if signature is None:
+            return
+        is_own = content.is_own_layout and not content.is_recovered
+        is_same_file = self._signature is not None and self._signature.inode == signature.inode
+        if signature.access.mode != _MKSTEMP_MODE or is_own or is_same_file:
+            self._access = signature.access
+        elif self._access is None:
+            with contextlib.suppress(OSError):
+                self._access = usual_access(self.path.parent)
+
+    def mend_access(self) -> None:
+        """Give the index the mode and group that it is meant to have, as far as this user may."""
+        if self._signature is not None and self._access not in (None, self._signature.access):
+            assert self._access is not None
+            self._signature = give_index_access(self.path, self._signature, self._access)
 
     @property
     def _kept_path(self) -> Path:
@@ -264,7 +293,8 @@ class IndexFile:
                 break
         self.keep()
         content = self.content
-        self._signature = write_index(self.path, content.encoded(), keep_backup=not content.is_recovered)
+        keep_backup = not content.is_recovered
+        self._signature = write_index(self.path, content.encoded(), keep_backup=keep_backup, access=self._access)
         if self.put_back:
             events.LIBRARY_PUT_BACK(count=len(self.put_back), what=list(self.put_back))
         content.is_recovered, content.is_own_layout = False, True
@@ -277,9 +307,17 @@ class IndexFile:
             OSError: it cannot be written.
         """
         self._kept = remember(self.content, self._kept, self._exists)
+        self._kept.access = self._unusual_access()
         if self._kept != self._saved_kept:
             save_kept(self.path.parent, self._kept)
             self._saved_kept, self._kept_signature = self._kept.copy(), index_signature(self._kept_path)
+
+    def _unusual_access(self) -> Access | None:
+        """What is to be remembered of the access: nothing where it is as usual."""
+        try:
+            return None if self._access == usual_access(self.path.parent) else self._access
+        except OSError:
+            return self._access
 
     def _merge(self) -> bool:
         """Make our changes to what is on disk now; False if that is nothing to build on."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sda_daemon.files import write_atomic
+from sda_daemon.files import Access, write_atomic
 from sda_daemon.library.content import Fields, ForeignKind, IndexContent, checked_fields, null_fields
 from sda_daemon.library.members import split_object
-from sda_daemon.models.formats import NEWEST_INDEX_VERSION
+from sda_daemon.models.formats import NEWEST_INDEX_VERSION, index_fields
 
 KEPT_FILE_NAME = ".model_library.kept.json"
 _VERSION = 1
@@ -47,18 +47,20 @@ class Kept:
         entries: the foreign entries, by key; of those with the same key, one text for all.
         fields: what models' entries have beyond the 16 fields, by id.
         keys: members of the whole beside `version` and `models`, by key.
+        access: mode and group of the index, where they are other than usual in the folder.
     """
 
     entries: dict[str, KeptEntry] = field(default_factory=dict)
     fields: dict[str, KeptFields] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
+    access: Access | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.entries or self.fields or self.keys)
+        return bool(self.entries or self.fields or self.keys or self.access)
 
     def copy(self) -> Kept:
         """Return one that can be changed without this one."""
-        return Kept(dict(self.entries), dict(self.fields), dict(self.keys))
+        return Kept(dict(self.entries), dict(self.fields), dict(self.keys), self.access)
 
 
 Exists = Callable[[str], bool]
@@ -107,7 +109,7 @@ def remember(content: IndexContent, before: Kept, exists: Exists) -> Kept:
         before: what was known before.
         exists: see `Exists`.
     """
-    kept = Kept(keys=_joined(content.top))
+    kept = Kept(keys=_joined(content.top), access=before.access)
     for entry in content.foreign.values():
         known = before.entries.get(entry.key, KeptEntry(""))
         is_here = entry.kind is not ForeignKind.OUTSIDE and bool(entry.file) and exists(entry.file)
@@ -117,12 +119,19 @@ def remember(content: IndexContent, before: Kept, exists: Exists) -> Kept:
         kept.entries[entry.key] = KeptEntry(text, entry.file, was_there)
     nothing = null_fields(NEWEST_INDEX_VERSION)
     for model_id, fields in content.fields.items():
-        if fields is not nothing and (telling := tuple(item for item in fields if item not in nothing)):
+        if fields is not nothing and (telling := tuple(item for item in fields if not _says_nothing(*item))):
             kept.fields[model_id] = KeptFields(telling, content.entries[model_id].file_path)
     for model_id, waiting in before.fields.items():
         if model_id not in content.entries and exists(waiting.file):
             kept.fields[model_id] = waiting
     return kept
+
+
+def _says_nothing(name: str, text: str) -> bool:
+    """Tell whether a field is one that a generation writes into every entry, and null."""
+    if name not in index_fields(NEWEST_INDEX_VERSION):
+        return False
+    return split_object(f"{{{text}}}")[0].value is None
 
 
 def _joined(top: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -146,8 +155,9 @@ def load_kept(folder: Path) -> Kept:
             {key: KeptFields(checked_fields(item["fields"]), str(item["file"]))
              for key, item in _dict(raw["fields"]).items()},
             {key: str(text) for key, text in _dict(raw["keys"]).items() if _is_sound(text)},
+            None if raw["access"] is None else Access(int(raw["access"][0]) & 0o777, int(raw["access"][1])),
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return Kept()
 
 
@@ -176,6 +186,7 @@ def save_kept(folder: Path, kept: Kept) -> None:
         return
     data = {
         "version": _VERSION,
+        "access": None if kept.access is None else [kept.access.mode, kept.access.gid],
         "keys": kept.keys,
         "entries": {
             key: {"text": item.text, "file": item.file, "was_there": item.was_there}

@@ -12,14 +12,14 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sda_daemon.errors import LibraryError, ModelExistsError, ModelFileError
-from sda_daemon.files import fsync_folder, is_folder, publish_new, write_atomic
+from sda_daemon.files import fsync_folder, is_folder, make_shared_folder, publish_new, write_atomic
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.content import Fields, checked_fields
 from sda_daemon.library.entry import ModelEntry, entry_from_dict, is_bare_model_name
@@ -58,7 +58,7 @@ def discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[Trashe
     folder = _trash_of(library.models_dir)
     stamp = datetime.now(UTC)
     wanted = [entry for entry in entries if _is_ours(library.models_dir, entry.file_path)]
-    folder.mkdir(exist_ok=True)
+    make_shared_folder(folder)
     trashed = [_note_down(folder, entry, library.fields_of(entry.model_id), stamp) for entry in wanted]
     try:
         library.remove_many(entry.model_id for entry in entries)
@@ -66,12 +66,26 @@ def discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[Trashe
         for item in trashed:
             _note_of(item.path).unlink(missing_ok=True)
         raise
-    for entry, item in zip(wanted, trashed, strict=True):
-        with contextlib.suppress(FileNotFoundError):
-            (library.models_dir / entry.file_path).rename(item.path)
+    for number, (entry, item) in enumerate(zip(wanted, trashed, strict=True)):
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                (library.models_dir / entry.file_path).rename(item.path)
+        except OSError:
+            _take_back(library, trashed[number:])
+            raise
     fsync_folder(folder)
     fsync_folder(library.models_dir)
     return trashed
+
+
+def _take_back(library: ModelLibrary, items: Sequence[TrashedModel]) -> None:
+    """Undo what was done for models whose file does not let itself be moved."""
+    with library.transaction():
+        library.add_entries(item.entry for item in items)
+        for item in items:
+            library.set_fields(item.entry.model_id, item.fields)
+    for item in items:
+        _note_of(item.path).unlink(missing_ok=True)
 
 
 def purge(library: ModelLibrary, entries: Sequence[ModelEntry]) -> int:
@@ -109,9 +123,26 @@ def restore(library: ModelLibrary, items: Sequence[TrashedModel]) -> list[ModelE
 
     Raises:
         ModelExistsError: the library has one of these models again; nothing is restored.
-        LibraryError, OSError: the library is busy, or something cannot be written.
+        LibraryError, OSError: the library is busy, or something cannot be written; nothing is restored.
     """
     restored: list[ModelEntry] = []
+    moved: list[tuple[Path, Path]] = []
+    try:
+        _restore(library, items, restored, moved)
+    except BaseException:
+        for target, source in reversed(moved):
+            with contextlib.suppress(OSError):
+                target.rename(source)
+        raise
+    for item in items:
+        with contextlib.suppress(OSError):  # without its file it is passed over
+            _note_of(item.path).unlink(missing_ok=True)
+    return restored
+
+
+def _restore(
+    library: ModelLibrary, items: Sequence[TrashedModel], restored: list[ModelEntry], moved: list[tuple[Path, Path]]
+) -> None:
     with library.transaction():
         for item in items:
             known = library.get(item.entry.model_id)
@@ -123,15 +154,12 @@ def restore(library: ModelLibrary, items: Sequence[TrashedModel]) -> list[ModelE
         for item in items:
             names = chain([item.entry.file_path], file_name_candidates(item.entry.name, _ending_of(item.path)))
             target = publish_new(item.path, library.models_dir, names)
-            item.entry.file_path = target.name
-            restored.append(item.entry)
+            moved.append((target, item.path))
+            restored.append(replace(item.entry, file_path=target.name))
         fsync_folder(library.models_dir)
         library.add_entries(restored)
         for item in items:
             library.set_fields(item.entry.model_id, item.fields)
-    for item in items:
-        _note_of(item.path).unlink(missing_ok=True)
-    return restored
 
 
 def empty(models_dir: Path, items: Iterable[TrashedModel]) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sda_daemon.errors import BrokenModelError, UneditableModelError, UnknownModelError
-from sda_daemon.files import fsync_folder, work_folder
+from sda_daemon.files import fsync_folder, take_access, work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.transfer import model_path
@@ -87,6 +87,7 @@ def edit_model(library: ModelLibrary, model_id: str, change: MetadataChange) -> 
         with work_folder(library.models_dir) as workspace:
             temporary = workspace / "model"
             size_bytes = write_edited(path, temporary, fields)
+            take_access(temporary, path)
             temporary.replace(path)
         fsync_folder(library.models_dir)
         fresh = ModelEntry.from_metadata(read_model_header(path).metadata, path.name, size_bytes)

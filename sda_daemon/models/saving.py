@@ -15,7 +15,7 @@ from torch import Tensor
 from sda_daemon.audio.spectrogram import SpectrogramConfig
 from sda_daemon.controls.analysis import AnalysisResult
 from sda_daemon.errors import CheckpointError, MisfittingWeightsError, ModelFileError, NonFiniteWeightsError
-from sda_daemon.files import fsync_folder, fsync_large, publish_new, sweep_work_folders, work_folder
+from sda_daemon.files import fsync_folder, fsync_large, publish_new, sweep_work_folders, take_access, work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.removal import unlink_models
@@ -172,6 +172,7 @@ def _save(
         temporary = workspace / "model"
         source = {"weights_digest": weights_digest(parts.state_dict), **(provenance or {})}
         size_bytes = write_parts(temporary, parts, complete, source)
+        take_access(temporary, models_dir / temporary.name)
         fsync_large(temporary)
         target = _publish(library, temporary, complete, size_bytes)
     metadata.model_id, metadata.save_date = complete.model_id, complete.save_date

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,24 @@ def test_b25_one_brake_whatever_the_reason(daemon: DaemonProcess, generation: Mo
     eventually(lambda: ModelLibrary(folder).count() == 5, "the one that is new is adopted, and all others are there")
     assert {f"id-of-m{number}" for number in range(4)} <= {entry.model_id for entry in ModelLibrary(folder).list_all()}
     assert daemon.stop() == 0
+
+
+def test_b39_the_index_is_readable_again_soon(daemon: DaemonProcess) -> None:
+    """The application leaves it for its owner's eyes only; a daemon mends that within seconds, and after a restart."""
+    folder = daemon.models_dir
+    ModelLibrary(folder).add_entries([write_model(folder / f"{name}.sda") for name in "ab"])
+    index = folder / "model_library.json"
+    index.chmod(0o664)
+
+    def mode() -> int:
+        return stat.S_IMODE(index.stat().st_mode)
+
+    daemon.start()
+    for _ in range(2):
+        Application(folder, FORMATS[0]).write()
+        eventually(lambda: mode() == 0o664, "the index can be read by others again")
+        assert daemon.stop() == 0
+        Application(folder, FORMATS[0]).write()
+        assert mode() == 0o600
+        daemon.start()
+        eventually(lambda: mode() == 0o664, "also what was written while no daemon was there")

@@ -51,6 +51,7 @@ class LibraryMachine(RuleBasedStateMachine):
         """Id to name; None after an outside edit, until a repair has made index and folder agree."""
         self.foreign: dict[str, bool] = {}
         """Keys of foreign entries in the index, and whether the library has seen them there."""
+        self.maybe: set[str] = set()
         self.top: bool | None = None
         """Whether the library has seen the key beside `models`; None if there is none."""
         self.rated: str | None = None
@@ -72,7 +73,9 @@ class LibraryMachine(RuleBasedStateMachine):
 
     def see(self) -> None:
         """The library has held its lock: what is in the index now is known from now on, and put back if it is lost."""
-        self.foreign = dict.fromkeys(self.foreign, True)
+        there = json.loads(self.index.read_bytes())["models"]
+        self.foreign = dict.fromkeys([*self.foreign, *(key for key in self.maybe if key in there)], True)
+        self.maybe = set()
         self.top = None if self.top is None else True
         self.rating_is_seen = True
         text = self.index.read_text()
@@ -83,7 +86,8 @@ class LibraryMachine(RuleBasedStateMachine):
         assert json.loads(text)["version"] == self.version
 
     def forget_unseen(self) -> None:
-        """Another program has lost what the library never saw."""
+        """Another program has lost what the library has not held its lock for; it may have seen it all the same."""
+        self.maybe |= {key for key, seen in self.foreign.items() if not seen}
         self.foreign = {key: seen for key, seen in self.foreign.items() if seen}
         self.top = self.top or None
         if not self.rating_is_seen:
@@ -108,7 +112,10 @@ class LibraryMachine(RuleBasedStateMachine):
         if self.listed is None:
             self.rated = None
         entry = write_model(self.folder / name, model_id, title)
-        if model_id in self.foreign:
+        self.library.refresh()
+        is_taken = model_id in {item.key for item in self.library.foreign()}
+        assert is_taken or model_id not in self.foreign
+        if is_taken:
             self.files_changed()
             with pytest.raises(ForeignEntryError):
                 self.library.add_entry(entry)
