@@ -120,8 +120,12 @@ SOURCE_DELETED = Event("source.deleted", INFO, "A checkpoint was deleted after i
                        ("path",))  # fmt: skip
 SOURCE_MOVED = Event("source.moved", INFO, "A checkpoint was moved after its model was safe (`after: move`).",
                      ("path", "to"))  # fmt: skip
-SOURCE_KEPT = Event("source.kept", WARNING, "A checkpoint could not be deleted or moved after its conversion.",
+SOURCE_KEPT = Event("source.kept", WARNING,
+                    "A checkpoint could not be deleted or moved after its conversion; told once for each content.",
                     ("path", "reason"))  # fmt: skip
+SOURCE_PUT_BACK = Event("source.put_back", WARNING,
+                        "A checkpoint that was not to be deleted or moved after all, or not yet, has a name again.",
+                        ("path", "was", "reason"))  # fmt: skip
 LEDGER_REBUILT = Event("ledger.rebuilt", INFO, "A new ledger was filled from the provenance of the models.",
                        ("models", "checkpoints"))  # fmt: skip
 LEDGER_FAILED = Event("ledger.failed", ERROR, "The ledger cannot be written or read; everything waits and begins anew.",

@@ -8,6 +8,7 @@ locked knows that its owner is dead and may sweep it away.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -19,7 +20,9 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 WORK_FOLDER_PREFIX = ".sda-work-"
 TEMPORARY_ENDING = ".tmp"
@@ -27,6 +30,9 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EX
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _ABANDONED_AFTER_S = 24 * 3600.0
 """Where file systems know no locks, a work folder that no one has touched for so long has no owner."""
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_NO_RENAMEAT2 = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
 def status_of(path: Path) -> os.stat_result | None:
@@ -372,6 +378,50 @@ def _claim_name(target: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Give a file or link another name in its file system, never replacing anything.
+
+    Raises:
+        FileExistsError: there is something of that name already.
+        OSError: it cannot be renamed (EXDEV: that is another file system); it has its old name.
+    """
+    renameat2 = _renameat2()
+    if renameat2 is not None:
+        if not renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE):
+            return
+        number = ctypes.get_errno()
+        if number not in _NO_RENAMEAT2:
+            raise OSError(number, os.strerror(number), str(source), None, str(target))
+    rename_by_link(source, target)
+
+
+@lru_cache(maxsize=1)
+def _renameat2() -> Any:
+    """Return the kernel's rename that can be told not to replace anything; None where libc has none."""
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+
+
+def rename_by_link(source: Path, target: Path) -> None:
+    """Do what `rename_new` does where the kernel or the file system cannot: by a second name, or by claiming the name.
+
+    Raises:
+        OSError: see `rename_new`.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS or error.errno == errno.EXDEV:
+            raise
+        if source.is_dir() and not source.is_symlink():
+            if os.path.lexists(target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
+        elif not _claim_name(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
+        source.replace(target)
+    else:
+        source.unlink()
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ _SENTENCES: dict[str, str] = {
     "source.deleted": "Deleted {path}, its model is safe",
     "source.moved": "Moved {path} to {to}, its model is safe",
     "source.kept": "Could not clear away {path}: {reason}",
+    "source.put_back": "Put back {path}: {reason}",
     "ledger.rebuilt": "Filled a new ledger from the models; models: {models}, checkpoints: {checkpoints}",
     "worker.output": "A worker said: {text}",
     "package.said": "{package} said: {text}",

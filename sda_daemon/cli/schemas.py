@@ -226,6 +226,14 @@ class StatusFailure(_Document):
     next_try_in_s: float | None
 
 
+class StatusKept(_Document):
+    """A checkpoint that was to be deleted or moved after its conversion, and could not be."""
+
+    path: str
+    reason: str
+    since: str
+
+
 class StatusToday(_Document):
     """What was done since midnight."""
 
@@ -251,6 +259,7 @@ class Status(_Document):
     converting: list[str]
     incomplete: list[dict[str, Any]]
     failed: list[StatusFailure]
+    kept: list[StatusKept]
     today: StatusToday
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def status(config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Show whether the daemon runs, and what it is doing.
 
-    What it watches, what is waiting, converting and incomplete, what failed and why, and what was done today.
+    What it watches, what is waiting, converting and incomplete, what failed and why, which checkpoints could not be
+    deleted or moved, and what was done today.
     Exits with 0 if it runs, 1 if not.
     """
     from sda_daemon.config import find_config, load_config, state_folder
@@ -79,6 +80,11 @@ def collect_status(ledger: Ledger, *, running: bool) -> dict[str, Any]:
         "converting": reported.get("converting", []) if running else [],
         "incomplete": reported.get("incomplete", []),
         "failed": [_failure(row, running=running) for row in failures],
+        "kept": [
+            {"path": item.path, "reason": item.reason, "since": _utc(item.since)}
+            for item in ledger.kept_sources()
+            if look(item.path) == item.signature
+        ],
         "today": {
             "converted": today.get(Status.DONE, 0),
             "duplicates": today.get(Status.DUPLICATE, 0),
@@ -105,9 +111,13 @@ def _failure(row: LedgerRow, *, running: bool) -> dict[str, Any]:
         "kind": row.kind,
         "reason": row.reason,
         "attempts": row.attempts,
-        "failed_at": datetime.fromtimestamp(row.updated_at, UTC).isoformat(timespec="seconds"),
+        "failed_at": _utc(row.updated_at),
         "next_try_in_s": None if pause_s is None else round(pause_s, 1),
     }
+
+
+def _utc(moment_s: float) -> str:
+    return datetime.fromtimestamp(moment_s, UTC).isoformat(timespec="seconds")
 
 
 def _print_status(facts: dict[str, Any]) -> None:
@@ -148,6 +158,9 @@ def _print_status(facts: dict[str, Any]) -> None:
         console.print(f"  {attempts}" + (f", next in {again:.0f} s" if again is not None else ""))
     if facts["failed"]:
         console.print("try again with: sda-daemon retry PATH... | --all")
+    for item in facts["kept"]:
+        console.print(f"[yellow]kept[/] {escape(item['path'])}: it could not be deleted or moved")
+        console.print(f"  {item['reason']}", markup=False)
     today = facts["today"]
     console.print(
         f"today    {today['converted']} converted, {today['duplicates']} duplicates, {today['failed']} failed"

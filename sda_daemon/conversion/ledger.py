@@ -58,6 +58,15 @@ CREATE TABLE IF NOT EXISTS report (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS kept_sources (
+    path TEXT PRIMARY KEY,
+    root TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    since REAL NOT NULL
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_digest ON models (weights_digest);
 CREATE INDEX IF NOT EXISTS by_source ON models (source_path);
 CREATE INDEX IF NOT EXISTS by_root ON checkpoints (root);
@@ -73,6 +82,17 @@ class MadeModel:
     weights_digest: str
     source_path: str
     root: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSource:
+    """A checkpoint that could not be deleted or moved: why, and since when (UTC seconds)."""
+
+    path: str
+    root: str
+    signature: FileSignature
+    reason: str
+    since: float
 
 
 class Ledger:
@@ -124,8 +144,11 @@ class Ledger:
             if database.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:
                 if not self._owned:
                     raise sqlite3.DatabaseError("it belongs to another version of sda-daemon")
-                drop = " ".join(f"DROP TABLE IF EXISTS {table};" for table in ("checkpoints", "models", "report"))
+                tables = ("checkpoints", "models", "report", "kept_sources")
+                drop = " ".join(f"DROP TABLE IF EXISTS {table};" for table in tables)
                 database.executescript(f"{drop} {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION};")
+            elif self._owned:
+                database.executescript(_SCHEMA)  # tables that came after its version
         except BaseException:
             database.close()
             raise
@@ -218,6 +241,39 @@ class Ledger:
         """Return path and watched folder of the checkpoints that are known to be this model."""
         found = self._db.execute("SELECT path, root FROM checkpoints WHERE model_id = ?", (model_id,))
         return [(_text(path), _text(root)) for path, root in found]
+
+    def keep_source(self, source: KeptSource) -> bool:
+        """Remember that a checkpoint could not be deleted or moved; tell whether that is news of this content."""
+        signature, path = source.signature, _stored(source.path)
+        reason = source.reason.encode("utf-8", "backslashreplace").decode()
+        columns = "size_bytes, mtime_ns, inode, reason, since"
+        known = self._db.execute(f"SELECT {columns} FROM kept_sources WHERE path = ?", (path,)).fetchone()  # noqa: S608
+        is_news = known is None or FileSignature(*known[:3]) != signature
+        if is_news or known[3] != reason:
+            since = source.since if is_news else known[4]
+            values = (signature.size_bytes, signature.mtime_ns, signature.inode, reason, since)
+            self._db.execute(
+                f"INSERT OR REPLACE INTO kept_sources (path, root, {columns}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                (path, _stored(source.root), *values),
+            )
+        return is_news
+
+    def release_sources(self, paths: Iterable[str]) -> None:
+        """Forget that checkpoints could not be deleted or moved."""
+        self._db.executemany("DELETE FROM kept_sources WHERE path = ?", [(_stored(path),) for path in paths])
+
+    def kept_sources(self) -> list[KeptSource]:
+        """Return the checkpoints that could not be deleted or moved, by path."""
+        try:
+            found = self._db.execute(
+                "SELECT path, root, size_bytes, mtime_ns, inode, reason, since FROM kept_sources ORDER BY path"
+            ).fetchall()
+        except sqlite3.OperationalError:
+            return []  # of a daemon that does not know this table yet
+        return [
+            KeptSource(_text(path), _text(root), FileSignature(*values), reason, since)
+            for path, root, *values, reason, since in found
+        ]
 
     def report(self, values: Mapping[str, Any]) -> None:
         """Publish facts about the running daemon, for `status`."""

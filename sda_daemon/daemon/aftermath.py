@@ -6,17 +6,19 @@ doing the step again at the next start or rescan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from sda_daemon import events
-from sda_daemon.conversion.ledger import SUPERSEDED_KIND, Ledger, MadeModel
+from sda_daemon.conversion.ledger import SUPERSEDED_KIND, KeptSource, Ledger, MadeModel
 from sda_daemon.conversion.policy import Status
 from sda_daemon.conversion.publish import Action, Published
 from sda_daemon.conversion.selection import superseded
+from sda_daemon.daemon.clearing import KILLED, Clearance, Clearing
+from sda_daemon.daemon.messages import SourceCleared, SourcePutBack, SourceStayed
 from sda_daemon.errors import ModelFileError
 from sda_daemon.intake.probe import look
-from sda_daemon.intake.sources import delete_source, move_source
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.removal import unlink_models
@@ -30,10 +32,12 @@ class Aftermath:
 
     Args:
         ledger: remembers which models the daemon made, and of what.
+        clearing: deletes and moves checkpoints.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, clearing: Clearing) -> None:
         self._ledger = ledger
+        self._clearing = clearing
 
     def remember(self, library: ModelLibrary, published: Iterable[Published]) -> None:
         """Remember the models that are the daemon's own: only these are ever pruned or replaced."""
@@ -115,7 +119,7 @@ class Aftermath:
     def clear_source(
         self, library: ModelLibrary, path: str, root: str, signature: FileSignature, watch: WatchSettings
     ) -> None:
-        """Delete or move a converted checkpoint, if that is wanted, it is still the same, and its model is there.
+        """Have a converted checkpoint deleted or moved, if that is wanted, it is the same, and its model is there.
 
         A checkpoint whose model gave way to a better one (`select`) is done too.
         """
@@ -124,14 +128,56 @@ class Aftermath:
         row = self._ledger.get(path)
         if row is None or row.signature != signature or row.status not in (Status.DONE, Status.DUPLICATE):
             return
-        if not library.holds(row.model_id) and row.kind != SUPERSEDED_KIND:
-            return
-        try:
-            if watch.after == "delete":
-                delete_source(Path(path))
-                events.SOURCE_DELETED(path=path)
-            elif watch.move_to is not None:
-                target = move_source(Path(path), Path(root), watch.move_to)
-                events.SOURCE_MOVED(path=path, to=str(target))
-        except OSError as error:
-            events.SOURCE_KEPT(path=path, reason=str(error))
+        model_id, is_superseded = row.model_id, row.kind == SUPERSEDED_KIND
+
+        def is_safe() -> bool:
+            return is_superseded or library.holds(model_id)
+
+        if is_safe():
+            move_to = watch.move_to if watch.after == "move" else None
+            self._clearing.add(Clearance(path, root, signature, move_to, is_safe))
+
+    # --- what became of it ------------------------------------------------------------------------
+
+    def cleared(self, message: SourceCleared) -> None:
+        """Tell that a checkpoint was deleted or moved."""
+        self._ledger.release_sources([message.path])
+        if message.moved_to:
+            events.SOURCE_MOVED(path=message.path, to=message.moved_to)
+        else:
+            events.SOURCE_DELETED(path=message.path)
+
+    def stayed(self, message: SourceStayed) -> None:
+        """Tell, once for each content, that a checkpoint could not be deleted or moved."""
+        if message.reason:
+            self._keep(message.path, message.root, message.signature, message.reason)
+        elif message.back_as:
+            self._ledger.release_sources([message.path])
+            if message.back_as != message.path:
+                reason = (
+                    "it had taken the name of a checkpoint that was done with, and another has taken that meanwhile"
+                )
+                events.SOURCE_PUT_BACK(path=message.back_as, was=message.path, reason=reason)
+
+    def put_back(self, message: SourcePutBack) -> None:
+        """Tell that a file which a crash had left under a private name has a name again, or cannot get one."""
+        if message.path:
+            self._ledger.release_sources([message.private])
+            events.SOURCE_PUT_BACK(path=message.path, was=message.private, reason=KILLED)
+        elif message.reason and (signature := look(message.private)) is not None:
+            self._keep(message.private, message.root, signature, message.reason)
+
+    def _keep(self, path: str, root: str, signature: FileSignature, reason: str) -> None:
+        if self._ledger.keep_source(KeptSource(path, root, signature, reason, time.time())):
+            events.SOURCE_KEPT(path=path, reason=reason)
+
+    def release_unwanted(self, is_wanted: Callable[[str, str], bool]) -> None:
+        """Forget what could not be deleted or moved, where that is no longer wanted, or it is no longer there.
+
+        Args:
+            is_wanted: tells of a path and its watched folder whether it is to be deleted or moved.
+        """
+        kept = self._ledger.kept_sources()
+        self._ledger.release_sources(
+            item.path for item in kept if not is_wanted(item.path, item.root) or look(item.path) != item.signature
+        )

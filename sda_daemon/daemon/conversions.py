@@ -27,7 +27,8 @@ from sda_daemon.conversion.policy import (
 from sda_daemon.conversion.pool import ConversionPool
 from sda_daemon.conversion.publish import Action, Published, publish
 from sda_daemon.daemon.aftermath import Aftermath
-from sda_daemon.daemon.messages import JobDone, WorkerFree
+from sda_daemon.daemon.clearing import Clearing
+from sda_daemon.daemon.messages import JobDone, SourceCleared, SourcePutBack, SourceStayed, WorkerFree
 from sda_daemon.errors import SdaError
 from sda_daemon.intake.messages import FileSeen
 from sda_daemon.intake.probe import look
@@ -43,6 +44,7 @@ GATHER_S = 0.1
 FINISHING = 10
 """Conversions that may be on their way to disk and index beside those that workers are busy with: a slow disk must not
 be buried under finished files."""
+_NO_SIGNATURE = FileSignature(-1, -1, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ class Conversions:
         self._retries: dict[str, tuple[float, Task]] = {}
         self._count = 0
         self._is_cut = False
-        self._aftermath = Aftermath(ledger)
+        self.clearing = Clearing(enqueue, retries=retries)
+        self._aftermath = Aftermath(ledger, self.clearing)
         self._busy_at = time.monotonic()
         self.configure(now)
 
@@ -129,6 +132,8 @@ class Conversions:
             self._retired.append(self._now.pool)
         self._now = now
         self._settings = now.settings
+        self.clearing.drop()
+        self._aftermath.release_unwanted(self._clears)
         self.template_digest = template_digest(now.settings.metadata, now.settings.rules)
         self.ready = {path: task for path, task in self.ready.items() if is_wanted(task.root, path)}
         self._retries = {path: item for path, item in self._retries.items() if is_wanted(item[1].root, path)}
@@ -278,6 +283,7 @@ class Conversions:
         """End the workers; what they were at costs no attempt and is done at the next start."""
         if not self._is_cut:
             self._is_cut = True
+            self.clearing.stop()
             for pool in (self._now.pool, *self._retired):
                 pool.close()
             with contextlib.suppress(sqlite3.Error):  # at worst the attempts count
@@ -358,6 +364,11 @@ class Conversions:
         except (SdaError, OSError) as error:  # it is done by the next conversion of the folder, or at the next start
             events.LIBRARY_REPAIR_FAILED(reason=tell(error))
 
+    def _clears(self, path: str, root: str) -> bool:
+        """Tell whether a checkpoint is to be deleted or moved once it is converted."""
+        watch = self._now.watch_of(Task(path, root, _NO_SIGNATURE, 1))
+        return watch is not None and watch.after != "keep"
+
     def catch_up(self) -> None:
         """Prune what a killed daemon did not come to prune."""
         watches = {str(watch.path): watch for watch in self._settings.watch}
@@ -371,6 +382,30 @@ class Conversions:
         watch = self._now.watch_of(Task(path, root, signature, 1))
         if watch is not None:
             self._aftermath.clear_source(self._now.library, path, root, signature, watch)
+
+    def source_said(self, message: SourceCleared | SourceStayed | SourcePutBack) -> None:
+        """Take note of what became of a checkpoint that was to be deleted or moved."""
+        self.clearing.done(message)
+        match message:
+            case SourceCleared():
+                self._aftermath.cleared(message)
+            case SourceStayed():
+                self._aftermath.stayed(message)
+                if message.back_as:
+                    self._enqueue(FileSeen(message.root, message.back_as, False))
+            case SourcePutBack(_, root, path):
+                self._aftermath.put_back(message)
+                signature = look(path) if path else None
+                if signature is not None:
+                    self._enqueue(FileSeen(root, path, False))
+                    self.clear_done(path, root, signature)
+
+    def put_back(self, private: str, root: str) -> None:
+        """Have a file looked at that a crash may have left under a private name."""
+        self.clearing.put_back(private, root, self._move_to(root))
+
+    def _move_to(self, root: str) -> Path | None:
+        return next((watch.move_to for watch in self._settings.watch if str(watch.path) == root), None)
 
     def _watch_of(self, task: Task) -> WatchSettings | None:
         return self._begun[task.path].watch_of(task)

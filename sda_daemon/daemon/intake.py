@@ -76,6 +76,7 @@ class Intake:
         self.rescan_interval_s = 300.0
         self.on_progress: Callable[[], None] = lambda: None  # called while something long goes on
         self.on_done: Callable[[str, str, FileSignature], None] = lambda *_: None  # (path, root, signature)
+        self.on_aside: Callable[[str, str], None] = lambda *_: None  # (private path, root)
         self._ledger = ledger
         self._enqueue = enqueue
         self._is_taken = is_taken
@@ -318,6 +319,8 @@ class Intake:
             # Not at once: a folder that is unmounted, or that cannot be read for a moment, comes back.
             self._ledger.forget_missing(remembered, time.time() - FORGET_AFTER_S)
         root.folders = scan.folders
+        for private in scan.asides:
+            self.on_aside(private, path)
         self._check_watch_limit(root)
         events.RESCAN_FINISHED(
             path=path, reason=reason, files=files, news=news, duration_s=round(time.monotonic() - began, 3)
@@ -326,8 +329,11 @@ class Intake:
     def _look_into(self, root_path: str, folder: str) -> None:
         root = self.roots.get(root_path)
         if root is not None:
-            for file, signature in CheckpointScan(folder, root_path, root.names):
+            scan = CheckpointScan(folder, root_path, root.names)
+            for file, signature in scan:
                 self._consider(root, file, signature, is_whole=False)
+            for private in scan.asides:
+                self.on_aside(private, root_path)
 
     def _look_at(self, root_path: str, path: str, *, is_whole: bool) -> None:
         root = self.roots.get(root_path)

@@ -22,6 +22,7 @@ from sda_daemon import __version__, events
 from sda_daemon.config import LoadedConfig, state_folder
 from sda_daemon.conversion.ledger import Ledger
 from sda_daemon.conversion.pool import WorkerPool
+from sda_daemon.daemon.clearing import KILLED, put_back_all
 from sda_daemon.daemon.conversions import Circumstances, Conversions
 from sda_daemon.daemon.heartbeat import Heartbeat
 from sda_daemon.daemon.intake import Intake
@@ -33,6 +34,9 @@ from sda_daemon.daemon.messages import (
     JobDone,
     ReloadRequested,
     RetryRequested,
+    SourceCleared,
+    SourcePutBack,
+    SourceStayed,
     StopRequested,
     WorkerFree,
     WorkerSaid,
@@ -166,6 +170,8 @@ class Daemon:
         self._shelves = [self._open_shelf(settings, lambda: self._begin(settings, stack), loss)]
         ledger = self._ledger
         if ledger.is_new and loss is None:
+            for item in put_back_all({str(watch.path): watch.move_to for watch in settings.watch}):
+                events.SOURCE_PUT_BACK(path=item.path, was=item.private, reason=item.reason or KILLED)
             rebuild_ledger(ledger, self._shelves[0].library, [str(watch.path) for watch in settings.watch])
         now = Circumstances(settings, self._shelves[0].library, self._new_pool(settings), self._shelves[0].work_dir)
         self._conversions: Conversions = Conversions(now, ledger, self._inbox.put, retries=not self._once)
@@ -179,6 +185,7 @@ class Daemon:
             self._conversions.warm,
         )
         self._intake.on_done = self._conversions.clear_done
+        self._intake.on_aside = self._conversions.put_back
         self._intake.rules = settings.rules
         self._intake.template_digest = self._conversions.template_digest
         self._intake.rescan_interval_s = settings.rescan_interval_s
@@ -349,7 +356,8 @@ class Daemon:
         return self._stop is not None or self._again
 
     def _is_all_done(self) -> bool:
-        return self._once and self._intake.is_quiet and self._conversions.is_idle and self._inbox.empty()
+        is_quiet = self._intake.is_quiet and self._conversions.is_idle and self._conversions.clearing.is_idle
+        return self._once and is_quiet and self._inbox.empty()
 
     def _pause_s(self) -> float:
         if self._is_all_done():
@@ -392,6 +400,8 @@ class Daemon:
                     shelf.librarian.touched(time.monotonic())
             case LibraryReplaced():
                 self._again = True  # locks, work folder and index are those of the old folder: begin anew
+            case SourceCleared() | SourceStayed() | SourcePutBack():
+                self._conversions.source_said(message)
             case WorkerSaid(text):
                 events.WORKER_OUTPUT(text=text)
             case RetryRequested():
@@ -454,4 +464,6 @@ class Daemon:
                 self._stop = stops[0]
                 break
         self._conversions.cut_off()
-        self._receive(0.0)
+        for message in self._receive(0.0):
+            if isinstance(message, SourceCleared | SourceStayed | SourcePutBack):
+                self._conversions.source_said(message)

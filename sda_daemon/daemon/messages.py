@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sda_daemon.conversion.job import ConversionJob, Outcome
+from sda_daemon.signature import FileSignature
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,52 @@ class JobDone:
     """A conversion has ended, and its file is on the disk."""
 
     outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCleared:
+    """A checkpoint that is done with was deleted, or moved to `moved_to`."""
+
+    path: str
+    root: str
+    signature: FileSignature
+    moved_to: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStayed:
+    """A checkpoint that is done with was not deleted or moved.
+
+    Attributes:
+        path, root, signature: the checkpoint.
+        reason: why it could not be; empty if there was no more reason to, or another content under its name.
+        back_as: where that other content is now; empty if there was none.
+        is_waiting: whether it is tried again by itself soon.
+    """
+
+    path: str
+    root: str
+    signature: FileSignature
+    reason: str
+    back_as: str = ""
+    is_waiting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePutBack:
+    """A file under a private name was looked at.
+
+    Attributes:
+        private: the private path.
+        root: the watched folder.
+        path: the name that it has again; empty if it was not abandoned, or could not be put back.
+        reason: why it could not be.
+    """
+
+    private: str
+    root: str
+    path: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

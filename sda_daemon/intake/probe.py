@@ -47,7 +47,7 @@ def why_unfinished(path: str) -> str:
                 return "its end is missing (no zip directory)"
         elif not start.strip(b"\0"):
             return "it begins with zeros, as space that is set aside does"
-        if _has_writer(descriptor):
+        if has_writer(descriptor):
             return "a program has it open for writing"
     finally:
         os.close(descriptor)
@@ -76,7 +76,7 @@ def _has_directory(descriptor: int, size: int) -> bool:
     return length == 0 or os.pread(descriptor, 4, offset) == b"PK\x01\x02"
 
 
-def _has_writer(descriptor: int) -> bool:
+def has_writer(descriptor: int) -> bool:
     """Tell whether some process has the file open for writing; False where the kernel will not say."""
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import translate
 
+from sda_daemon.intake.aside import ASIDE_ENDING, is_aside_folder
+from sda_daemon.intake.exclusion import Exclusion, identity_of
 from sda_daemon.signature import FileSignature
 
 TEMPORARY_ENDINGS = (".part", ".tmp", ".temp", ".filepart", ".crdownload", ".partial", ".download", ".swp", "~")
 """Names that programs give to files that they are still writing."""
+MODEL_ENDINGS = (".sda", ".distill", ".distillgan")
+"""Of finished models, of each generation of the application: they are what is made of checkpoints, never one."""
 
 
 class CheckpointNames:
@@ -20,32 +24,51 @@ class CheckpointNames:
     Args:
         patterns: globs on the file name.
         ignore: globs on the path below the watched folder.
-        excluded: a folder that is never looked into, such as the one that done checkpoints are moved to.
+        excluded: folders that are never looked into, such as the library, or the one that done checkpoints are
+            moved to; but for those that the watched folder itself lies in.
     """
 
-    def __init__(self, patterns: tuple[str, ...], ignore: tuple[str, ...] = (), excluded: str = "") -> None:
-        self._excluded = excluded.rstrip("/") + "/" if excluded else ""
+    def __init__(
+        self, patterns: tuple[str, ...], ignore: tuple[str, ...] = (), excluded: str | Sequence[str] = ()
+    ) -> None:
+        self._excluded = tuple(folder for folder in ([excluded] if isinstance(excluded, str) else excluded) if folder)
+        self._seen: tuple[object, ...] = ()
+        self._exclusion = Exclusion("", ())
         self._wanted = re.compile("|".join(translate(pattern) for pattern in patterns) or r"(?!)")
         self._ignored = re.compile("|".join(translate(pattern) for pattern in ignore)) if ignore else None
 
     def matches(self, root: str, path: str) -> bool:
-        """Tell whether a path is that of a checkpoint; hidden files and temporary names are not."""
+        """Tell whether a path is that of a checkpoint; hidden files, temporary names and models are not."""
         folder, _, name = path.rpartition("/")
-        return self.is_name(name) and self.is_place(root, folder) and not self.is_ignored(root, path)
+        if not self.is_name(name) or self.is_ignored(root, path) or is_hidden(root, folder):
+            return False
+        exclusion = self.exclusion(root)
+        return not exclusion.holds(folder) and not (os.path.islink(path) and exclusion.holds_target(path))  # noqa: PTH114
 
     def is_name(self, name: str) -> bool:
         """Tell whether a file name is that of a checkpoint."""
-        return self._wanted.match(name) is not None and name[0] != "." and not name.endswith(TEMPORARY_ENDINGS)
+        return (
+            self._wanted.match(name) is not None
+            and name[0] != "."
+            and not name.endswith(TEMPORARY_ENDINGS)
+            and not name.lower().endswith(MODEL_ENDINGS)
+        )
 
-    def is_place(self, root: str, folder: str) -> bool:
-        """Tell whether checkpoints are looked for in a folder: neither it nor one above it is hidden or excluded."""
-        if self._excluded and f"{folder}/".startswith(self._excluded):
-            return False
-        return "/." not in folder[len(root) :]
+    def exclusion(self, root: str) -> Exclusion:
+        """Return the folders that are never looked into, as they are now."""
+        now = (root, *map(identity_of, (root, *self._excluded)))
+        if now != self._seen:
+            self._seen, self._exclusion = now, Exclusion(root, self._excluded)
+        return self._exclusion
 
     def is_ignored(self, root: str, path: str) -> bool:
         """Tell whether a path is one of those that are never looked at."""
         return self._ignored is not None and self._ignored.match(path[len(root) :].lstrip("/")) is not None
+
+
+def is_hidden(root: str, folder: str) -> bool:
+    """Tell whether a folder below a watched one, or one between the two, is hidden."""
+    return "/." in folder[len(root) :]
 
 
 class CheckpointScan:
@@ -61,20 +84,24 @@ class CheckpointScan:
     Attributes:
         folders: how many folders there were; known when the walk is over.
         closed: folders that may not be read or entered; likewise.
+        asides: files under the private names that they have while they are dealt with, or since a crash; likewise.
     """
 
     def __init__(self, folder: str, root: str, names: CheckpointNames) -> None:
         self.folders = 0
         self.closed: list[str] = []
+        self.asides: list[str] = []
         self._folder = folder
         self._root = root
         self._names = names
 
     def __iter__(self) -> Iterator[tuple[str, FileSignature]]:
         names, root = self._names, self._root
-        waiting = [self._folder]
+        exclusion = names.exclusion(root)
+        is_place = not is_hidden(root, self._folder) and not exclusion.holds(self._folder)
+        waiting = [(self._folder, is_place)]
         while waiting:
-            here = waiting.pop()
+            here, is_place = waiting.pop()
             try:
                 entries = os.scandir(here)
             except PermissionError:
@@ -83,18 +110,46 @@ class CheckpointScan:
             except OSError:
                 continue
             self.folders += 1
-            is_place = names.is_place(root, here)
             with entries:
                 for entry in entries:
                     try:
+                        name = entry.name
                         if entry.is_dir(follow_symlinks=False):
-                            waiting.append(entry.path)
-                        elif is_place and names.is_name(entry.name) and not names.is_ignored(root, entry.path):
+                            if is_place and is_aside_folder(name):
+                                self.asides += _files_in(entry.path)
+                            inside = is_place and name[0] != "." and not exclusion.has(entry.path)
+                            waiting.append((entry.path, inside))
+                        elif not is_place:
+                            continue
+                        elif name[0] == ".":
+                            if name.endswith(ASIDE_ENDING):
+                                self.asides.append(entry.path)
+                        elif names.is_name(name) and not names.is_ignored(root, entry.path):
                             status = entry.stat()
                             if stat.S_ISREG(status.st_mode):
                                 yield entry.path, FileSignature.of(status)
                     except PermissionError:
                         if here not in self.closed[-1:]:
                             self.closed.append(here)
+                            if not stat.S_ISREG(status.st_mode):
+                                continue
+                            if entry.is_symlink() and exclusion.holds_target(entry.path):
+                                continue
+                            yield entry.path, FileSignature.of(status)
                     except OSError:
                         continue
+
+
+def _files_in(folder: str) -> list[str]:
+    try:
+        return [f"{folder}/{name}" for name in os.listdir(folder)]
+    except OSError:
+        return []
+
+
+def find_asides(folder: str) -> list[str]:
+    """Return all files below a folder that are under a private name."""
+    scan = CheckpointScan(folder, folder, CheckpointNames(()))
+    for _ in scan:
+        pass
+    return scan.asides

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sda_daemon.conversion.ledger import LEDGER_FILE_NAME, Ledger, MadeModel
+from sda_daemon.conversion.ledger import LEDGER_FILE_NAME, KeptSource, Ledger, MadeModel
 from sda_daemon.conversion.policy import LedgerRow, Status
 from sda_daemon.errors import SdaError
 from sda_daemon.signature import FileSignature
@@ -120,3 +120,23 @@ def test_reports(ledger: Ledger) -> None:
     ledger.report({"daemon": {"pid": 1}, "watches": []})
     ledger.report({"watches": [1]})
     assert ledger.reported() == {"daemon": {"pid": 1}, "watches": [1]}
+
+
+def test_kept_sources_are_news_once_for_each_content(ledger: Ledger, tmp_path: Path) -> None:
+    """Another reason for the same content is no news, another content is; a ledger without the table has none."""
+    first = KeptSource("/drop/ä\udcff.pt", "/drop", FileSignature(1, 2**62, 3), "no room for ä\udcff.pt", 1.0)
+    assert ledger.keep_source(first)
+    assert not ledger.keep_source(replace(first, reason="read-only", since=2.0))
+    other = Ledger(tmp_path)
+    assert other.kept_sources() == [replace(first, reason="read-only")]
+    other.close()
+    again = replace(first, signature=FileSignature(2, 2, 2), since=3.0)
+    assert ledger.keep_source(again)
+    assert [item.since for item in ledger.kept_sources()] == [3.0]
+    ledger.release_sources([first.path, "/drop/unknown.pt"])
+    assert ledger.kept_sources() == []
+    ledger._db.execute("DROP TABLE kept_sources")
+    assert ledger.kept_sources() == []
+    again_open = Ledger(tmp_path)
+    assert again_open.keep_source(first)
+    again_open.close()
