@@ -13,8 +13,10 @@ import platformdirs
 
 from sda_daemon.errors import ConfigError, ConfigExistsError, Problem, UnreadableConfigError, is_refusal
 from sda_daemon.files import is_file
+from sda_daemon.intake.exclusion import is_at_or_below
 from sda_daemon.settings.annotated import SCHEMA_FILE_NAME, annotated_config, config_json_schema
 from sda_daemon.settings.document import Origin
+from sda_daemon.settings.own_output import TRASH_FOLDER
 from sda_daemon.settings.schema import Settings, WatchSettings
 from sda_daemon.settings.source import parse_settings
 from sda_daemon.settings.structure import Where
@@ -110,7 +112,7 @@ def parse_config(raw: bytes, path: Path, environment: Mapping[str, str] | None =
         line = raw.count(b"\n", 0, error.start) + 1
         message = f"this is not UTF-8 text: {error.reason}; save it as UTF-8"
         raise ConfigError(problems=[Problem(str(path), line, 1, "", message)]) from error
-    parsed = parse_settings(text, str(path), path.absolute().parent, env, os.path.realpath)
+    parsed = parse_settings(text, str(path), path.absolute().parent, env, os.path.realpath, is_at_or_below)
     settings = parsed.settings
     if settings.state_dir is None and not env.get("STATE_DIRECTORY"):
         settings = settings.model_copy(update={"state_dir": service_state_folder(path)})
@@ -160,6 +162,16 @@ def watch_of(settings: Settings, path: Path) -> WatchSettings | None:
     """Return the watched folder that a path lies in, the innermost of several."""
     inside = [watch for watch in settings.watch if path.is_relative_to(watch.path)]
     return max(inside, key=lambda watch: len(watch.path.parts), default=None)
+
+
+def own_folders(settings: Settings, environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return the folders that the daemon itself fills: nothing in them is ever taken for a checkpoint.
+
+    But for a watched folder inside of one: programs leave their trainings inside the library, too.
+    """
+    moved_to = [watch.move_to for watch in settings.watch if watch.move_to is not None]
+    folders = [settings.models_dir, settings.models_dir / TRASH_FOLDER, state_folder(settings, environment), *moved_to]
+    return tuple(dict.fromkeys(map(str, folders)))
 
 
 def service_state_folder(path: Path) -> Path | None:

@@ -211,6 +211,12 @@ class ForeignCheckpointError(CheckpointError):
     kind = "not_a_checkpoint"
 
 
+class FinishedModelError(ForeignCheckpointError):
+    """A finished model, whatever its file is called: what is made of checkpoints is never one itself."""
+
+    kind = "finished_model"
+
+
 class NewerCheckpointError(CheckpointError):
     """Written by a later version of the training application than this program knows."""
 

@@ -84,6 +84,12 @@ def sample_runs() -> Path:
 
 
 @pytest.fixture
+def sample_models() -> list[Path]:
+    """Models that the application's later generations wrote; none where the samples are not there."""
+    return sorted(path for path in SAMPLES.glob("application/*/data/models/*.distill*"))
+
+
+@pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
     """A daemon on folders of its own: not started yet, killed afterwards."""
     process = DaemonProcess(tmp_path)

@@ -87,7 +87,7 @@ def convert(
     workers = jobs or (plan.settings.workers if plan.settings else 2)
     roots = [str(watch.path) for watch in plan.settings.watch] if plan.settings else []
     patterns = plan.settings.watch[0].patterns if plan.settings else DEFAULT_PATTERNS
-    sources, results = find_sources(checkpoints, CheckpointNames(patterns, ()), roots)
+    sources, results = find_sources(checkpoints, CheckpointNames(patterns, (), _own_folders(plan)), roots)
     printer = _Printer(quiet=as_json, dry_run=dry_run)
     for result in results:
         printer.tell(result, typer.echo)
@@ -138,6 +138,15 @@ class _Plan:
     metadata: MetadataSettings
     rules: tuple[RuleSettings, ...]
     settings: Settings | None
+
+
+def _own_folders(plan: _Plan) -> tuple[str, ...]:
+    """Return the folders that are not looked into on the way, unless one of them is named."""
+    from sda_daemon.config import own_folders
+    from sda_daemon.settings.own_output import TRASH_FOLDER
+
+    library = (str(plan.models_dir), str(plan.models_dir / TRASH_FOLDER))
+    return (*library, *(own_folders(plan.settings) if plan.settings else ()))
 
 
 def _plan(

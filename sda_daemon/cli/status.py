@@ -62,6 +62,7 @@ def collect_status(ledger: Ledger, *, running: bool) -> dict[str, Any]:
     """Return everything that `status` shows, as plain values."""
     from sda_daemon.conversion.ledger import RETRY_KIND
     from sda_daemon.conversion.policy import Status
+    from sda_daemon.intake.probe import look
 
     reported = ledger.reported()
     midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()

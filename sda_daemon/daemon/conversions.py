@@ -29,7 +29,7 @@ from sda_daemon.conversion.publish import Action, Published, publish
 from sda_daemon.daemon.aftermath import Aftermath
 from sda_daemon.daemon.clearing import Clearing
 from sda_daemon.daemon.messages import JobDone, SourceCleared, SourcePutBack, SourceStayed, WorkerFree
-from sda_daemon.errors import SdaError
+from sda_daemon.errors import FinishedModelError, SdaError
 from sda_daemon.intake.messages import FileSeen
 from sda_daemon.intake.probe import look
 from sda_daemon.intake.settling import Settled
@@ -470,7 +470,7 @@ class Conversions:
             return row
         if digest != self.template_digest and failed.kind in ("skipped", "template"):
             self._enqueue(FileSeen(task.root, path, False))  # the config has changed meanwhile: it is looked at again
-        if failed.kind == "skipped":
+        if failed.kind in ("skipped", FinishedModelError.kind):
             events.CHECKPOINT_SKIPPED(path=path, reason=failed.message)
             return replace(row, status=Status.SKIPPED)
         self.failed += 1

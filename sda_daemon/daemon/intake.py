@@ -73,6 +73,7 @@ class Intake:
         self.settling = Settling()
         self.template_digest = ""
         self.rules: tuple[RuleSettings, ...] = ()
+        self.own_folders: tuple[str, ...] = ()
         self.rescan_interval_s = 300.0
         self.on_progress: Callable[[], None] = lambda: None  # called while something long goes on
         self.on_done: Callable[[str, str, FileSignature], None] = lambda *_: None  # (path, root, signature)
@@ -102,7 +103,7 @@ class Intake:
         root = Root(
             settings,
             path,
-            CheckpointNames(settings.patterns, settings.ignore, str(settings.move_to or "")),
+            CheckpointNames(settings.patterns, settings.ignore, self.own_folders),
             RootWatch(path, settings.observer, settings.poll_interval_s, self._enqueue),
             rescan_at=time.monotonic() + self.rescan_interval_s,
         )
@@ -123,25 +124,28 @@ class Intake:
             root.watch.stop()
             self.settling.forget_root(path)
 
-    def configure(self, watches: Iterable[WatchSettings], rules: tuple[RuleSettings, ...]) -> None:
+    def configure(
+        self, watches: Iterable[WatchSettings], rules: tuple[RuleSettings, ...], own_folders: tuple[str, ...]
+    ) -> None:
         """Watch what another config wants, as it wants it; the caller has everything looked at afterwards.
 
         Folders that both configs watch in the same way go on being watched without a gap.
         """
         wanted = {str(watch.path): watch for watch in watches}
-        has_other_rules, self.rules = rules != self.rules, rules
+        is_otherwise = (rules, own_folders) != (self.rules, self.own_folders)
+        self.rules, self.own_folders = rules, own_folders
         for path in [path for path in self.roots if path not in wanted]:
             self.remove(path)
         for path, settings in wanted.items():
             root = self.roots.get(path)
             if root is None:
                 self.add(settings)
-            elif root.settings != settings or has_other_rules:
+            elif root.settings != settings or is_otherwise:
                 self._change(root, settings)
 
     def _change(self, root: Root, settings: WatchSettings) -> None:
         old, root.settings = root.settings, settings
-        root.names = CheckpointNames(settings.patterns, settings.ignore, str(settings.move_to or ""))
+        root.names = CheckpointNames(settings.patterns, settings.ignore, self.own_folders)
         if (old.observer, old.poll_interval_s) != (settings.observer, settings.poll_interval_s):
             root.watch.stop()
             root.watch = RootWatch(root.path, settings.observer, settings.poll_interval_s, self._enqueue)

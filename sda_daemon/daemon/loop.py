@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from sda_daemon import __version__, events
-from sda_daemon.config import LoadedConfig, state_folder
+from sda_daemon.config import LoadedConfig, own_folders, state_folder
 from sda_daemon.conversion.ledger import Ledger
 from sda_daemon.conversion.pool import WorkerPool
 from sda_daemon.daemon.clearing import KILLED, put_back_all
@@ -187,6 +187,7 @@ class Daemon:
         self._intake.on_done = self._conversions.clear_done
         self._intake.on_aside = self._conversions.put_back
         self._intake.rules = settings.rules
+        self._intake.own_folders = own_folders(settings)
         self._intake.template_digest = self._conversions.template_digest
         self._intake.rescan_interval_s = settings.rescan_interval_s
         self._heartbeat = Heartbeat(self._notifier, self._intake, self._conversions)
@@ -297,7 +298,7 @@ class Daemon:
         self._intake.rescan_interval_s = new.rescan_interval_s
         now = Circumstances(new, shelf.library, pool, shelf.work_dir)
         self._intake.template_digest = template_digest(new.metadata, new.rules)
-        self._intake.configure(new.watch, new.rules)
+        self._intake.configure(new.watch, new.rules, own_folders(new))
         self._conversions.configure(now, self._intake.wants)
         self._intake.rescan_all("config reloaded")
 

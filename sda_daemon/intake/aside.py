@@ -210,8 +210,8 @@ def put_back(aside: Aside, *, is_same: bool = True) -> Path:
 def put_back_abandoned(private: Path) -> Path | None:
     """Give a checkpoint its name again that a crash has left under a private one, and its sidecar; return its path.
 
-    None if it is not abandoned, or is no more. A sidecar whose checkpoint had not been taken yet gets its name again, if
-    the trainer has not written another since.
+    None if it is not abandoned, or is no more. A sidecar whose checkpoint had not been taken yet gets its name again
+    too, if the trainer has not written another since.
 
     Raises:
         OSError: it cannot be renamed; it keeps its private name.

@@ -60,9 +60,10 @@ class Exclusion:
         """Tell whether a folder is one of them."""
         if self._is_empty:
             return False
-        return identity_of(folder) in self._identities or (
-            bool(self._paths) and os.path.realpath(folder) in self._paths
-        )
+        identity = identity_of(folder)
+        if identity is None:  # it is gone: then its path is all that there is to go by
+            return bool(self._paths) and os.path.realpath(folder) in self._paths
+        return identity in self._identities
 
     def holds(self, folder: str) -> bool:
         """Tell whether a folder below the watched one, or one between the two, is one of them."""

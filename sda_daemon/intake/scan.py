@@ -10,12 +10,11 @@ from fnmatch import translate
 
 from sda_daemon.intake.aside import ASIDE_ENDING, is_aside_folder
 from sda_daemon.intake.exclusion import Exclusion, identity_of
+from sda_daemon.models.formats import ENDINGS
 from sda_daemon.signature import FileSignature
 
 TEMPORARY_ENDINGS = (".part", ".tmp", ".temp", ".filepart", ".crdownload", ".partial", ".download", ".swp", "~")
 """Names that programs give to files that they are still writing."""
-MODEL_ENDINGS = (".sda", ".distill", ".distillgan")
-"""Of finished models, of each generation of the application: they are what is made of checkpoints, never one."""
 
 
 class CheckpointNames:
@@ -51,7 +50,7 @@ class CheckpointNames:
             self._wanted.match(name) is not None
             and name[0] != "."
             and not name.endswith(TEMPORARY_ENDINGS)
-            and not name.lower().endswith(MODEL_ENDINGS)
+            and not name.lower().endswith(ENDINGS)
         )
 
     def exclusion(self, root: str) -> Exclusion:

@@ -27,9 +27,9 @@ from sda_daemon.library.removal import unlink_models
 from sda_daemon.models.formats import SDA, format_of_name, has_model_ending, without_ending
 from sda_daemon.models.header import read_model_header
 from sda_daemon.models.metadata import file_name_candidates
+from sda_daemon.settings import own_output
 
-TRASH_FOLDER = ".trash"
-"""Hidden, and not in the models folder itself: neither the daemon nor the training application looks there."""
+TRASH_FOLDER = own_output.TRASH_FOLDER
 _NOTE_ENDING = ".json"
 
 

@@ -20,6 +20,7 @@ from sda_daemon.controls.analysis import AnalysisResult
 from sda_daemon.controls.serialization import analysis_from_dict
 from sda_daemon.errors import (
     BrokenCheckpointError,
+    FinishedModelError,
     MisfittingWeightsError,
     NewerCheckpointError,
     NonFiniteWeightsError,
@@ -29,6 +30,8 @@ from sda_daemon.models.contents import (
     KIND_KEYS,
     LIGHTNING_KEY,
     WEIGHTS_KEY,
+    FileKind,
+    kind_of,
     kind_of_content,
     plain_names,
     unwrap_checkpoint,
@@ -53,6 +56,7 @@ _COUNTER_TYPES = (torch.int64, torch.int32, torch.float32)
 
 _USED_KEYS = frozenset(
     {
+        "format",
         "version",
         "model_state_dict",
         "training_config",
@@ -113,6 +117,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     file = read_torch_file(path, leave_out=_unused_keys)
     fault = kind_of_content(file.content)
+    if fault is not None and kind_of(file.content) is FileKind.MODEL:
+        raise FinishedModelError(f"{path} {fault.what}", fault.hint)
     if fault is not None:
         raise checkpoint_error(fault, path)
     wrapped = unwrap_checkpoint(file.content)

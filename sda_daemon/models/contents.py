@@ -162,7 +162,8 @@ def _kind_of_application(top: Mapping[Any, Any]) -> Fault | None:
     """Tell what else the training application writes: finished models, and checkpoints of its other branches."""
     if format_of_marker(top.get("format")) is not None:
         return OtherKind(
-            "is a saved model, not a checkpoint", "Copy it into the models folder: it is taken into the library"
+            f"is a finished model ({top['format']}), not a checkpoint",
+            "To have it in the library, copy it into the models folder under the ending of its kind",
         )
     return branch_of(top)
 

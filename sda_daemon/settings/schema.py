@@ -106,8 +106,14 @@ class MetadataOverrides(_Section):
 class WatchSettings(_Section):
     """One folder whose checkpoints are converted."""
 
-    path: Path = Field(description="The folder; everything below it is watched.", examples=["~/training/runs"])
-    patterns: tuple[Glob, ...] = Field(("*.pt", "*.pth", "*.ckpt"), description="File names that count as checkpoints.")
+    path: Path = Field(
+        description="The folder; everything below it is watched, but for the library, the trash, state_dir and the "
+        "folders of move_to. To convert trainings inside models_dir, watch that folder itself.",
+        examples=["~/training/runs"],
+    )
+    patterns: tuple[Glob, ...] = Field(
+        ("*.pt", "*.pth", "*.ckpt"), description="File names that count as checkpoints; a finished model never does."
+    )
     ignore: tuple[Glob, ...] = Field(
         (), description='Globs on the path below the folder that are never looked at, such as "old/*".'
     )
@@ -136,10 +142,13 @@ class WatchSettings(_Section):
     )
     after: Literal["keep", "delete", "move"] = Field(
         "keep",
-        description="What happens to a checkpoint once its model is safely in the library: keep, delete or move.",
+        description="What happens to a checkpoint once its model is safely in the library: keep, delete or move. To "
+        "resume needs the checkpoints: a training that is to go on from one must find it where it was.",
     )
     move_to: Path | None = Field(
-        None, description="Where `after: move` puts checkpoints; their path below the watched folder is kept."
+        None,
+        description="Where `after: move` puts checkpoints; their path below the watched folder is kept. Beside the "
+        "watched folder or inside it, also on another disk; never looked into.",
     )
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from sda_daemon.errors import ConfigError
 from sda_daemon.settings.document import Document, Origin, parse_document
 from sda_daemon.settings.environment import apply_environment
 from sda_daemon.settings.messages import explain
+from sda_daemon.settings.own_output import IsWithin, refuse_own_output
 from sda_daemon.settings.schema import MetadataOverrides, Settings
 from sda_daemon.settings.structure import Where, dotted, keys_of
 
@@ -35,6 +36,7 @@ def parse_settings(
     base_dir: Path,
     environment: Mapping[str, str],
     resolve: Callable[[str], str] = lambda path: path,
+    is_within: IsWithin | None = None,
 ) -> ParsedSettings:
     """Read a config; templates are compiled and tried on made-up checkpoints.
 
@@ -44,6 +46,7 @@ def parse_settings(
         base_dir: folder that relative paths are relative to.
         environment: variables for `${VAR}`, `~` and overrides.
         resolve: follows symbolic links; by default they are left alone.
+        is_within: tells whether a path is a folder or lies in it; by default as their names say.
 
     Raises:
         ConfigError: not YAML or not a valid config; it holds all problems at once.
@@ -58,6 +61,7 @@ def parse_settings(
     except ValidationError as error:
         explain(error, Settings, document)
     _refuse_repeated_watches(document, resolve)
+    refuse_own_output(document, is_within or (lambda path, folder: Path(path).is_relative_to(folder)))
     if document.problems or settings is None:
         raise ConfigError(problems=sorted(set(document.problems)))
     return ParsedSettings(settings, document.origins)

@@ -237,7 +237,10 @@ def test_a_model_is_no_checkpoint(tmp_path: Path) -> None:
     model = small_model()
     content = checkpoint_dict(model.state_dict())
     path = save_model(model, content["spectrogram_config"], content["training_config"], ModelMetadata(), tmp_path)
-    with pytest.raises(CheckpointError, match=r"is a saved model, not a checkpoint\. Copy it into the models folder"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"is a finished model \(sda_model\), not a checkpoint\. To have it",
+    ):
         read_checkpoint(path)
     assert inspect_file(path).problems == []
 

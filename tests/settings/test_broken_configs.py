@@ -10,6 +10,7 @@ import pytest
 from sda_daemon.config import parse_config
 from sda_daemon.errors import ConfigError
 from sda_daemon.settings import Settings, WatchSettings
+from sda_daemon.settings.own_output import taken_endings
 
 GOOD = "models_dir: m\nwatch:\n  - path: runs\n"
 
@@ -266,6 +267,41 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
         "FILE:3:5: watch[0]: {'after': 'move', 'path': '/etc/sda/runs'}: `after: move` and `move_to` need each other",
     ),
     (
+        "moving onto itself",
+        GOOD + "    after: move\n    move_to: runs\n",
+        "FILE:5:5: watch[0].move_to: '/etc/sda/runs' is the watched folder itself: what is moved there could be found and moved again; choose a folder beside the watched one, or one inside it, such as '/etc/sda/runs/done'",
+    ),
+    (
+        "moving to above",
+        GOOD + "    after: move\n    move_to: .\n",
+        "FILE:5:5: watch[0].move_to: '/etc/sda' lies above the watched folder '/etc/sda/runs': what is moved there could be found and moved again; choose a folder beside the watched one, or one inside it, such as '/etc/sda/runs/done'",
+    ),
+    (
+        "moving to what another watches",
+        GOOD + "    after: move\n    move_to: done\n  - path: done\n",
+        "FILE:6:5: watch[1].path: '/etc/sda/done' is the folder that watch[0] moves its checkpoints to, which is never looked into; watch another folder, or give watch[0] another move_to",
+    ),
+    (
+        "watching inside of what another moves to",
+        "models_dir: m\nwatch: [{path: done/old}, {path: runs, after: move, move_to: done}]\n",
+        "FILE:2:10: watch[0].path: '/etc/sda/done/old' lies in the folder that watch[1] moves its checkpoints to, which is never looked into; watch another folder, or give watch[1] another move_to",
+    ),
+    (
+        "watching the models for everything",
+        "models_dir: m\nwatch:\n  - path: m\n    patterns: ['*.pt', '*']\n",
+        'FILE:4:5: watch[0].patterns: \'*\' also takes model files such as \'x.sda\', and this folder is or lies in models_dir; give only the endings of checkpoints: patterns: ["*.pt", "*.pth", "*.ckpt"]',
+    ),
+    (
+        "watching a folder among the models for another generation's",
+        "models_dir: m\nwatch:\n  - path: m/train_20260101_120000\n    patterns: ['*.d*']\n",
+        'FILE:4:5: watch[0].patterns: \'*.d*\' also takes model files such as \'x.distill\', and this folder is or lies in models_dir; give only the endings of checkpoints: patterns: ["*.pt", "*.pth", "*.ckpt"]',
+    ),
+    (
+        "watching the trash",
+        "models_dir: m\nwatch: [{path: m/.trash}]\n",
+        "FILE:2:10: watch[0].path: '/etc/sda/m/.trash' is the trash of models_dir, which is never looked into; watch another folder",
+    ),
+    (
         "a misspelt fact",
         GOOD + "metadata:\n  name: '{{ runn }} {{ epoch }}'\n",
         "FILE:5:3: metadata.name: '{{ runn }} {{ epoch }}': there is no fact 'runn'; did you mean 'run'?",
@@ -444,3 +480,47 @@ def test_a_folder_watched_by_two_names_is_refused(tmp_path: Path) -> None:
         f"{config}:4:5: watch[1].path: '{tmp_path}/latest' leads to '{tmp_path}/runs', which is watched by watch[0] "
         "already; keep one of them; rules say what differs inside it"
     )
+
+
+def test_own_output_is_known_by_what_it_is(tmp_path: Path) -> None:
+    """Through links, not by how it is written; what only sounds like it is fine."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "link").symlink_to("runs")
+    config = tmp_path / "c.yaml"
+    for text in (
+        "models_dir: m\nwatch: [{path: runs, after: move, move_to: link}]\n",
+        "models_dir: link\nwatch: [{path: runs, patterns: ['*']}]\n",
+        "models_dir: m\nwatch: [{path: link/a, after: move, move_to: runs}]\n",
+        "models_dir: m\nwatch: [{path: runs, after: move, move_to: ../NAME/runs/.}]\n".replace("NAME", tmp_path.name),
+    ):
+        with pytest.raises(ConfigError):
+            parse_config(text.encode(), config, {})
+    for text in (
+        "models_dir: m\nwatch: [{path: m}]\n",
+        "models_dir: m\nwatch: [{path: m/train_20260101_120000, patterns: ['checkpoint*.pt', '[a-z]*.p*']}]\n",
+        "models_dir: m\nwatch: [{path: m, patterns: ['*'], ignore: ['*.sda', '*.distill*']}]\n",
+        "models_dir: runs/m\nwatch: [{path: runs, patterns: ['*']}]\n",
+        "models_dir: m\nwatch: [{path: runs, after: move, move_to: runs/done}]\n",
+        "models_dir: m\nwatch: [{path: runs, after: move, move_to: runs2}]\n",
+        "models_dir: m\nstate_dir: m\nwatch: [{path: m}]\n",
+    ):
+        assert parse_config(text.encode(), config, {}).settings.watch
+
+
+@pytest.mark.parametrize(
+    ("pattern", "endings"),
+    [
+        ("*", [".sda", ".distill", ".distillgan"]),
+        ("*.sda", [".sda"]),
+        ("warm*", [".sda", ".distill", ".distillgan"]),
+        ("?.???", [".sda"]),
+        ("*.[dp]*", [".distill", ".distillgan"]),
+        ("*.p*", []),
+        ("*.pt", []),
+        ("a.sd[abc]", [".sda"]),
+        ("[!.]*n", [".distillgan"]),
+    ],
+)
+def test_patterns_that_take_model_files(pattern: str, endings: list[str]) -> None:
+    """A glob takes model files if some name with their ending fits it."""
+    assert taken_endings(pattern) == endings
