@@ -13,24 +13,32 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
-from sda_daemon.errors import BrokenModelError, UneditableModelError, UnknownModelError
+from sda_daemon.errors import UneditableModelError, UnknownModelError
 from sda_daemon.files import fsync_folder, take_access, work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.transfer import model_path
-from sda_daemon.models.header import dict_items, read_model_header, read_pickled_dict
-from sda_daemon.models.metadata import METADATA_FIELDS
+from sda_daemon.models.header import WISHES, model_error, read_model_header, read_pickled_dict
+from sda_daemon.torchfile.archive import (
+    LOCAL_HEADER_BYTES,
+    PICKLE_NAME,
+    TorchArchive,
+    open_regular,
+    read_chunks,
+    read_part,
+)
+from sda_daemon.torchfile.comparison import is_same
+from sda_daemon.torchfile.faults import Fault
 from sda_daemon.torchfile.plain import plain_value
+from sda_daemon.torchfile.reader import TorchContents, read_contents
 from sda_daemon.torchfile.splice import replace_value
-from sda_daemon.torchfile.values import array_values
+from sda_daemon.torchfile.values import fields_of, mapping_of
 
 _ALIGNMENT = 64
 """torch begins every tensor at such an offset, so that files can be mapped."""
-_LOCAL_HEADER_BYTES = 30
 _PADDING_ID = b"FB"
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +72,13 @@ class MetadataChange:
         kept = [tag for tag in entry.tags if tag.casefold() not in unwanted]
         known = {tag.casefold() for tag in kept}
         added = [tag for tag in dict.fromkeys(self.tags) if tag.casefold() not in known]
-        return {**values, "tags": kept + added}
+        return {**values, "tags": kept + added} if self.tags or self.untags else values
 
 
 def edit_model(library: ModelLibrary, model_id: str, change: MetadataChange) -> ModelEntry:
     """Rewrite a model's metadata, in its file and in the index; return the new entry.
 
-    The file keeps its name, and the model its id.
+    The file keeps its name, and the model its id; every field that is not to change stays as it is.
 
     Raises:
         UnknownModelError: no such model, or its file is gone.
@@ -83,10 +91,9 @@ def edit_model(library: ModelLibrary, model_id: str, change: MetadataChange) -> 
         if entry is None:
             raise UnknownModelError(f"there is no model {model_id!r} any more", "See: sda-daemon models list")
         path = model_path(library.models_dir, entry)
-        fields = {**entry.metadata().to_dict(), **change.apply(entry)}
         with work_folder(library.models_dir) as workspace:
             temporary = workspace / "model"
-            size_bytes = write_edited(path, temporary, fields)
+            size_bytes = write_edited(path, temporary, change.apply(entry))
             take_access(temporary, path)
             temporary.replace(path)
         fsync_folder(library.models_dir)
@@ -97,31 +104,56 @@ def edit_model(library: ModelLibrary, model_id: str, change: MetadataChange) -> 
 
 
 def write_edited(source: Path, target: Path, fields: Mapping[str, Any]) -> int:
-    """Write a copy of a model file with other metadata, durably; return its size in bytes.
+    """Write a copy of a model file in which some fields of the metadata are others, durably; return its size in bytes.
 
-    `model_id` and what the file itself knows better (its analysis) stay as they are in the file.
+    Args:
+        source: the model file.
+        target: a file that is not there yet.
+        fields: plain values by the names of the fields to change; all others stay as they are.
 
     Raises:
         UneditableModelError, BrokenModelError, OSError: see `edit_model`; nothing is left at `target`.
     """
     payload, _ = read_pickled_dict(source)
     read_model_header(source)
-    old = {str(key): _plain(value) for key, value in dict_items(payload.get("metadata"))}
-    kept = ("model_id", "has_analysis", "n_active_components")
-    new = {**old, **{name: fields[name] for name in METADATA_FIELDS if name in fields and name not in kept}}
+    lost: list[str] = []
+    raw = fields_of(payload["metadata"]) or {}
+    old = plain_value(raw, lambda where, what: lost.append(f"{where or 'a key'} ({what})"))
+    if lost or not all(isinstance(key, str) for key in raw):
+        unkept = lost[0] if lost else "a key that is no text"
+        raise UneditableModelError(
+            f"{source} cannot be edited: its metadata has something that would be lost: {unkept}", "Nothing was changed"
+        )
+    return write_changed(source, target, {"metadata": {**old, **fields}})
+
+
+def write_changed(source: Path, target: Path, changes: Mapping[str, Any]) -> int:
+    """Write a copy of a model file with other values under some keys, durably; return its size in bytes.
+
+    Every other byte of what the file holds is as it was; that is compared, by the reader that everyone uses.
+
+    Args:
+        source: the model file.
+        target: a file that is not there yet.
+        changes: plain values by key.
+
+    Raises:
+        UneditableModelError, BrokenModelError, OSError: see `edit_model`; nothing is left at `target`.
+    """
     try:
-        with source.open("rb") as old_file, target.open("xb") as new_file:
+        with open(open_regular(source, os.O_NOFOLLOW), "rb") as old_file, target.open("xb") as new_file:  # noqa: PTH123
             os.fchmod(new_file.fileno(), stat.S_IMODE(os.fstat(old_file.fileno()).st_mode))
-            _rewrite(old_file, new_file, new)
+            before = read_contents(old_file, os.fstat(old_file.fileno()).st_size, WISHES)
+            if before.archive is None:
+                raise ValueError("it is in torch's old format")
+            _rewrite(old_file, before.archive, new_file, changes)
             new_file.flush()
             os.fsync(new_file.fileno())
-        _check_same_weights(source, target)
+        _check_only_changed(before, target, changes)
         return target.stat().st_size
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except Fault as fault:
         target.unlink(missing_ok=True)
-        raise BrokenModelError(
-            f"{source} is damaged: {error}", "Restore it from a backup or convert it again"
-        ) from error
+        raise model_error(fault, source) from fault
     except ValueError as error:
         target.unlink(missing_ok=True)
         raise UneditableModelError(f"{source} cannot be edited: {error}", "Nothing was changed") from error
@@ -130,51 +162,52 @@ def write_edited(source: Path, target: Path, fields: Mapping[str, Any]) -> int:
         raise
 
 
-def _plain(value: Any) -> Any:
-    number = array_values(value)
-    return plain_value(value, lambda _where, _what: None) if number is None else number
-
-
-def _rewrite(old_file: IO[bytes], new_file: IO[bytes], metadata: Mapping[str, Any]) -> None:
-    with zipfile.ZipFile(old_file) as old, zipfile.ZipFile(new_file, "w", zipfile.ZIP_STORED) as new:
-        names = old.namelist()
-        if len(set(names)) != len(names):
-            raise ValueError("two of its parts have the same name")
-        for entry in old.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise ValueError("it has compressed parts")
-            part = zipfile.ZipInfo(entry.filename, entry.date_time)
-            part.extra = _padding(new_file.tell(), entry.filename)
-            if entry.filename.endswith("/data.pkl") and entry.filename.count("/") == 1:
-                new.writestr(part, replace_value(old.read(entry), "metadata", metadata))
+def _rewrite(old_file: BinaryIO, archive: TorchArchive, new_file: IO[bytes], changes: Mapping[str, Any]) -> None:
+    """Copy all parts in their order, and compare their checksums on the way."""
+    pickle = archive.parts[PICKLE_NAME]
+    with zipfile.ZipFile(new_file, "w", zipfile.ZIP_STORED) as new:
+        for part in archive.listed:
+            entry = zipfile.ZipInfo(part.path)
+            entry.extra = _padding(new_file.tell(), part.path)
+            if part is pickle:
+                pickled = read_part(old_file, part)
+                for key, value in changes.items():
+                    pickled = replace_value(pickled, key, value)
+                new.writestr(entry, pickled)
                 continue
-            part.file_size = entry.file_size
-            with old.open(entry) as reader, new.open(part, "w") as writer:
-                while chunk := reader.read(_CHUNK_BYTES):
+            entry.file_size = part.size_bytes
+            with new.open(entry, "w") as writer:
+                for chunk in read_chunks(old_file, part):
                     writer.write(chunk)
 
 
 def _padding(offset: int, name: str) -> bytes:
     """Return an extra field after which a part's content begins at an aligned offset."""
-    begin = offset + _LOCAL_HEADER_BYTES + len(name.encode()) + 4
+    begin = offset + LOCAL_HEADER_BYTES + len(name.encode()) + 4
     count = -begin % _ALIGNMENT
     return _PADDING_ID + struct.pack("<H", count) + b"Z" * count
 
 
-def _check_same_weights(source: Path, target: Path) -> None:
-    """Make sure that every part but the metadata has the size and the checksum that it had.
+def _check_only_changed(before: TorchContents, target: Path, changes: Mapping[str, Any]) -> None:
+    """Make sure that nothing but what was to change is different: parts by size and checksum, values one by one.
 
     Raises:
-        ValueError: one has not.
+        ValueError: something is.
     """
-
-    def parts(path: Path) -> list[tuple[str, int, int]]:
-        with zipfile.ZipFile(path) as archive:
-            return [
-                (entry.filename, entry.file_size, entry.CRC)
-                for entry in archive.infolist()
-                if not entry.filename.endswith("/data.pkl")
-            ]
-
-    if parts(source) != parts(target):
+    with target.open("rb") as file:
+        after = read_contents(file, os.fstat(file.fileno()).st_size, WISHES)
+    assert before.archive is not None
+    assert after.archive is not None
+    if _weights_of(before.archive) != _weights_of(after.archive):
         raise ValueError("the copy of its weights came out different")
+    old, new = mapping_of(before.content) or {}, mapping_of(after.content) or {}
+    same_keys = list(old) == list(new)
+    if not same_keys or not all(is_same(old[key], new[key]) for key in old if key not in changes):
+        raise ValueError("something else than what was to change came out different")
+    for key, value in changes.items():
+        if not is_same(plain_value(new[key], lambda _where, _what: None), value):
+            raise ValueError(f"{key} came out different")
+
+
+def _weights_of(archive: TorchArchive) -> list[tuple[str, int, int]]:
+    return [(part.path, part.size_bytes, part.crc) for part in archive.listed if part is not archive.parts[PICKLE_NAME]]

@@ -31,6 +31,12 @@ _STORED = 0
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _KNOWN_FLAGS = 0x0006 | 0x0008 | 0x0800
 """How hard a compressor tried, sizes behind the content, names in UTF-8."""
+_SIZES_BEHIND = 0x0008
+_DESCRIPTORS = (12, 16, 20, 24)
+"""How long what stands behind a content can be: checksum and sizes, with a signature or without, large or not."""
+_ALIGNMENT = 64
+_LONGEST_PADDING = _ALIGNMENT + 4
+_CHUNK_BYTES = 1 << 20
 _BEYOND_32_BITS = 0xFFFFFFFF
 _LONGEST_COMMENT = 0xFFFF
 
@@ -59,12 +65,12 @@ class TorchArchive:
     Attributes:
         parts: by their names inside the archive's own folder.
         directory: the zip's own list of all parts as it stands in the file: names, sizes, places and CRC-32s.
-        others: names of parts outside of that folder, which other programs add.
+        listed: all parts in the order of the directory, also those outside of that folder, which others add.
     """
 
     parts: dict[str, Part]
     directory: bytes
-    others: tuple[str, ...] = ()
+    listed: tuple[Part, ...] = ()
 
     def pickle_part(self, max_bytes: int) -> Part:
         """Return `data.pkl`.
@@ -127,7 +133,6 @@ def read_archive(file: BinaryIO, size_bytes: int, max_directory_bytes: int = MAX
     listed = list(_parts(directory, count))
     folder = _own_folder(listed)
     by_name: dict[str, Part] = {}
-    others: list[str] = []
     stored = 0
     for part in listed:
         try:
@@ -136,7 +141,6 @@ def read_archive(file: BinaryIO, size_bytes: int, max_directory_bytes: int = MAX
             raise kind_of_torch_parts({part.path[len(folder) :] for part in listed}) or other from None
         stored += part.size_bytes
         if not part.path.startswith(folder):
-            others.append(part.path)
             continue
         name = part.path[len(folder) :]
         if name in by_name:
@@ -149,7 +153,8 @@ def read_archive(file: BinaryIO, size_bytes: int, max_directory_bytes: int = MAX
         raise Damaged("it has parts whose names differ only in upper and lower case")
     if stored > size_bytes:
         raise Oversized(f"it claims {stored} bytes in a file of {size_bytes}")
-    return TorchArchive(by_name, directory, tuple(others))
+    _check_gaps(file, listed, offset)
+    return TorchArchive(by_name, directory, tuple(listed))
 
 
 def _own_folder(listed: Sequence[Part]) -> str:
@@ -185,6 +190,31 @@ def _check_listed(part: Part, directory_offset: int) -> None:
         raise Damaged(f"its part {part.name!r} has unknown flags ({part.flags:#06x})")
     if part.offset + LOCAL_HEADER_BYTES + part.stored_bytes > directory_offset:
         raise Damaged(f"its part {part.name!r} is not where it should be")
+
+
+def _check_gaps(file: BinaryIO, listed: Sequence[Part], directory_offset: int) -> None:
+    """Refuse an archive in which something stands before, between or behind its parts: others could read that instead.
+
+    What torch writes ends where the next part begins, but for the padding that aligns that; only where it does not look
+    like that the part's own header is asked.
+
+    Raises:
+        Damaged: it has a gap, or parts in the place of others.
+    """
+    at = 0
+    places = sorted((part.offset, part) for part in listed)
+    for index, (offset, part) in enumerate(places):
+        if offset != at:
+            raise Damaged(f"it has something else in front of its part {part.name!r}")
+        at = places[index + 1][0] if index + 1 < len(places) else directory_offset
+        content_at = at - part.stored_bytes
+        least = offset + LOCAL_HEADER_BYTES + len(part.path.encode())
+        if content_at % _ALIGNMENT or not 0 <= content_at - least < _LONGEST_PADDING:
+            file.seek(offset)
+            content_at = content_offset(part, file.read(LOCAL_HEADER_BYTES))
+            behind = at - content_at - part.stored_bytes
+            if behind not in (_DESCRIPTORS if part.flags & _SIZES_BEHIND else (0,)):
+                raise Damaged(f"it has something else behind its part {part.name!r}")
 
 
 def _parts(directory: bytes, count: int) -> Iterator[Part]:
@@ -257,6 +287,24 @@ def read_part(file: BinaryIO, part: Part) -> bytes:
     return content
 
 
+def read_chunks(file: BinaryIO, part: Part) -> Iterator[bytes]:
+    """Yield a part's content in pieces; its checksum is compared at the end.
+
+    Raises:
+        Damaged: it is truncated or damaged.
+        OSError: it cannot be read.
+    """
+    file.seek(part.offset)
+    file.seek(content_offset(part, file.read(LOCAL_HEADER_BYTES)))
+    left, checksum = part.size_bytes, 0
+    while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
+        left -= len(chunk)
+        checksum = crc32(chunk, checksum)
+        yield chunk
+    if left or (part.crc and checksum != part.crc):
+        raise Damaged(f"its part {part.name!r} is damaged")
+
+
 def check_part(part: Part, content: bytes | memoryview) -> None:
     """Compare a part's content with size and CRC-32 of the directory.
 
@@ -279,11 +327,13 @@ def check_directory(file: BinaryIO, size_bytes: int) -> tuple[int, int, int]:
     at, record = _find_end(file, size_bytes)
     _, _, _, _, count, directory_bytes, offset, _ = _END.unpack(record)
     locator_at = at - _END64_LOCATOR.size
-    if locator_at >= 0:
-        count, directory_bytes, offset = _large_directory(file, locator_at) or (count, directory_bytes, offset)
+    large = _large_directory(file, locator_at) if locator_at >= 0 else None
+    if large is not None:
+        count, directory_bytes, offset = large
+        at = locator_at - _END64.size
     if count > MAX_ENTRIES or directory_bytes > MAX_DIRECTORY_BYTES:
         raise Oversized(f"it has {count} parts in a list of {directory_bytes} bytes, too many to be true")
-    if offset + directory_bytes > at:
+    if offset + directory_bytes != at:
         raise Damaged("its directory is not where it should be")
     return count, directory_bytes, offset
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from sda_daemon.errors import BrokenModelError, ModelFileError, UnknownModelError
+from sda_daemon.demo.checkpoints import checkpoint_dict, small_model
+from sda_daemon.errors import BrokenModelError, ModelFileError, UneditableModelError, UnknownModelError
 from sda_daemon.library import ModelLibrary
-from sda_daemon.models import ModelMetadata, load_model, save_model_from_checkpoint
+from sda_daemon.models import ModelMetadata, load_model, save_model, save_model_from_checkpoint
 from sda_daemon.models.editing import MetadataChange, edit_model
 
 Made = tuple[ModelLibrary, str, Path]
@@ -153,3 +156,47 @@ def test_a_copy_keeps_its_own_id(made: Made) -> None:
     edit_model(library, copy.model_id, MetadataChange(name="The copy"))
     assert library.plan_repair().findings == ()
     assert {entry.name for entry in library.list_all()} == {"Rain", "The copy"}
+
+
+def test_only_what_was_asked_for_changes(tmp_path: Path) -> None:
+    """Numbers of numpy, fields of a later version, another generation's vocoder: read as what they are, and kept."""
+    model = small_model()
+    config = checkpoint_dict(model.state_dict())["spectrogram_config"]
+    path = save_model(model, config, {}, ModelMetadata(name="Rain", final_val_loss=0.5), tmp_path)
+    payload = torch.load(path, weights_only=False)
+    payload["metadata"] |= {"training_epochs": np.int64(190), "final_train_loss": np.float32(0.25)}
+    payload["metadata"] |= {"dataset_file_count": np.array(12), "a_field_of_tomorrow": [1, {"x": None}]}
+    payload |= {"vocoder_state": {"w": torch.arange(5.0)}, "later": (1, np.arange(3), {"deep": [2**70]})}
+    torch.save(payload, path)
+    library = ModelLibrary(tmp_path)
+    library.repair_index()
+    (entry,) = library.list_all()
+    assert (entry.training_epochs, entry.final_train_loss, entry.dataset_file_count) == (190, 0.25, 12)
+
+    edited = edit_model(library, entry.model_id, MetadataChange(name="Rain on tin"))
+
+    assert edited == dataclasses.replace(entry, name="Rain on tin", file_size_bytes=edited.file_size_bytes)
+    after = torch.load(path, weights_only=False)
+    assert after["metadata"] == {**payload["metadata"], "name": "Rain on tin"}
+    assert {type(value) for value in after["metadata"].values()} <= {str, int, float, bool, list}
+    assert torch.equal(after["vocoder_state"]["w"], payload["vocoder_state"]["w"])
+    assert after["later"][0] == 1
+    assert np.array_equal(after["later"][1], np.arange(3))
+    assert after["later"][2] == {"deep": [2**70]}
+    for name, tensor in payload["model_state_dict"].items():
+        assert torch.equal(after["model_state_dict"][name], tensor)
+
+
+def test_metadata_that_would_lose_something_is_not_edited(tmp_path: Path) -> None:
+    """What plain values cannot hold is not written over."""
+    model = small_model()
+    path = save_model(model, checkpoint_dict(model.state_dict())["spectrogram_config"], {}, ModelMetadata(), tmp_path)
+    payload = torch.load(path, weights_only=False)
+    payload["metadata"]["odd"] = torch.ones(1)
+    torch.save(payload, path)
+    before = path.read_bytes()
+    library = ModelLibrary(tmp_path)
+    library.repair_index()
+    with pytest.raises(UneditableModelError, match=r"something that would be lost: odd \(torch\._utils"):
+        edit_model(library, library.list_all()[0].model_id, MetadataChange(name="x"))
+    assert path.read_bytes() == before

@@ -27,6 +27,7 @@ from sda_daemon.errors import (
     UnsafeCheckpointError,
 )
 from sda_daemon.models.checkpoint import read_checkpoint
+from sda_daemon.models.editing import write_edited
 from sda_daemon.models.header import read_model_details, read_pickled_dict
 from sda_daemon.models.inspection import inspect_file
 from sda_daemon.models.loading import load_model
@@ -40,6 +41,7 @@ from sda_daemon.torchfile.values import plain_analysis
 from tests.torchfile.hostile import (
     SIDE_PARTS,
     directory_of,
+    end_of,
     items,
     large_end_of,
     locator_of,
@@ -169,7 +171,7 @@ def test_parts_that_differ_in_case_only_are_refused(first: int, tmp_path: Path) 
 
 
 def test_a_second_directory_is_refused(tmp_path: Path) -> None:
-    """One stands where it should, to the other one the locator points."""
+    """One stands where it should, to the other one the locator points; or one stands in front of the other."""
     judged, another = two_pickles()
     one, one_directory = directory_of([("x/data.pkl", judged), *SIDE_PARTS])
     other, other_directory = directory_of([("x/data.pkl", another), *SIDE_PARTS], len(one))
@@ -181,11 +183,56 @@ def test_a_second_directory_is_refused(tmp_path: Path) -> None:
     at = len(body) + len(one_directory) + len(other_directory)
     whole = body + one_directory + other_directory + b"".join(ends)
     path = tmp_path / "x.pt"
-    path.write_bytes(whole + locator_of(at + len(ends[0])))
-    assert list(read_torch_file(path).content.values())[1] == "judged"
-    path.write_bytes(whole + locator_of(at))
-    with pytest.raises(BrokenCheckpointError, match="not where it should be"):
+    for place in (at, at + len(ends[0])):
+        path.write_bytes(whole + locator_of(place))
+        refused_by_all(path, "its directory is not where it should be")
+    path.write_bytes(one + one_directory + end_of(3, len(one_directory), len(one)) * 2)
+    refused_by_all(path, "its directory is not where it should be")
+
+
+def refused_by_all(path: Path, words: str) -> None:
+    """By whoever looks into a file, in the same words."""
+    with pytest.raises(CheckpointError, match=words):
         read_torch_file(path)
+    with pytest.raises(ModelFileError, match=words):
+        read_pickled_dict(path)
+    with pytest.raises(ModelFileError, match=words):
+        load_model(path)
+    with pytest.raises(ModelFileError, match=words):
+        write_edited(path, path.with_name("edited"), {"name": "x"})
+    assert not path.with_name("edited").exists()
+    assert words in inspect_file(path).problems[0]
+
+
+@pytest.mark.parametrize("length", [1, 64, 100, 5000])
+@pytest.mark.parametrize("place", ["in front", "between", "behind"])
+def test_a_gap_is_refused(place: str, length: int, tmp_path: Path) -> None:
+    """What stands there could be another archive, for another reader."""
+    parts = [("x/data.pkl", two_pickles()[0]), *SIDE_PARTS]
+    before, count = (bytes(length), 0) if place == "in front" else (b"", 1 if place == "between" else 3)
+    begin, first = directory_of(parts[:count], len(before))
+    gap = b"" if place == "in front" else b"g" * length
+    rest, second = directory_of(parts[count:], len(before) + len(begin) + len(gap))
+    body = before + begin + gap + rest
+    path = tmp_path / "x.pt"
+    path.write_bytes(body + first + second + end_of(3, len(first + second), len(body)))
+    if place == "in front":
+        with pytest.raises(CheckpointError):
+            read_torch_file(path)
+        path.write_bytes(b"PK\x03\x04" + body[4:] + first + second + end_of(3, len(first + second), len(body)))
+    refused_by_all(path, "it has something else")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"), [(1, "is an encrypted zip"), (0x10, "has unknown flags"), (0x2000, "encrypted")]
+)
+def test_flags_that_change_the_meaning_are_refused(flags: int, words: str, tmp_path: Path) -> None:
+    """Encrypted, patched: what is stored is not what another reader would make of it."""
+    stored, directory = directory_of([("x/data.pkl", two_pickles()[0]), *SIDE_PARTS])
+    raw = bytearray(stored + directory + end_of(3, len(directory), len(stored)))
+    raw[len(stored) + 8 : len(stored) + 10] = struct.pack("<H", flags)
+    (tmp_path / "x.pt").write_bytes(raw)
+    refused_by_all(tmp_path / "x.pt", words)
 
 
 def test_a_locator_of_nothing_is_refused(tmp_path: Path) -> None:
