@@ -70,6 +70,8 @@ CONFIG_REJECTED = Event("config.rejected", ERROR, "The config file is not valid 
 CONFIG_RESTART_REQUIRED = Event("config.restart_required", WARNING,
                                 "Settings were changed that keep their old value until the next start.",
                                 ("keys", "hint"))  # fmt: skip
+CONFIG_DOUBTFUL = Event("config.doubtful", WARNING, "The config is valid, but hardly what is meant.",
+                        ("key", "reason"))  # fmt: skip
 NOTES_IGNORED = Event("notes.ignored", WARNING, "A sda.yaml file could not be used for a checkpoint.",
                       ("path", "checkpoint", "reason"))  # fmt: skip
 

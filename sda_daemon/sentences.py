@@ -18,6 +18,7 @@ _SENTENCES: dict[str, str] = {
     "config.reloaded": "Read the config again: {path}",
     "config.rejected": "The config stays as it was, because the new one is not valid: {reason}",
     "config.restart_required": "Changed in the config, but as before until the next start: {keys}; {hint}",
+    "config.doubtful": "The config is valid, but {key}: {reason}",
     "notes.ignored": "Could not use {path} for {checkpoint}: {reason}",
     "watch.started": "Watching {path} ({observer})",
     "watch.missing": "{path} is not watched yet: {reason}",

@@ -30,8 +30,9 @@ def check(
 ) -> int:
     """Say everything that is wrong with a config file: exit code 0 if nothing is, else 78.
 
-    73 if it may not be read.
+    73 if it may not be read. It also warns of what is valid, but hardly meant.
     """
+    from sda_daemon.advice import advice_on
     from sda_daemon.config import find_config, load_config
     from sda_daemon.files import is_folder
 
@@ -52,6 +53,8 @@ def check(
         except OSError as error:  # the daemon may well be another user, who is let in
             note = f" (you cannot look there: {error.strerror})"
         typer.echo(f"watched: {watch.path}{note}")
+    for item in advice_on(settings):
+        print(f"warning: {item}", file=sys.stderr)
     return ExitCode.OK
 
 

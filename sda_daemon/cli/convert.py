@@ -186,10 +186,12 @@ def _plan(
 
 
 def _try(option: str, template: str) -> None:
-    from sda_daemon.templates import try_text
+    from sda_daemon.templates import ShallowPathError, try_text
 
     try:
         try_text(template)
+    except ShallowPathError:
+        pass  # the checkpoints may well lie deeper
     except TemplateError as error:
         raise TemplateError(f"{option}: {error.what}", error.hint) from error
 
@@ -230,6 +232,7 @@ def _job(
         temporary_name=temporary_name,
         metadata=plan.metadata,
         rules=plan.rules,
+        is_watched=source.is_watched,
     )
 
 

@@ -38,10 +38,11 @@ class BatchAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A checkpoint to convert, and the folder that its place is relative to (empty for none)."""
+    """A checkpoint to convert, and the folder that its place is relative to (empty for none), watched or named."""
 
     path: str
     root: str = ""
+    is_watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ def find_sources(
     failures: list[BatchResult] = []
 
     def add(path: str, folder: str = "") -> None:
-        watched = next((root for root in roots if Path(path).is_relative_to(root)), folder)
-        found.setdefault(path, Source(path, watched))
+        watched = next((root for root in roots if Path(path).is_relative_to(root)), "")
+        found.setdefault(path, Source(path, watched or folder, bool(watched)))
 
     def take(match: str, *, is_only: bool) -> None:
         path = os.path.abspath(match)  # noqa: PTH100 - links stay as they are
@@ -212,7 +213,7 @@ def _would_become(library: ModelLibrary, item: Converted) -> BatchResult:
     known = library.get(item.metadata.model_id)
     if known is None:
         taken = {entry.file_path for entry in library.list_all()}
-        name = next(name for name in file_name_candidates(item.metadata.name) if name not in taken)
+        name = next(name for name in file_name_candidates(item.plain_name) if name not in taken)
         entry = ModelEntry.from_metadata(item.metadata, name, 0)
         return BatchResult(item.job.path, BatchAction.ADDED, entry, duration_s=item.duration_s)
     gains = item.metadata.has_analysis and not known.has_analysis

@@ -30,6 +30,8 @@ class ConversionJob:
         attempt: 1 for the first try.
         rules: what is different for some checkpoints.
         by_daemon: whether the daemon makes the model, which it may then prune or replace by itself.
+        is_watched: whether `watch_root` is a watched folder, and not just one that someone has named.
+        instead_of: id of the model that gives way to the new one and leaves it its name; empty for none.
     """
 
     path: str
@@ -42,6 +44,8 @@ class ConversionJob:
     attempt: int = 1
     rules: tuple[RuleSettings, ...] = ()
     by_daemon: bool = False
+    is_watched: bool = True
+    instead_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Converted:
         dropped: (key, foreign name) of values left out.
         duration_s: time from the start of the conversion to the finished file.
         ignored_notes: (path, reason) of `sda.yaml` files that could not be used.
+        plain_name: the model's name without what tells it from another of that name; its file is called after it.
     """
 
     job: ConversionJob
@@ -67,6 +72,7 @@ class Converted:
     dropped: tuple[tuple[str, str], ...]
     duration_s: float
     ignored_notes: tuple[tuple[str, str], ...] = ()
+    plain_name: str = ""
 
     @property
     def was_written(self) -> bool:

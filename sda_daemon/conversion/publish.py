@@ -7,7 +7,7 @@ can make two models, and nothing that a killed daemon's worker leaves behind eve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from sda_daemon.conversion.job import Converted
 from sda_daemon.files import fsync_folder, publish_new, take_access
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
+from sda_daemon.library.naming import name_apart
+from sda_daemon.models.editing import write_edited
 from sda_daemon.models.metadata import file_name_candidates
 
 
@@ -75,6 +77,21 @@ def _brings_analysis(item: Converted, known: ModelEntry) -> bool:
     return item.was_written and item.metadata.has_analysis and not known.has_analysis
 
 
+def _named_apart(library: ModelLibrary, item: Converted, temporary: Path, replaced: ModelEntry | None) -> Converted:
+    """Make sure that no other model has the name: one may have come since the worker has looked."""
+    name = name_apart(item.metadata, (entry for entry in library.entries() if entry is not replaced))
+    if name == item.metadata.name:
+        return item
+    metadata = replace(item.metadata, name=name)
+    renamed = temporary.with_suffix(".named")
+    try:
+        size_bytes = write_edited(temporary, renamed, metadata.to_dict())
+        renamed.replace(temporary)
+    finally:
+        renamed.unlink(missing_ok=True)
+    return replace(item, metadata=metadata, size_bytes=size_bytes)
+
+
 def _publish_one(library: ModelLibrary, item: Converted, new_files: list[Path], replaced_id: str) -> Published:
     temporary = Path(item.job.work_dir) / item.job.temporary_name
     known = library.get(item.metadata.model_id)
@@ -86,6 +103,8 @@ def _publish_one(library: ModelLibrary, item: Converted, new_files: list[Path], 
     if not item.was_written:
         return Published(item, Action.AGAIN, None)
     old = known if known is not None else library.get(replaced_id)
+    if known is None:
+        item = _named_apart(library, item, temporary, old)
     if old is not None:
         target = library.models_dir / old.file_path
         take_access(temporary, target)
@@ -95,7 +114,7 @@ def _publish_one(library: ModelLibrary, item: Converted, new_files: list[Path], 
             library.remove(old.model_id)
     else:
         take_access(temporary, library.models_dir / temporary.name)
-        target = publish_new(temporary, library.models_dir, file_name_candidates(item.metadata.name))
+        target = publish_new(temporary, library.models_dir, file_name_candidates(item.plain_name or item.metadata.name))
         new_files.append(target)
         action = Action.ADDED
     entry = ModelEntry.from_metadata(item.metadata, target.name, item.size_bytes)

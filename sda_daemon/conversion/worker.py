@@ -143,6 +143,7 @@ def make_durable(outcome: Outcome) -> Outcome:
 
 def _convert(job: ConversionJob) -> Converted | Failed:
     from sda_daemon.library.index import is_mentioned
+    from sda_daemon.library.naming import name_apart
     from sda_daemon.models.checkpoint import read_checkpoint
     from sda_daemon.models.digest import model_id_of, weights_digest
     from sda_daemon.models.persistence import complete_metadata, parts_of, utc_now, write_parts
@@ -159,15 +160,15 @@ def _convert(job: ConversionJob) -> Converted | Failed:
         raise
     digest = weights_digest(checkpoint.state_dict)
     root = Path(job.watch_root) if job.watch_root else None
-    facts = facts_of(checkpoint, root)
+    facts = facts_of(checkpoint, root, is_watched=job.is_watched)
     notes, ignored_notes = read_notes(path, root)
     named = name_checkpoint(job.metadata, job.rules, notes, facts)
     if named.skip:
         return Failed(job, "skipped", True, named.skip)
     metadata = complete_metadata(named.metadata, checkpoint, path.stat().st_mtime)
     metadata = replace(metadata, model_id=model_id_of(digest), save_date=utc_now())
-    is_wanted, by_daemon = True, job.by_daemon
-    if is_mentioned(Path(job.models_dir), metadata.model_id):
+    is_wanted, by_daemon, plain_name = True, job.by_daemon, metadata.name
+    if is_mentioned(Path(job.models_dir), metadata.model_id, metadata.name):
         library = _library_at(job.models_dir)
         if any(entry.key == metadata.model_id for entry in library.foreign()):
             raise ForeignEntryError(
@@ -175,7 +176,10 @@ def _convert(job: ConversionJob) -> Converted | Failed:
                 "Look at it with: sda-daemon models repair --dry-run",
             )
         known = library.get(metadata.model_id)
-        if known is not None:
+        if known is None:
+            others = (entry for entry in library.entries() if entry.model_id != job.instead_of)
+            metadata = replace(metadata, name=name_apart(metadata, others))
+        else:
             metadata = _keep_words(metadata, known)
             by_daemon = job.by_daemon and _is_made_by_daemon(library, known)
             is_wanted = not library.holds(known.model_id) or (
@@ -205,11 +209,20 @@ def _convert(job: ConversionJob) -> Converted | Failed:
     duration_s = time.perf_counter() - began
     ignored = (*ignored_notes, *named.ignored_notes)
     return Converted(
-        job, metadata, size_bytes, digest, checkpoint.source_digest, checkpoint.dropped, duration_s, ignored
+        job,
+        metadata,
+        size_bytes,
+        digest,
+        checkpoint.source_digest,
+        checkpoint.dropped,
+        duration_s,
+        ignored,
+        plain_name,
     )
 
 
 def _preview(job: ConversionJob) -> Preview:
+    from sda_daemon.library.naming import name_apart
     from sda_daemon.models.checkpoint import read_checkpoint
     from sda_daemon.models.digest import model_id_of, weights_digest
     from sda_daemon.models.persistence import complete_metadata, utc_now
@@ -219,12 +232,15 @@ def _preview(job: ConversionJob) -> Preview:
     path = Path(job.path)
     root = Path(job.watch_root) if job.watch_root else None
     checkpoint = read_checkpoint(path)
-    facts = facts_of(checkpoint, root)
+    facts = facts_of(checkpoint, root, is_watched=job.is_watched)
     notes, ignored = read_notes(path, root)
     named = name_checkpoint(job.metadata, job.rules, notes, facts)
     metadata = complete_metadata(named.metadata, checkpoint, path.stat().st_mtime)
     metadata = replace(metadata, model_id=model_id_of(weights_digest(checkpoint.state_dict)), save_date=utc_now())
-    known = _library_at(job.models_dir).get(metadata.model_id) if Path(job.models_dir).is_dir() else None
+    library = _library_at(job.models_dir) if Path(job.models_dir).is_dir() else None
+    known = library.get(metadata.model_id) if library is not None else None
+    if library is not None and known is None:
+        metadata = replace(metadata, name=name_apart(metadata, library.entries()))
     known_as = f"{known.name} ({known.file_path})" if known else ""
     return Preview(job, metadata, named.sources, facts, named.skip, (*ignored, *named.ignored_notes), known_as)
 
@@ -285,8 +301,8 @@ def _printable(path: Path) -> Path:
     return Path(os.fsencode(path).decode("utf-8", "replace"))
 
 
-def facts_of(checkpoint: Checkpoint, watch_root: Path | None) -> dict[str, Any]:
-    """Return what templates can use of a checkpoint, its sidecar included."""
+def facts_of(checkpoint: Checkpoint, watch_root: Path | None, *, is_watched: bool = True) -> dict[str, Any]:
+    """Return what templates can use of a checkpoint, its sidecar included; see `checkpoint_facts`."""
     from sda_daemon.templates import checkpoint_facts
 
     status = checkpoint.path.stat()
@@ -311,6 +327,7 @@ def facts_of(checkpoint: Checkpoint, watch_root: Path | None) -> dict[str, Any]:
             "analysis": analysis and {"n_active_components": analysis.n_active_components, "labels": labels},
             "sidecar": read_sidecar(checkpoint.path),
         },
+        is_watched=is_watched,
     )
 
 

@@ -253,6 +253,9 @@ class Conversions:
 
     def _begin(self, task: Task) -> None:
         self._count += 1
+        before = self._ledger.get(task.path)
+        watch = self._now.watch_of(task)
+        replaces = before is not None and watch is not None and watch.on_overwrite == "replace"
         job = ConversionJob(
             path=task.path,
             signature=task.signature,
@@ -264,8 +267,8 @@ class Conversions:
             rules=self._settings.rules,
             attempt=task.attempt,
             by_daemon=True,
+            instead_of=before.model_id if before is not None and replaces else "",
         )
-        before = self._ledger.get(task.path)
         row = LedgerRow(task.path, task.root, task.signature, Status.CONVERTING, task.attempt)
         # The model that this path made before is remembered: it may have to give way.
         self._ledger.put([replace(row, model_id=before.model_id if before else "")])

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from sda_daemon import __version__, events
+from sda_daemon.advice import advice_on
 from sda_daemon.config import LoadedConfig, own_folders, state_folder
 from sda_daemon.conversion.ledger import Ledger
 from sda_daemon.conversion.pool import WorkerPool
@@ -229,8 +230,15 @@ class Daemon:
             state_dir=str(self._state_dir),
             watches=len(settings.watch),
         )
+        if not self._was_up:
+            self._advise()
         self._ledger.recover()
         self._ledger.report({"daemon": self._identity()})
+
+    def _advise(self) -> None:
+        """Say what is hardly meant in the config that comes into force."""
+        for item in advice_on(self._config.settings):
+            events.CONFIG_DOUBTFUL(key=item.key, reason=item.message)
 
     def _identity(self) -> dict[str, Any]:
         """What `status` and `retry` must know of this process."""
@@ -277,6 +285,7 @@ class Daemon:
         self._commit(replace(config, settings=new), shelf)
         self._config_file.accept(config)
         events.CONFIG_RELOADED(path=str(config.path), changed=list(changes(old, new)))
+        self._advise()
 
     def _shelf_for(self, settings: Settings) -> Shelf:
         """Return the shelf of a models folder: the one in use, one that is still being emptied, or a new one."""

@@ -54,8 +54,8 @@ def index_signature(path: Path) -> IndexSignature | None:
         return None
 
 
-def is_mentioned(folder: Path, model_id: str) -> bool:
-    """Tell whether a library may have a model, without decoding its index: for one look into a large library.
+def is_mentioned(folder: Path, *texts: str) -> bool:
+    """Tell whether a library may have a model with an id or name, without decoding its index: for one quick look.
 
     True where the index cannot be read now, or is just being written; the library itself sees to that.
     """
@@ -65,7 +65,7 @@ def is_mentioned(folder: Path, model_id: str) -> bool:
         return False
     except OSError:
         return True
-    return _encode(model_id).encode() in raw or not raw.rstrip().endswith(b"}")
+    return any(_encode(text).encode() in raw for text in texts) or not raw.rstrip().endswith(b"}")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ A description here is what the annotated config, `config show` and the JSON Sche
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,24 +13,28 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from sda_daemon.errors import TemplateError
 from sda_daemon.settings.units import Duration, Size
-from sda_daemon.templates import try_condition, try_number, try_text
+from sda_daemon.templates import ShallowPathError, try_condition, try_number, try_text
+
+
+def _tried(trial: Callable[[str], None], value: str) -> None:
+    """Try a template; one that fails only for want of folders above a checkpoint may be right where there are more."""
+    try:
+        trial(value)
+    except ShallowPathError:
+        pass  # `advice` warns of it
+    except TemplateError as error:
+        raise ValueError(str(error)) from error
 
 
 def _tried_text(value: str) -> str:
-    try:
-        try_text(value)
-    except TemplateError as error:
-        raise ValueError(str(error)) from error
+    _tried(try_text, value)
     return value
 
 
 def _tried_number(value: Any) -> Any:
     """Check a number, or a template that gives one."""
     if isinstance(value, str):
-        try:
-            try_number(value)
-        except TemplateError as error:
-            raise ValueError(str(error)) from error
+        _tried(try_number, value)
     elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise ValueError('must be a number from 0 on, or a template such as "{{ sidecar.files }}"')
     return value
@@ -49,10 +54,7 @@ def _no_truth(value: Any) -> Any:
 
 
 def _tried_condition(value: str) -> str:
-    try:
-        try_condition(value)
-    except TemplateError as error:
-        raise ValueError(str(error)) from error
+    _tried(try_condition, value)
     return value
 
 

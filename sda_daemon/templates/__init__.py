@@ -3,6 +3,7 @@
 from sda_daemon.templates.facts import EXAMPLES, FACTS, checkpoint_facts, run_name
 from sda_daemon.templates.rendering import (
     MAX_RENDERED_CHARS,
+    ShallowPathError,
     holds,
     render_text,
     try_condition,
@@ -14,6 +15,7 @@ __all__ = [
     "EXAMPLES",
     "FACTS",
     "MAX_RENDERED_CHARS",
+    "ShallowPathError",
     "checkpoint_facts",
     "holds",
     "render_text",

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
-CHECKPOINTS_FOLDER = "checkpoints"
+_SAYS_NOTHING = ("checkpoints", "training")
+"""Names of folders that every run has."""
+_ONLY_A_TIME = re.compile(r"train_\d{8}_\d{6}", re.IGNORECASE)
+"""Name of a run that tells when it began, and nothing else."""
+_TOLD_NAMES = ("dataset_name", "dataset", "run_name", "run", "name", "model_name", "dataset_path", "dataset_dir")
+"""Keys under which a trainer may tell what a run is about, the best first."""
+_EPOCH_AT_END = re.compile(r"[\W_]*epoch[\W_]*\d+$", re.IGNORECASE)
 
 FACTS: dict[str, str] = {
-    "run": "the training run: the nearest folder above that is not called “checkpoints”",
+    "run": "the training run: the nearest folder above that is not called “checkpoints” or “training”; of one that is "
+    "called train_DATE_TIME, the data set, if the sidecar or the training config names it; of a checkpoint directly "
+    "in a watched folder, the file's name without its epoch",
     "epoch": "number of the epoch, counted from 0",
     "step": "number of the training step",
     "train_loss": "loss on the training data",
@@ -40,9 +49,32 @@ OPEN_FACTS = ("training", "sidecar")
 """Their keys are the trainer's affair: one that the examples lack may be there all the same."""
 
 
-def run_name(path: PurePath) -> str:
-    """Return the name of the training run: the nearest folder above that is not called `checkpoints`."""
-    return next((parent.name for parent in path.parents if parent.name != CHECKPOINTS_FOLDER), "") or path.stem
+def run_name(path: PurePath, drop_folder: PurePath | None = None, told: Iterable[Mapping[str, Any]] = ()) -> str:
+    """Return the name of the training run that a checkpoint is of; see `FACTS`.
+
+    Args:
+        path: the checkpoint.
+        drop_folder: a folder into which checkpoints of all kinds are put, whose own name says nothing of them.
+        told: what the trainer says of the run, the best first.
+    """
+    folders = [parent for parent in path.parents if parent.name]
+    if folders and folders[0] == drop_folder and folders[0].name.lower() not in _SAYS_NOTHING:
+        return _EPOCH_AT_END.sub("", path.stem) or path.stem
+    name = next((folder.name for folder in folders if folder.name.lower() not in _SAYS_NOTHING), "") or path.stem
+    if _ONLY_A_TIME.fullmatch(name):
+        return next(filter(None, map(_told_name, told)), name)
+    return name
+
+
+def _told_name(facts: Mapping[str, Any]) -> str:
+    """Return what a sidecar or a training config calls the run or its data set; empty if it does not."""
+    for key in _TOLD_NAMES:
+        value = facts.get(key)
+        if isinstance(value, Mapping):
+            value = value.get("name")
+        if isinstance(value, str) and (name := PurePath(value.strip()).name):
+            return name
+    return ""
 
 
 def checkpoint_facts(
@@ -54,6 +86,7 @@ def checkpoint_facts(
     now: datetime,
     host: str,
     content: Mapping[str, Any],
+    is_watched: bool = True,
 ) -> dict[str, Any]:
     """Return what templates can use.
 
@@ -67,7 +100,9 @@ def checkpoint_facts(
         content: what is in it: `epoch`, `step`, `train_loss`, `val_loss`, `kl_weight`, `latent_dim`,
             `training` (dict), `spectrogram` (dict), `analysis` (dict with `n_active_components` and `labels`,
             or None), `sidecar` (dict).
+        is_watched: whether `watch_root` is a watched folder, and not just one that someone has named.
     """
+    told = [value for key in ("sidecar", "training") if isinstance(value := content.get(key), Mapping)]
     relative = path_below(path, watch_root)
     return {
         "path": str(path),
@@ -76,7 +111,7 @@ def checkpoint_facts(
         "stem": path.stem,
         "folder": path.parent.name,
         "parts": list(relative.parent.parts),
-        "run": run_name(path),
+        "run": run_name(path, watch_root if is_watched else None, told),
         "size_bytes": size_bytes,
         "mtime": datetime.fromtimestamp(mtime_s, UTC),
         "now": now,
@@ -162,3 +197,5 @@ EXAMPLES = (
     _example("a training that was cancelled within an epoch (val_loss is inf)", 0, math.inf, None),
 )
 """Templates are tried on each of them when a config is loaded."""
+DEEP_PARTS = ["studio", "data", "datasets", "field-recordings", "training", "checkpoints"]
+"""Folders of a tree that is deeper than that of the examples: what asks for one of `parts` may find it there."""

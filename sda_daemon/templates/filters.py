@@ -70,6 +70,12 @@ def significant(value: Any, digits: int = 3) -> str:
     return f"{round(number, places):.{max(0, places)}f}"
 
 
+def pad(value: Any, digits: int = 3) -> str:
+    """A whole number with zeros in front: 7 → `007`; so no name is the beginning of another (`epoch 1`, `epoch 10`)."""
+    number, width = int(value), min(int(digits), 20)
+    return f"{number:0{width}d}"
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "slug": slug,
     "words": words,
@@ -78,5 +84,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "local": local,
     "duration": duration,
     "significant": significant,
+    "pad": pad,
 }
 """Every filter of ours by its name in templates."""

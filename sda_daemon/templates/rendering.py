@@ -14,7 +14,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from sda_daemon.errors import TemplateError
 from sda_daemon.templates.budget import Budget, OverBudgetError, cpu_limit, current
-from sda_daemon.templates.facts import EXAMPLES, OPEN_FACTS
+from sda_daemon.templates.facts import DEEP_PARTS, EXAMPLES, OPEN_FACTS
 from sda_daemon.templates.sandbox import BoundedEnvironment, suggest
 
 MAX_SOURCE_CHARS = 4_000
@@ -34,6 +34,10 @@ def _compiled(source: str) -> Template:
 @lru_cache(maxsize=256)
 def _compiled_condition(source: str) -> Callable[[Mapping[str, Any]], Any]:
     return _environment().compile_expression(source, undefined_to_none=False)
+
+
+class ShallowPathError(TemplateError):
+    """A template asks for a folder of `parts` that is not there; in a tree that is deeper, it may be."""
 
 
 class _MissingInOpenFactError(TemplateError):
@@ -78,6 +82,8 @@ def _explain_syntax(error: TemplateSyntaxError) -> str:
 
 def _missing(budget: Budget, facts: Mapping[str, Any], message: str) -> TemplateError:
     owner, name = budget.missing or (None, "")
+    if owner is not None and owner is facts.get("parts"):
+        return ShallowPathError(message)
     is_open = isinstance(owner, dict) and any(owner is facts.get(key) for key in OPEN_FACTS)
     if isinstance(owner, dict) and is_open and "did you mean" not in suggest(name, map(str, owner)):
         return _MissingInOpenFactError(message)
@@ -133,6 +139,7 @@ def try_text(source: str) -> None:
     """Compile a template and try it on the made-up checkpoints.
 
     Raises:
+        ShallowPathError: it asks for a folder of `parts` that only a very deep tree has.
         TemplateError: it fails; the message says what would be right and for which checkpoints it fails.
     """
     _try(_names_in(source), lambda facts: render_text(source, facts))
@@ -165,6 +172,11 @@ def _try(names: set[str], run: Callable[[Mapping[str, Any]], object]) -> None:
             run(example.facts)
         except _MissingInOpenFactError:
             continue  # the trainer may write what the examples do not have
+        except ShallowPathError as error:
+            try:
+                run({**example.facts, "parts": DEEP_PARTS})
+            except ShallowPathError:
+                raise error from None
         except TemplateError as error:
             if index == 0:
                 raise

@@ -50,6 +50,15 @@ def test_check(tmp_path: Path) -> None:
     assert (done.returncode, "Traceback" in done.stderr) == (78, False)
 
 
+def test_check_warns_of_what_is_hardly_meant(tmp_path: Path) -> None:
+    """A valid config all the same: exit code 0, the warning on stderr."""
+    path = tmp_path / "c.yaml"
+    path.write_text(GOOD + "metadata: {name: '{{ parts[-9] }}'}\n")
+    done = sda("config", "check", path)
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: metadata.name: '{{ parts[-9] }}': parts has only 2 items")
+
+
 def test_check_finds_the_usual_places(tmp_path: Path) -> None:
     """By `$SDA_DAEMON_CONFIG`, then the user's; without any it says where it looked."""
     (tmp_path / "c.yaml").write_text(GOOD)

@@ -19,6 +19,7 @@ from sda_daemon.daemon.messages import JobDone, WorkerFree
 from sda_daemon.intake.probe import look
 from sda_daemon.intake.settling import Settled
 from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.models.header import read_model_header
 from sda_daemon.settings.schema import Settings
 from tests.daemon_process import eventually
 
@@ -247,3 +248,33 @@ def test_a_source_whose_model_must_be_made_again_is_not_cleared(tmp_path: Path, 
     eventually(lambda: not path.exists(), "it is cleared beside the loop")
     assert bench.library.holds(models[1])
     bench.ledger.close()
+
+
+def test_names_are_told_apart_also_when_both_come_at_once(tmp_path: Path, drop: Drop) -> None:
+    """Two workers look before either model is there; the second gets its suffix in file and index alike."""
+    bench = Bench(tmp_path)
+    bench.settings = bench.settings.model_copy(update={"workers": 2})
+    bench.begin_anew()
+    bench.begin(drop(bench.drop / "a" / "bells" / "x.pt", 1), drop(bench.drop / "b" / "bells" / "x.pt", 2))
+    bench.pool.convert_next()
+    bench.pool.convert_next()
+    bench.deliver(0.0)
+    entries = sorted(bench.library.list_all(), key=lambda entry: len(entry.name))
+    assert entries[0].name == "bells epoch 7"
+    assert entries[1].name.startswith("bells epoch 7 (")
+    assert [entry.file_path for entry in entries] == ["bells_epoch_7.sda", "bells_epoch_7_1.sda"]
+    for entry in entries:
+        header = read_model_header(bench.library.models_dir / entry.file_path)
+        assert (header.metadata.name, header.metadata.model_id) == (entry.name, entry.model_id)
+        assert bench.library.holds(entry.model_id)
+    assert not bench.library.plan_repair().findings
+    assert sorted(path.name for path in bench.work_dir.iterdir()) == []
+
+
+def test_what_gives_way_leaves_its_name(tmp_path: Path, drop: Drop) -> None:
+    """With `on_overwrite: replace` the new model of a path is called as the old one was."""
+    bench = Bench(tmp_path, on_overwrite="replace")
+    for seed in (1, 2):
+        bench.convert(drop(bench.drop / "bells" / "x.pt", seed))
+        (entry,) = bench.library.list_all()
+        assert (entry.name, entry.file_path) == ("bells epoch 7", "bells_epoch_7.sda")

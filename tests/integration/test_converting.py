@@ -152,6 +152,7 @@ def test_b15_names(daemon: DaemonProcess, drop: Drop) -> None:
     drop(daemon.drop / "b" / "checkpoints" / "x.pt", 2)
     daemon.wait_for_models(2)
     assert daemon.files() == ["always_the_same.sda", "always_the_same_1.sda"]
+    assert len({entry.name for entry in daemon.models()}) == 2, "the application finds models by name"
     (event,) = daemon.events("conversion.succeeded", path=str(first))
     drop(daemon.drop / "c" / "other-name.pt", 1)
     (skipped,) = daemon.wait_for("checkpoint.skipped")
@@ -202,6 +203,27 @@ def _loss_checkpoint(path: Path, seed: int, epoch: int, val_loss: float) -> Path
     temporary = write_small_checkpoint(path.parents[2] / f"{seed}.tmp", seed, epoch=epoch, val_loss=val_loss)
     path.parent.mkdir(parents=True, exist_ok=True)
     return temporary.rename(path)
+
+
+def test_trainings_of_one_data_set(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """The application's window uses one folder for all of them, and counts from 0 again: the names tell them apart."""
+    from sda_daemon.demo.checkpoints import write_small_checkpoint
+
+    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.2}])
+    daemon.start()
+    path = daemon.drop / "bells" / "training" / "checkpoints" / "checkpoint_epoch0003.pt"
+    path.parent.mkdir(parents=True)
+    for training in range(3):
+        new = write_small_checkpoint(tmp_path / f"{training}.pt", training, epoch=3)
+        os.utime(new, (1_770_000_000 + 86_400 * training,) * 2)
+        new.rename(path)
+        daemon.wait_for_models(training + 1)
+    names = sorted(entry.name for entry in daemon.models())
+    assert names == ["bells epoch 3", "bells epoch 3 (2026-02-03)", "bells epoch 3 (2026-02-04)"]
+    assert {entry.dataset_name for entry in daemon.models()} == {"bells"}
+    write_small_checkpoint(daemon.drop / "rain take 3.pt", 9, epoch=4)
+    daemon.wait_for_models(4)
+    assert "rain take 3 epoch 4" in [entry.name for entry in daemon.models()]
 
 
 @pytest.mark.parametrize(("select", "expected"), [("best", 2), ("latest", 3)])
