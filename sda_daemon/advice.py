@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sda_daemon.application import count_models, generation_of
 from sda_daemon.intake.exclusion import is_at_or_below
 from sda_daemon.settings.schema import MetadataOverrides, MetadataSettings, Settings
 from sda_daemon.templates import ShallowPathError, try_condition, try_number, try_text
@@ -31,7 +32,7 @@ class Advice:
 
 def advice_on(settings: Settings) -> list[Advice]:
     """Return everything that is to be said of a config."""
-    return [*_on_templates(settings), *_on_library_below(settings)]
+    return [*_on_templates(settings), *_on_library_below(settings), *_on_generation(settings)]
 
 
 # --- templates ------------------------------------------------------------------------------------
@@ -83,6 +84,23 @@ def _on_library_below(settings: Settings) -> Iterator[Advice]:
                 "it as well"
             )
             yield Advice(f"watch[{index}].path", message)
+
+
+def _on_generation(settings: Settings) -> Iterator[Advice]:
+    """Tell of a library in which another generation of the application is at home than models are written for."""
+    # The key may be missing in a version that writes one format only.
+    wanted, has_key = getattr(settings, "models_format", "sda"), "models_format" in Settings.model_fields
+    counted = count_models(settings.models_dir)
+    home = generation_of(settings.models_dir)
+    if wanted == "auto" or home in ("", wanted) or counted[wanted] > counted[home]:
+        return
+    sign = f"{counted[home]} of its models are .{home} files" if counted[home] else "its index is of version 2"
+    remedy = f"set models_format: {home}, or auto" if has_key else "give new models a folder of their own"
+    message = (
+        f"in {str(settings.models_dir)!r} another generation of the application is at home ({sign}); it will not show "
+        f"the .{wanted} files that are written there: {remedy}"
+    )
+    yield Advice("models_dir", message)
 
 
 def _trainings_in(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
+from sda_daemon.application import Application
 from sda_daemon.errors import ConfigError, ConfigExistsError, Problem, UnreadableConfigError, is_refusal
 from sda_daemon.files import is_file
 from sda_daemon.intake.exclusion import is_at_or_below
@@ -134,8 +135,23 @@ def digest_of(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def write_new_config(path: Path) -> list[Path]:
-    """Write the annotated config file, and beside it the JSON Schema for editors; return what was written.
+def config_beside(application: Application) -> str:
+    """Return the annotated config for the library of an application."""
+    return annotated_config(
+        str(application.models),
+        str(application.datasets),
+        more_watches=[str(application.models)],
+        models_format=application.generation,
+        application={"presets": application.presets, "history": application.history},
+    )
+
+
+def write_new_config(path: Path, text: str | None = None) -> list[Path]:
+    """Write a config file, and beside it the JSON Schema for editors; return what was written.
+
+    Args:
+        path: where to.
+        text: the config; without it, the annotated one with every default.
 
     Raises:
         ConfigExistsError: there is a file already; it is left as it is.
@@ -144,7 +160,7 @@ def write_new_config(path: Path) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(annotated_config())
+            file.write(annotated_config() if text is None else text)
     except FileExistsError as error:
         raise ConfigExistsError(
             f"{path} is there already and is left as it is",

@@ -143,6 +143,12 @@ class ConfigExistsError(SdaError):
     kind = "config_exists"
 
 
+class NoApplicationError(SdaError):
+    """The training application is not where it was said to be, or its own config cannot be read."""
+
+    kind = "no_application"
+
+
 class TemplateError(ConfigError):
     """A metadata template does not compile, names an unknown fact, or fails on these facts."""
 

@@ -77,19 +77,39 @@ def init(
         Path | None,
         typer.Option("--path", metavar="FILE", help="At this place instead.", show_default=False, **ANY_PATH),
     ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            "--beside",
+            metavar="DIR",
+            help="For the training application in this folder: its models, data sets, presets and history.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
     """Write a config file that explains itself; never over one that is there."""
-    from sda_daemon.config import user_config, write_new_config
+    from sda_daemon.application import find_application
+    from sda_daemon.config import config_beside, user_config, write_new_config
 
     if user and path is not None:
         print("sda-daemon: --user and --path do not go together; give one of them", file=sys.stderr)
         return ExitCode.USAGE
     target = path or user_config()
-    for written in write_new_config(target):
+    application = find_application(beside) if beside is not None else None
+    text = config_beside(application) if application is not None else None
+    for written in write_new_config(target, text):
         typer.echo(f"wrote {written}")
     place = f" {target}" if path is not None else ""
     option = f" --config {target}" if path is not None else ""
-    typer.echo(f"Set models_dir and the watched folders in it, then: sda-daemon config check{place}")
+    if application is not None:
+        kind = "" if application.generation == "auto" else f", of the generation {application.generation!r}"
+        source = application.config or f"{application.home} (its defaults: it has no config.toml yet)"
+        typer.echo(f"for the application of {source}{kind}")
+        typer.echo(f"models go to {application.models}")
+        typer.echo(f"watched: {application.datasets} and {application.models}")
+        typer.echo(f"Look at it, then: sda-daemon config check{place}")
+    else:
+        typer.echo(f"Set models_dir and the watched folders in it, then: sda-daemon config check{place}")
     typer.echo(f"and start the daemon: sda-daemon run{option}")
     return ExitCode.OK
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from sda_daemon.settings.schema import MetadataOverrides, RuleSettings, Settings
@@ -56,7 +57,11 @@ EXAMPLE_RULE: dict[str, Any] = {
 
 
 def annotated_config(
-    models_dir: str = "~/Music/models", watch_path: str = "~/training/runs", state_dir: str | None = None
+    models_dir: str = "~/Music/models",
+    watch_path: str = "~/training/runs",
+    state_dir: str | None = None,
+    more_watches: Sequence[str] = (),
+    **others: Any,
 ) -> str:
     """Return the annotated config file.
 
@@ -64,8 +69,15 @@ def annotated_config(
         models_dir: value of the key.
         watch_path: path of the one watched folder.
         state_dir: value of the key; None for the default.
+        more_watches: paths of further watched folders, with defaults for all else.
+        others: values of other keys, those of sections as a dict; a key that the schema does not have is left out.
     """
     values: dict[str, Any] = {"models_dir": models_dir, "watch.path": watch_path}
+    values["watch[]"] = [{"path": path} for path in more_watches]
+    for name, value in others.items():
+        if name in Settings.model_fields:
+            inside = value if isinstance(value, dict) else {"": value}
+            values.update({f"{name}.{key}".rstrip("."): item for key, item in inside.items()})
     if state_dir is not None:
         values["state_dir"] = state_dir
     header = [f"# {line}" for line in _HEADER.splitlines()]

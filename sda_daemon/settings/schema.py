@@ -215,6 +215,19 @@ class ConversionSettings(_Section):
     )
 
 
+class ApplicationSettings(_Section):
+    """The training application that the library is shared with: what people made there with models."""
+
+    presets: Path | None = Field(
+        None,
+        description="Where it keeps presets. A model that has some is in use: it is never pruned, replaced or "
+        "superseded.",
+    )
+    history: Path | None = Field(
+        None, description="Where it keeps its history of generated sounds. A model that stands in it is in use, too."
+    )
+
+
 class LoggingSettings(_Section):
     """What is logged and how."""
 
@@ -248,6 +261,9 @@ class Settings(_Section):
     )
     rules: tuple[RuleSettings, ...] = Field(
         (), description="What is different for some checkpoints; later rules override earlier ones, field by field."
+    )
+    application: ApplicationSettings = Field(
+        ApplicationSettings(), description="The training application that the library is shared with."
     )
     workers: Annotated[int, Field(ge=1, le=64), _NO_TRUTH] = Field(
         2, description="Worker processes: conversions that may run at the same time."

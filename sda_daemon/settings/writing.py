@@ -95,7 +95,8 @@ def write_explained(section: type[BaseModel], values: Mapping[str, Any], explain
 
     Args:
         section: the schema.
-        values: what to write instead of a default, by dotted name; lists have one item and no number.
+        values: what to write instead of a default, by dotted name; lists have one item and no number. What more items
+            hold stands under the name with `[]` behind it.
         explain: returns the comment of a key, without `#`.
     """
     lines: list[str] = []
@@ -126,6 +127,10 @@ def _explain_section(
                 first = next(index for index, line in enumerate(inner) if not line.lstrip().startswith("#"))
                 inner[first] = f"{indent}  - {inner[first].lstrip()}"
                 inner[:first] = [f"{indent}  {line.lstrip()}" for line in inner[:first]]
+                inside = {other.name: other for other in keys_of(key.inner)}
+                for item in values.get(f"{name}[]", ()):
+                    texts = [f"{other}: {write_value(given, inside[other])}" for other, given in item.items()]
+                    inner += [f"{indent}  - {texts[0]}", *(f"{indent}    {text}" for text in texts[1:])]
             lines += inner
         else:
             lines.append(f"{indent}{key.name}: {write_value(value, key)}")

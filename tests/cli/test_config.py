@@ -87,6 +87,23 @@ def test_init_writes_a_config_that_checks(tmp_path: Path) -> None:
     assert sda("config", "init", "--user", "--path", path).returncode == 2
 
 
+def test_init_beside_the_application(tmp_path: Path) -> None:
+    """What was found is told, and the config checks; without an application nothing is written."""
+    home, path = tmp_path / "app", tmp_path / "c.yaml"
+    home.mkdir()
+    done = sda("config", "init", "--beside", home, "--path", path)
+    assert (done.returncode, path.exists()) == (1, False)
+    assert "there is no config.toml of the training application" in done.stderr
+    (home / "config.toml").write_text("[paths]\ndatasets = 'sets'\n")
+    done = sda("config", "init", "--beside", home, "--path", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"for the application of {home}/config.toml" in done.stdout
+    assert f"models go to {home}/data/models" in done.stdout
+    checked = sda("config", "check", path)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert f"watched: {home}/sets (not there yet)" in checked.stdout
+
+
 def test_show_marks_defaults_and_overrides(tmp_path: Path) -> None:
     """What it prints is a config again, with the same settings."""
     path = tmp_path / "c.yaml"
