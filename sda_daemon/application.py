@@ -15,7 +15,7 @@ from typing import Any
 
 from sda_daemon.errors import NoApplicationError
 from sda_daemon.files import read_small_file
-from sda_daemon.models.metadata import MODEL_FILE_ENDINGS
+from sda_daemon.models.formats import ENDINGS
 
 CONFIG_NAME = "config.toml"
 PROJECT_NAME = "pyproject.toml"
@@ -151,7 +151,7 @@ def count_models(models_dir: Path) -> Counter[str]:
         names = os.listdir(models_dir)
     except OSError:
         return Counter()
-    endings = [ending for name in names if name[0] != "." for ending in MODEL_FILE_ENDINGS if name.endswith(ending)]
+    endings = [ending for name in names if name[0] != "." for ending in ENDINGS if name.endswith(ending)]
     return Counter(ending.removeprefix(".") for ending in endings)
 
 
