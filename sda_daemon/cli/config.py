@@ -130,6 +130,7 @@ def render(
 ) -> int:
     """Show the metadata that a checkpoint's model would get, and what gave each field. Nothing is written."""
     from sda_daemon.config import find_config, load_config, watch_of
+    from sda_daemon.conversion.interrupts import wait_for_first
     from sda_daemon.conversion.job import REFUSED_KINDS, ConversionJob, Failed
     from sda_daemon.conversion.pool import WorkerPool
     from sda_daemon.files import is_file
@@ -149,7 +150,8 @@ def render(
     limits = settings.conversion
     pool = WorkerPool(1, limits.time_limit_s, limits.memory_limit)
     try:
-        result = pool.preview(job).result()
+        (preview,) = wait_for_first([pool.preview(job)])
+        result = preview.result()
     finally:
         pool.close()
     if isinstance(result, Failed):

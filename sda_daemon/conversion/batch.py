@@ -6,11 +6,12 @@ import errno
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from sda_daemon.conversion.interrupts import wait_for_first
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
 from sda_daemon.conversion.pool import ConversionPool
 from sda_daemon.conversion.publish import Action, publish
@@ -164,7 +165,7 @@ def convert_batch(
             running[pool.submit(make_job(source, signature, f"{number}.tmp"))] = (source, turn)
         if not running:
             continue
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        done = wait_for_first(running)
         finished: list[Converted] = []
         turns: dict[str, tuple[Source, int]] = {}
         for future in done:

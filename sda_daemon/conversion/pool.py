@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from sda_daemon.conversion import worker
+from sda_daemon.conversion.interrupts import held_back
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome, Preview
 
 T = TypeVar("T")
@@ -109,7 +110,8 @@ class WorkerPool:
             self._disk.wait_for(_outcome(inner, job, self._time_limit_s), outer)
 
         try:
-            inner = self._running().schedule(worker.convert, args=[job], timeout=self._time_limit_s)
+            with held_back():
+                inner = self._running().schedule(worker.convert, args=[job], timeout=self._time_limit_s)
         except (OSError, RuntimeError) as error:  # no more processes or descriptors
             outer.set_result(Failed(job, "no_worker", False, f"no worker process could be started: {error}"))
         else:
@@ -123,14 +125,17 @@ class WorkerPool:
         def finish(inner: Future[Preview | Failed]) -> None:
             outer.set_result(_outcome(inner, job, self._time_limit_s))
 
-        self._running().schedule(worker.preview, args=[job], timeout=self._time_limit_s).add_done_callback(finish)
+        with held_back():
+            inner = self._running().schedule(worker.preview, args=[job], timeout=self._time_limit_s)
+        inner.add_done_callback(finish)
         return outer
 
     def warm(self) -> None:
         """Start the processes and let them import torch."""
         if self._pool is None:
-            for _ in range(self._workers):
-                self._running().schedule(worker.warm_up, timeout=self._time_limit_s)
+            with held_back():
+                for _ in range(self._workers):
+                    self._running().schedule(worker.warm_up, timeout=self._time_limit_s)
 
     def rest(self) -> None:
         """End the processes."""

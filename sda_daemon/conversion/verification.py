@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from sda_daemon.conversion import worker
+from sda_daemon.conversion.interrupts import held_back, wait_for_first
 from sda_daemon.conversion.pool import describe_exit, leave_closed_folder
 from sda_daemon.errors import SdaError, explained, is_refusal
 from sda_daemon.settings.schema import ConversionSettings
@@ -177,8 +178,10 @@ def _apart(
         initargs=(limits.memory_limit, os.getpid(), None),
     )
     try:
-        futures = [(path, pool.schedule(function, args=[path], timeout=limits.time_limit_s)) for path in paths]
+        with held_back():
+            futures = [(path, pool.schedule(function, args=[path], timeout=limits.time_limit_s)) for path in paths]
         for path, future in futures:
+            wait_for_first([future])
             try:
                 yield future.result()
             except (FutureTimeoutError, TimeoutError):

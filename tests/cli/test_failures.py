@@ -195,9 +195,12 @@ def test_ctrl_c_is_quiet(library: Path) -> None:
         start_new_session=True,
     )
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("added 'take0 epoch 7' ")
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    try:
+        assert process.stdout.readline().startswith("added 'take0 epoch 7' ")
+        os.killpg(process.pid, signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert stderr.splitlines()[-1] == "interrupted: 1 converted; 4 left"

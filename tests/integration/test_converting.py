@@ -588,7 +588,8 @@ def test_a_hung_worker_is_cut_off(daemon: DaemonProcess, drop: Drop, tmp_path: P
             time.sleep(1)
         return read(path)
     """
-    daemon.write_config(conversion={"time_limit_s": 5, "max_attempts": 1}, workers=2)
+    # A busy machine may take seconds to start a worker, which count too.
+    daemon.write_config(conversion={"time_limit_s": 15, "max_attempts": 1}, workers=2)
     daemon.start(env=patch_workers(tmp_path / "site", body))
     drop(daemon.drop / "hang" / "x.pt", 1)
     drop(daemon.drop / "good" / "x.pt", 2)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sda_daemon.service.notify import Notifier
@@ -180,14 +181,23 @@ def test_draining_asks_for_time(
     daemon, manager = supervised
     for seed in range(4):
         (daemon.drop / f"run{seed}").mkdir()
+    shutil.copyfile(small_checkpoints(0), daemon.drop / "run0" / "x.pt")
+    daemon.wait_for("conversion.succeeded")
+    workers = [child for child in psutil.Process(daemon.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    for worker in workers:
+        worker.suspend()
+    for seed in range(1, 4):
         shutil.copyfile(small_checkpoints(seed), daemon.drop / f"run{seed}" / "x.pt")
-    daemon.wait_for("conversion.started")
+    daemon.wait_for("conversion.started", count=2)
     daemon.send(signal.SIGTERM)
     position = manager.wait_for("STOPPING=1")
+    manager.wait_for("EXTEND_TIMEOUT_USEC=30000000", after=position)
+    manager.wait_for("STATUS=ending; ", after=position)
+    manager.wait_for("WATCHDOG=1", after=position)
+    for worker in workers:
+        worker.resume()
     assert daemon.wait() == 0
-    if daemon.events("daemon.stopping")[0]["running"]:
-        manager.wait_for("EXTEND_TIMEOUT_USEC=30000000", after=position)
-        manager.wait_for("STATUS=ending; ")
+    assert len(daemon.events("conversion.succeeded")) == len(daemon.events("conversion.started")) == 2
 
 
 def test_a_loop_that_hangs_is_silent(
