@@ -282,6 +282,12 @@ class UnsafeModelError(ModelFileError):
     kind = "unsafe_model"
 
 
+class UnplayableModelError(ModelFileError):
+    """The application that opens this format would decode the model with the wrong activation."""
+
+    kind = "unplayable_model"
+
+
 class LibraryError(SdaError):
     """The model library cannot be read or changed."""
 

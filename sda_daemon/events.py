@@ -115,6 +115,9 @@ CONVERSION_GIVEN_UP = Event("conversion.given_up", ERROR, "A checkpoint failed t
 CONVERSION_DROPPED_VALUE = Event("conversion.dropped_value", INFO,
                                  "A value of a foreign class is left out of the model file.",
                                  ("path", "key", "foreign_name"))  # fmt: skip
+CONVERSION_NOT_PLAYABLE = Event("conversion.not_playable", WARNING,
+                                "The application that opens this kind of file will not play a new model right.",
+                                ("path", "model_id", "file", "format", "reason", "hint"))  # fmt: skip
 MODEL_SUPERSEDED = Event("model.superseded", INFO,
                          "A model gave way to a better or later one of the same folder (`select`).",
                          ("model_id", "name", "file", "by", "select"))  # fmt: skip

@@ -47,12 +47,14 @@ class Named:
             Tags have the key `tags[0]` and so on.
         skip: why the checkpoint is not to be converted; empty if it is.
         ignored_notes: (path, reason) of notes that do not work for this checkpoint.
+        models_format: what a rule says that it is to be written in; empty where none says so.
     """
 
     metadata: ModelMetadata
     sources: Mapping[str, str]
     skip: str
     ignored_notes: tuple[tuple[str, str], ...] = ()
+    models_format: str = ""
 
 
 # --- matching -------------------------------------------------------------------------------------
@@ -131,8 +133,9 @@ def name_checkpoint(
         field: (getattr(settings, field), CONFIG_SOURCE, CONFIG_SOURCE) for field in RENDERED_FIELDS if field != "tags"
     }
     tags = [(tag, CONFIG_SOURCE, f"{CONFIG_SOURCE}.tags[{index}]") for index, tag in enumerate(settings.tags)]
-    skip = ""
+    skip = models_format = ""
     for source, rule in _applying(rules, facts):
+        models_format = rule.models_format or models_format
         if rule.skip is not None:
             skip = f"{source} says skip" if rule.skip else ""
         tags = _overlay(chosen, tags, rule.metadata, source, f"{source.partition(' ')[0]}.metadata")
@@ -153,7 +156,7 @@ def name_checkpoint(
             sources[f"tags[{len(kept)}]"] = source
             kept.append(tag)
     values["name"] = values["name"] or str(facts["stem"])
-    return Named(ModelMetadata(**values, tags=kept), sources, skip, tuple(ignored))
+    return Named(ModelMetadata(**values, tags=kept), sources, skip, tuple(ignored), models_format)
 
 
 def _overlay(
@@ -202,5 +205,5 @@ def template_digest(settings: MetadataSettings, rules: Sequence[RuleSettings] = 
     """Return a digest of templates and rules, by which a model shows what it was named by."""
     content: Any = settings.model_dump(mode="json")
     if rules:
-        content = [content, *(rule.model_dump(mode="json") for rule in rules)]
+        content = [content, *(rule.model_dump(mode="json", exclude={"models_format"}) for rule in rules)]
     return f"sha256:{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}"

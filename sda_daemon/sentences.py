@@ -37,6 +37,7 @@ _SENTENCES: dict[str, str] = {
     "conversion.failed": "Could not convert {path}: {reason}",
     "conversion.given_up": "Gave up on {path} after {attempts} attempts: {reason}; {hint}",
     "conversion.dropped_value": "Left {key} ({foreign_name}) of {path} out of the model",
+    "conversion.not_playable": "The model {file} of {path} will not play as it should: {reason}. {hint}",
     "model.superseded": "Removed {name!r} ({file}): {by!r} took its place (select: {select})",
     "source.deleted": "Deleted {path}, its model is safe",
     "source.moved": "Moved {path} to {to}, its model is safe",

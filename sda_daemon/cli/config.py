@@ -145,7 +145,15 @@ def render(
     watch = watch_of(settings, path)
     root = str(watch.path) if watch else ""
     job = ConversionJob(
-        str(path), signature, root, str(settings.models_dir), "", "", settings.metadata, rules=settings.rules
+        str(path),
+        signature,
+        root,
+        str(settings.models_dir),
+        "",
+        "",
+        settings.metadata,
+        rules=settings.rules,
+        models_format=settings.models_format,
     )
     limits = settings.conversion
     pool = WorkerPool(1, limits.time_limit_s, limits.memory_limit)
@@ -166,6 +174,8 @@ def render(
         typer.echo(f"The library has this model already, as {result.known_as}; its name and words stay as they are.")
     for notes, reason in result.ignored_notes:
         typer.echo(f"{notes} is ignored: {reason}")
+    for trouble in result.troubles if not result.skip and not result.known_as else ():
+        typer.echo(f"As {result.format_name}: {trouble}.")
     rows = [
         (field.name, str(getattr(result.metadata, field.name)), _source(field.name, result.sources, root))
         for field in dataclasses.fields(result.metadata)

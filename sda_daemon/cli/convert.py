@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,7 +30,9 @@ EXAMPLES = examples(
     "sda-daemon convert runs/ 'old/**/*.pt' --jobs 4    as the config says",
     "sda-daemon convert runs/ --dry-run                 what would happen",
     "sda-daemon convert x.pt --name '{{ run }} take {{ epoch }}' --tag rain",
+    "sda-daemon convert runs/ --format auto             for the application that trained them",
 )
+DEFAULT_FORMAT = "sda"
 DEFAULT_PATTERNS = ("*.pt", "*.pth", "*.ckpt")
 _UNSET = {"show_default": False}
 _SHORTEST_PATH = 20
@@ -69,6 +72,16 @@ def convert(
         list[str] | None,
         typer.Option("--tag", metavar="TEMPLATE", help="A tag, beside the config's; may be given often.", **_UNSET),
     ] = None,
+    models_format: Annotated[
+        Literal["sda", "distill", "distillgan", "auto"] | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="sda, distill, distillgan or auto: for which generation of the application; without it, the config's "
+            "or sda.",
+            **_UNSET,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Convert checkpoints into models now, without a daemon.
@@ -83,7 +96,7 @@ def convert(
     from sda_daemon.settings.schema import ConversionSettings
 
     began = time.monotonic()
-    plan = _plan(models_dir, config, name, description, dataset, tag)
+    plan = _plan(models_dir, config, name, description, dataset, tag, models_format)
     workers = jobs or (plan.settings.workers if plan.settings else 2)
     roots = [str(watch.path) for watch in plan.settings.watch] if plan.settings else []
     patterns = plan.settings.watch[0].patterns if plan.settings else DEFAULT_PATTERNS
@@ -114,8 +127,11 @@ def convert(
         pool.close()
     if as_json:
         print_json(_document(results, time.monotonic() - began, dry_run=dry_run))
-    elif len(results) != 1:
+    elif len(results) == 1:
+        printer.tell_troubles(results)
+    else:
         printer.tell_failures(results)
+        printer.tell_troubles(results)
         summary = _summary(results, dry_run=dry_run) or "nothing to convert"
         note(f"{summary} in {human_duration(time.monotonic() - began)}")
     return _exit_code({result.cause for result in results if result.action is BatchAction.FAILED})
@@ -138,6 +154,7 @@ class _Plan:
     metadata: MetadataSettings
     rules: tuple[RuleSettings, ...]
     settings: Settings | None
+    models_format: str
 
 
 def _own_folders(plan: _Plan) -> tuple[str, ...]:
@@ -156,6 +173,7 @@ def _plan(
     description: str | None,
     dataset: str | None,
     tags: list[str] | None,
+    models_format: str | None,
 ) -> _Plan:
     from sda_daemon.settings.schema import MetadataOverrides, MetadataSettings, RuleSettings
 
@@ -167,7 +185,8 @@ def _plan(
     metadata = settings.metadata if settings else MetadataSettings()
     # Who names a checkpoint on the command line wants it, whatever rules there are for the daemon to skip it.
     given = settings.rules if settings else ()
-    rules = tuple(rule.model_copy(update={"skip": None}) for rule in given)
+    without = {"skip": None} if models_format is None else {"skip": None, "models_format": None}
+    rules = tuple(rule.model_copy(update=without) for rule in given)
     wanted: dict[str, Any] = {"name": name, "description": description, "dataset_name": dataset}
     wanted = {key: value for key, value in wanted.items() if value is not None}
     if tags:
@@ -181,8 +200,9 @@ def _plan(
     if models_dir is None:
         assert settings is not None
         models_dir = settings.models_dir
+    models_format = models_format or (settings.models_format if settings else DEFAULT_FORMAT)
     # Absolute now: where the working folder is closed, the pool of workers leaves it.
-    return _Plan(models_dir.absolute(), metadata, rules, settings)
+    return _Plan(models_dir.absolute(), metadata, rules, settings, models_format)
 
 
 def _try(option: str, template: str) -> None:
@@ -233,6 +253,7 @@ def _job(
         metadata=plan.metadata,
         rules=plan.rules,
         is_watched=source.is_watched,
+        models_format=plan.models_format,
     )
 
 
@@ -270,6 +291,15 @@ class _Printer:
         for result in failed:
             note(f"  {_short(result.path)}")
 
+    def tell_troubles(self, results: list[BatchResult]) -> None:
+        """Say, once for all models that it is true of, what an application will not play right."""
+        if self._quiet:
+            return
+        counts = Counter(trouble for result in results for trouble in result.troubles)
+        for trouble, count in counts.items():
+            which = "" if len(results) == 1 else f"{count} of {len(results)}: "
+            note(f"sda-daemon: {which}{trouble}.")
+
 
 def _short(text: str) -> str:
     """Return a text in which paths below the working folder are relative."""
@@ -303,6 +333,7 @@ def _document(results: list[BatchResult], duration_s: float, *, dry_run: bool) -
                 "cause": result.cause or None,
                 "reason": result.reason or None,
                 "duration_s": round(result.duration_s, 3),
+                "warnings": [str(trouble) for trouble in result.troubles],
             }
             for result in results
         ],

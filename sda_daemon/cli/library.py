@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sda_daemon.errors import NoLibraryError
+from sda_daemon.errors import ForeignEntryError, NoLibraryError, UnknownModelError
 
 if TYPE_CHECKING:
     from sda_daemon.library import ModelEntry, ModelLibrary
@@ -47,9 +47,31 @@ def find_models(library: ModelLibrary, texts: list[str]) -> list[ModelEntry]:
 
     Raises:
         UnknownModelError, AmbiguousModelError: none or several fit one of the texts.
+        ForeignEntryError: it names an entry that is not that of a model of the library.
     """
     from sda_daemon.library.lookup import find_entry
 
     entries = library.list_all()
-    found = [find_entry(entries, text, library.models_dir) for text in texts]
+    found = []
+    for text in texts:
+        try:
+            found.append(find_entry(entries, text, library.models_dir))
+        except UnknownModelError:
+            _explain_foreign(library, text)
+            raise
     return list({entry.model_id: entry for entry in found}.values())
+
+
+def _explain_foreign(library: ModelLibrary, text: str) -> None:
+    """Say why an entry that is in the index cannot be used.
+
+    Raises:
+        ForeignEntryError: there is such an entry.
+    """
+    for entry in library.foreign():
+        if text and (entry.key.startswith(text) or text in (entry.file, entry.key)):
+            names = f"names {entry.file!r}, which is no file of the library" if entry.file else "is none of a model"
+            raise ForeignEntryError(
+                f"the entry {entry.key!r} of the index {names}: {entry.reason}",
+                "It is left as it is; see: sda-daemon models repair --dry-run",
+            )

@@ -65,6 +65,7 @@ class Exported(_Document):
     model_id: str
     name: str
     path: str
+    warnings: list[str] = Field(description="What the application that opens the copy will not play right.")
 
 
 class Deleted(_Document):
@@ -147,6 +148,7 @@ class ConvertResult(_Document):
     cause: str | None = Field(description="Static name of why it failed.")
     reason: str | None
     duration_s: float
+    warnings: list[str] = Field(description="What the application that opens the model will not play right.")
 
 
 class Convert(_Document):

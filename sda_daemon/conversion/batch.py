@@ -21,7 +21,9 @@ from sda_daemon.intake.probe import look
 from sda_daemon.intake.scan import CheckpointNames, CheckpointScan
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
+from sda_daemon.models.formats import format_called
 from sda_daemon.models.metadata import file_name_candidates
+from sda_daemon.models.playability import Trouble
 from sda_daemon.signature import FileSignature
 
 _MAX_TURNS = 3
@@ -57,6 +59,7 @@ class BatchResult:
         cause: static name of why it failed.
         reason: what happened and what to do.
         duration_s: time that the worker took.
+        troubles: what the application that opens the model will not play right.
     """
 
     path: str
@@ -65,6 +68,7 @@ class BatchResult:
     cause: str = ""
     reason: str = ""
     duration_s: float = 0.0
+    troubles: tuple[Trouble, ...] = ()
 
 
 def find_sources(
@@ -207,16 +211,19 @@ def _publish(library: ModelLibrary, finished: Sequence[Converted]) -> Iterator[B
             yield BatchResult(item.job.path, BatchAction.FAILED, None, "again", reason)
         else:
             action = BatchAction(done.action.value)
-            yield BatchResult(item.job.path, action, done.entry, duration_s=item.duration_s)
+            found = item.troubles if action is not BatchAction.DUPLICATE else ()
+            yield BatchResult(item.job.path, action, done.entry, duration_s=item.duration_s, troubles=found)
 
 
 def _would_become(library: ModelLibrary, item: Converted) -> BatchResult:
     known = library.get(item.metadata.model_id)
     if known is None:
         taken = {entry.file_path for entry in library.list_all()}
-        name = next(name for name in file_name_candidates(item.plain_name) if name not in taken)
+        ending = format_called(item.format_name).ending
+        candidates = file_name_candidates(item.plain_name or item.metadata.name, ending)
+        name = next(name for name in candidates if name not in taken)
         entry = ModelEntry.from_metadata(item.metadata, name, 0)
-        return BatchResult(item.job.path, BatchAction.ADDED, entry, duration_s=item.duration_s)
+        return BatchResult(item.job.path, BatchAction.ADDED, entry, duration_s=item.duration_s, troubles=item.troubles)
     gains = item.metadata.has_analysis and not known.has_analysis
     action = BatchAction.UPDATED if gains else BatchAction.DUPLICATE
     return BatchResult(item.job.path, action, replace(known), duration_s=item.duration_s)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sda_daemon.errors import LibraryReadOnlyError, LibraryUnreadableError
+from sda_daemon.models.formats import SDA
 from sda_daemon.models.metadata import ModelMetadata
+from sda_daemon.models.playability import Trouble
 from sda_daemon.settings.schema import MetadataSettings, RuleSettings
 from sda_daemon.signature import FileSignature
 
@@ -32,6 +34,7 @@ class ConversionJob:
         by_daemon: whether the daemon makes the model, which it may then prune or replace by itself.
         is_watched: whether `watch_root` is a watched folder, and not just one that someone has named.
         instead_of: id of the model that gives way to the new one and leaves it its name; empty for none.
+        models_format: what the model is to be written in, as far as no rule says otherwise.
     """
 
     path: str
@@ -46,6 +49,7 @@ class ConversionJob:
     by_daemon: bool = False
     is_watched: bool = True
     instead_of: str = ""
+    models_format: str = SDA.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ class Converted:
         duration_s: time from the start of the conversion to the finished file.
         ignored_notes: (path, reason) of `sda.yaml` files that could not be used.
         plain_name: the model's name without what tells it from another of that name; its file is called after it.
+        format_name: what it is written in.
+        troubles: what the application that opens it will not play right.
     """
 
     job: ConversionJob
@@ -73,6 +79,8 @@ class Converted:
     duration_s: float
     ignored_notes: tuple[tuple[str, str], ...] = ()
     plain_name: str = ""
+    format_name: str = SDA.name
+    troubles: tuple[Trouble, ...] = ()
 
     @property
     def was_written(self) -> bool:
@@ -111,6 +119,8 @@ class Preview:
         skip: why it would not be converted; empty if it would.
         ignored_notes: (path, reason) of `sda.yaml` files that could not be used.
         known_as: name and file of the model that the library has of these weights; empty for none.
+        format_name: what it would be written in.
+        troubles: what the application that opens it would not play right.
     """
 
     job: ConversionJob
@@ -120,6 +130,8 @@ class Preview:
     skip: str
     ignored_notes: tuple[tuple[str, str], ...]
     known_as: str
+    format_name: str
+    troubles: tuple[Trouble, ...]
 
 
 Outcome = Converted | Failed

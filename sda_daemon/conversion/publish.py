@@ -16,7 +16,9 @@ from sda_daemon.files import fsync_folder, publish_new, take_access
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.naming import name_apart
+from sda_daemon.library.removal import unlink_models
 from sda_daemon.models.editing import write_edited
+from sda_daemon.models.formats import format_called, format_of_name
 from sda_daemon.models.metadata import file_name_candidates
 
 
@@ -59,10 +61,12 @@ def publish(
         LibraryError: the index cannot be read or locked.
     """
     new_files: list[Path] = []
+    left: list[str] = []
     try:
         with library.transaction():
             published = [
-                _publish_one(library, item, new_files, (replacing or {}).get(item.job.path, "")) for item in finished
+                _publish_one(library, item, new_files, left, (replacing or {}).get(item.job.path, ""))
+                for item in finished
             ]
             if any(item.action in (Action.ADDED, Action.UPDATED, Action.REPLACED) for item in published):
                 fsync_folder(library.models_dir)
@@ -70,6 +74,7 @@ def publish(
         for path in new_files:
             path.unlink(missing_ok=True)
         raise
+    unlink_models(library.models_dir, left)
     return published
 
 
@@ -92,7 +97,14 @@ def _named_apart(library: ModelLibrary, item: Converted, temporary: Path, replac
     return replace(item, metadata=metadata, size_bytes=size_bytes)
 
 
-def _publish_one(library: ModelLibrary, item: Converted, new_files: list[Path], replaced_id: str) -> Published:
+def _publish_one(
+    library: ModelLibrary, item: Converted, new_files: list[Path], left: list[str], replaced_id: str
+) -> Published:
+    """Publish one model.
+
+    Files that have got a name are added to `new_files`, those that no entry names any more to `left`.
+    """
+    chosen = format_called(item.format_name)
     temporary = Path(item.job.work_dir) / item.job.temporary_name
     known = library.get(item.metadata.model_id)
     is_there = known is not None and library.holds(known.model_id)
@@ -105,7 +117,11 @@ def _publish_one(library: ModelLibrary, item: Converted, new_files: list[Path], 
     old = known if known is not None else library.get(replaced_id)
     if known is None:
         item = _named_apart(library, item, temporary, old)
-    if old is not None:
+    has_other_ending = old is not None and format_of_name(old.file_path) is not chosen
+    if known is not None and has_other_ending:  # it came meanwhile, from somewhere else
+        temporary.unlink(missing_ok=True)
+        return Published(item, Action.AGAIN, None)
+    if old is not None and not has_other_ending:
         target = library.models_dir / old.file_path
         take_access(temporary, target)
         temporary.replace(target)
@@ -114,9 +130,15 @@ def _publish_one(library: ModelLibrary, item: Converted, new_files: list[Path], 
             library.remove(old.model_id)
     else:
         take_access(temporary, library.models_dir / temporary.name)
-        target = publish_new(temporary, library.models_dir, file_name_candidates(item.plain_name or item.metadata.name))
+        target = publish_new(
+            temporary, library.models_dir, file_name_candidates(item.plain_name or item.metadata.name, chosen.ending)
+        )
         new_files.append(target)
         action = Action.ADDED
+        if old is not None:
+            library.remove(old.model_id)
+            left.append(old.file_path)
+            action = Action.REPLACED
     entry = ModelEntry.from_metadata(item.metadata, target.name, item.size_bytes)
     library.add_entry(entry)
     return Published(item, action, entry)

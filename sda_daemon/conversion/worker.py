@@ -19,16 +19,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome, Preview
+from sda_daemon.conversion.placing import format_for, library_at, place_of
 from sda_daemon.errors import (
     ChangedWhileReadError,
     CheckpointError,
     ForeignEntryError,
-    ModelFileError,
     SdaError,
     TemplateError,
     describe,
@@ -42,7 +41,6 @@ from sda_daemon.signature import FileSignature
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from sda_daemon.library import ModelEntry, ModelLibrary
     from sda_daemon.models.checkpoint import Checkpoint
 
 T = TypeVar("T")
@@ -142,8 +140,6 @@ def make_durable(outcome: Outcome) -> Outcome:
 
 
 def _convert(job: ConversionJob) -> Converted | Failed:
-    from sda_daemon.library.index import is_mentioned
-    from sda_daemon.library.naming import name_apart
     from sda_daemon.models.checkpoint import read_checkpoint
     from sda_daemon.models.digest import model_id_of, weights_digest
     from sda_daemon.models.persistence import complete_metadata, parts_of, utc_now, write_parts
@@ -167,32 +163,16 @@ def _convert(job: ConversionJob) -> Converted | Failed:
         return Failed(job, "skipped", True, named.skip)
     metadata = complete_metadata(named.metadata, checkpoint, path.stat().st_mtime)
     metadata = replace(metadata, model_id=model_id_of(digest), save_date=utc_now())
-    is_wanted, by_daemon, plain_name = True, job.by_daemon, metadata.name
-    if is_mentioned(Path(job.models_dir), metadata.model_id, metadata.name):
-        library = _library_at(job.models_dir)
-        if any(entry.key == metadata.model_id for entry in library.foreign()):
-            raise ForeignEntryError(
-                f"the index has something under the id of {path.name}'s model that this program does not understand",
-                "Look at it with: sda-daemon models repair --dry-run",
-            )
-        known = library.get(metadata.model_id)
-        if known is None:
-            others = (entry for entry in library.entries() if entry.model_id != job.instead_of)
-            metadata = replace(metadata, name=name_apart(metadata, others))
-        else:
-            metadata = _keep_words(metadata, known)
-            by_daemon = job.by_daemon and _is_made_by_daemon(library, known)
-            is_wanted = not library.holds(known.model_id) or (
-                checkpoint.analysis is not None and not known.has_analysis
-            )
+    place = place_of(job, metadata, checkpoint, named.models_format or job.models_format)
+    metadata = place.metadata
     size_bytes = 0
-    if is_wanted and job.temporary_name:
+    if place.is_wanted and job.temporary_name:
         provenance = {
             "source_file": path.name,
             "source_path": str(facts["relpath"]),
             "source_mtime_ns": job.signature.mtime_ns,
             "source_root": _root_digest(job.watch_root),
-            "made_by_daemon": by_daemon,
+            "made_by_daemon": place.by_daemon,
             "source_size_bytes": job.signature.size_bytes,
             "source_digest": checkpoint.source_digest,
             "weights_digest": digest,
@@ -200,7 +180,8 @@ def _convert(job: ConversionJob) -> Converted | Failed:
             "converted_at": metadata.save_date,
         }
         temporary = Path(job.work_dir) / job.temporary_name
-        size_bytes = write_parts(temporary, parts_of(checkpoint), metadata, provenance)
+        parts, marker = parts_of(checkpoint), place.format.marker
+        size_bytes = write_parts(temporary, parts, metadata, provenance, marker, place.further)
         try:
             _check_unchanged(job)
         except BaseException:
@@ -217,7 +198,9 @@ def _convert(job: ConversionJob) -> Converted | Failed:
         checkpoint.dropped,
         duration_s,
         ignored,
-        plain_name,
+        place.plain_name,
+        place.format.name,
+        place.troubles,
     )
 
 
@@ -237,23 +220,14 @@ def _preview(job: ConversionJob) -> Preview:
     named = name_checkpoint(job.metadata, job.rules, notes, facts)
     metadata = complete_metadata(named.metadata, checkpoint, path.stat().st_mtime)
     metadata = replace(metadata, model_id=model_id_of(weights_digest(checkpoint.state_dict)), save_date=utc_now())
-    library = _library_at(job.models_dir) if Path(job.models_dir).is_dir() else None
+    library = library_at(job.models_dir) if Path(job.models_dir).is_dir() else None
     known = library.get(metadata.model_id) if library is not None else None
     if library is not None and known is None:
         metadata = replace(metadata, name=name_apart(metadata, library.entries()))
     known_as = f"{known.name} ({known.file_path})" if known else ""
-    return Preview(job, metadata, named.sources, facts, named.skip, (*ignored, *named.ignored_notes), known_as)
-
-
-def _is_made_by_daemon(library: ModelLibrary, known: ModelEntry) -> bool:
-    """Whether the model that is brought up to date was the daemon's own; one made by hand stays that."""
-    from sda_daemon.models.header import read_model_header
-
-    try:
-        header = read_model_header(library.models_dir / known.file_path)
-    except (ModelFileError, OSError):
-        return True
-    return bool(header.provenance.get("made_by_daemon"))
+    chosen, found = format_for(job, checkpoint, named.models_format or job.models_format)
+    ignored_notes = (*ignored, *named.ignored_notes)
+    return Preview(job, metadata, named.sources, facts, named.skip, ignored_notes, known_as, chosen.name, found)
 
 
 def _root_digest(root: str) -> str:
@@ -268,32 +242,6 @@ def root_digest(root: str) -> str:
 def _check_unchanged(job: ConversionJob) -> None:
     if FileSignature.of(os.stat(job.path)) != job.signature:
         raise ChangedWhileReadError(f"{job.path} has changed since it settled", "Its new content is tried next")
-
-
-def _keep_words(metadata: Any, known: ModelEntry) -> Any:
-    """Keep what a person may have changed since the model was first made."""
-    return replace(
-        metadata,
-        name=known.name,
-        description=known.description,
-        dataset_name=known.dataset_name,
-        dataset_file_count=known.dataset_file_count,
-        dataset_total_duration_s=known.dataset_total_duration_s,
-        tags=list(known.tags),
-    )
-
-
-@lru_cache(maxsize=4)
-def _open_library(models_dir: str) -> ModelLibrary:
-    from sda_daemon.library import ModelLibrary
-
-    return ModelLibrary(Path(models_dir))
-
-
-def _library_at(models_dir: str) -> ModelLibrary:
-    library = _open_library(models_dir)
-    library.refresh()
-    return library
 
 
 def _printable(path: Path) -> Path:

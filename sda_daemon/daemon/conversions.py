@@ -268,6 +268,7 @@ class Conversions:
             attempt=task.attempt,
             by_daemon=True,
             instead_of=before.model_id if before is not None and replaces else "",
+            models_format=self._settings.models_format,
         )
         row = LedgerRow(task.path, task.root, task.signature, Status.CONVERTING, task.attempt)
         # The model that this path made before is remembered: it may have to give way.
@@ -452,6 +453,15 @@ class Conversions:
             events.CONVERSION_SUCCEEDED(
                 path=path, action=item.action.value, duration_s=round(converted.duration_s, 3), **names
             )
+            for trouble in converted.troubles:
+                events.CONVERSION_NOT_PLAYABLE(
+                    path=path,
+                    model_id=entry.model_id,
+                    file=entry.file_path,
+                    format=converted.format_name,
+                    reason=trouble.reason,
+                    hint=trouble.hint,
+                )
             self.succeeded += 1
             self.last = (entry.name, time.monotonic())
         row = LedgerRow(path, task.root, task.signature, status, task.attempt)

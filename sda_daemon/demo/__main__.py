@@ -14,6 +14,7 @@ from pathlib import Path
 CONFIG = """\
 models_dir: models
 state_dir: state
+models_format: distill
 watch:
   - path: runs
 metadata:

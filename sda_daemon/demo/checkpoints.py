@@ -19,9 +19,10 @@ from torch import Tensor
 from sda_daemon.audio.spectrogram import SpectrogramConfig
 from sda_daemon.controls.analysis import AnalysisResult
 from sda_daemon.controls.serialization import analysis_to_dict
+from sda_daemon.models.formats import SDA
 from sda_daemon.models.vae import STRIDE, ConvVAE, OutputActivation, WeightsLayout, build_model
 
-APPLICATION_MODULE = "small_dataset_audio.training.config"
+APPLICATION_MODULE = SDA.enum_module
 
 SMALL_MELS = SpectrogramConfig(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=16)
 """A spectrogram config that makes models of 3 MB instead of 12."""
@@ -102,10 +103,19 @@ def checkpoint_dict(
     }
 
 
-def write_checkpoint(path: Path, content: dict[str, Any], *, sidecar: bool = True) -> Path:
-    """Write a checkpoint with the application's enum in it, and its sidecar; return its path."""
+def write_checkpoint(
+    path: Path, content: dict[str, Any], *, sidecar: bool = True, module: str = APPLICATION_MODULE
+) -> Path:
+    """Write a checkpoint with the application's enum in it, and its sidecar; return its path.
+
+    Args:
+        path: where to.
+        content: the checkpoint's dict, but for the enum.
+        sidecar: whether the sidecar is written too.
+        module: of the enum, which is another in each generation of the application.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _application_enum() as preset:
+    with _application_enum(module) as preset:
         training = {**content["training_config"], "preset": preset("balanced")}
         torch.save({**content, "training_config": training}, path)
     if sidecar:
@@ -115,16 +125,16 @@ def write_checkpoint(path: Path, content: dict[str, Any], *, sidecar: bool = Tru
 
 
 @contextlib.contextmanager
-def _application_enum() -> Iterator[type[Enum]]:
+def _application_enum(module: str) -> Iterator[type[Enum]]:
     """Make the enum's module exist while a pickle is written; readers will not find it."""
-    names = APPLICATION_MODULE.split(".")
+    names = module.split(".")
     made = [".".join(names[: n + 1]) for n in range(len(names)) if ".".join(names[: n + 1]) not in sys.modules]
     for name in made:
         sys.modules[name] = ModuleType(name)
     OverfittingPreset = Enum(
-        "OverfittingPreset", {"BALANCED": "balanced", "CONSERVATIVE": "conservative"}, module=APPLICATION_MODULE
+        "OverfittingPreset", {"BALANCED": "balanced", "CONSERVATIVE": "conservative"}, module=module
     )
-    setattr(sys.modules[APPLICATION_MODULE], OverfittingPreset.__name__, OverfittingPreset)
+    setattr(sys.modules[module], OverfittingPreset.__name__, OverfittingPreset)
     try:
         yield OverfittingPreset
     finally:

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from sda_daemon.errors import LibraryError, ModelExistsError, UnknownModelError
-from sda_daemon.files import is_folder, status_of, write_atomic
+from sda_daemon.files import write_atomic
 from sda_daemon.library.entry import ModelEntry, is_bare_model_name
 
 _CHUNK_BYTES = 1 << 20
@@ -33,6 +33,28 @@ def model_path(models_dir: Path, entry: ModelEntry) -> Path:
     return path
 
 
+def free_target(source: Path, to: Path, name: str, *, replace: bool) -> Path:
+    """Return where a model goes that is copied into a folder, or to a file name.
+
+    Args:
+        source: its file.
+        to: the folder or the file name.
+        name: what it is called in a folder.
+        replace: whether it may take the place of a file that is there.
+
+    Raises:
+        LibraryError: the folder is not there.
+        ModelExistsError: a file is there already that may not be replaced.
+    """
+    target = to / name if to.is_dir() else to
+    if not target.parent.is_dir():
+        raise LibraryError(f"there is no folder {target.parent}", "Make it first")
+    if target.exists() and (not replace or target.samefile(source)):
+        hint = "It is the model itself" if target.samefile(source) else "Choose another name, or add --force"
+        raise ModelExistsError(f"there is a file {target} already", hint)
+    return target
+
+
 def export(models_dir: Path, entry: ModelEntry, to: Path, *, replace: bool = False) -> Path:
     """Copy a model's file into a folder or to a file name, atomically; return where it is now.
 
@@ -42,12 +64,7 @@ def export(models_dir: Path, entry: ModelEntry, to: Path, *, replace: bool = Fal
         OSError: it cannot be read or written; nothing is left behind.
     """
     source = model_path(models_dir, entry)
-    target = to / entry.file_path if is_folder(to) else to
-    if not is_folder(target.parent):
-        raise LibraryError(f"there is no folder {target.parent}", "Make it first")
-    if status_of(target) is not None and (not replace or target.samefile(source)):
-        hint = "It is the model itself" if target.samefile(source) else "Choose another name, or add --force"
-        raise ModelExistsError(f"there is a file {target} already", hint)
+    target = free_target(source, to, entry.file_path, replace=replace)
     with open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:  # noqa: PTH123 - a descriptor
         write_atomic(target, iter(lambda: file.read(_CHUNK_BYTES), b""))
     return target

@@ -36,7 +36,8 @@ from sda_daemon.models.contents import (
     plain_names,
     unwrap_checkpoint,
 )
-from sda_daemon.models.formats import trained_activation
+from sda_daemon.models.formats import FORMATS, trained_activation
+from sda_daemon.models.playability import training_package
 from sda_daemon.models.torch_file import TorchFile, checkpoint_error, read_torch_file
 from sda_daemon.models.vae import OutputActivation, WeightsLayout, weights_layout
 from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS
@@ -48,6 +49,7 @@ from sda_daemon.torchfile.values import fields_of, mapping_of, omega_value
 CHECKPOINT_VERSION = 1
 """Newest version of the training application's checkpoints that this program knows."""
 _LARGEST_INTEGER = 2**63
+_MOST_LOOKED_AT = 1000
 
 _EXPANDED_BYTES = 64 * 2**20
 """A weight may be one number that stands for many; that much more than the file the weights may take."""
@@ -89,6 +91,7 @@ class Checkpoint:
         dropped: (key, foreign name) of values that plain files cannot hold.
         is_bare: whether the file was only a state dict, without anything around it.
         source_digest: tells the file's content from any other; see `torch_file.TorchFile`.
+        trained_by: package of the application that wrote it, empty where nothing in the file tells.
     """
 
     path: Path
@@ -106,6 +109,7 @@ class Checkpoint:
     dropped: tuple[tuple[str, str], ...] = ()
     is_bare: bool = False
     source_digest: str = ""
+    trained_by: str = ""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -175,7 +179,19 @@ def _interpret(content: Mapping[str, Any], path: Path, file: TorchFile, *, is_ba
         dropped=tuple(dropped),
         is_bare=is_bare,
         source_digest=file.digest,
+        trained_by=_trained_by(content.get("training_config")),
     )
+
+
+def _trained_by(training_config: Any) -> str:
+    """Return the package whose enum a training config names, empty where it names none."""
+    packages = {training_package(item) for item in FORMATS}
+    for value in list((fields_of(training_config) or {}).values())[:_MOST_LOOKED_AT]:
+        for part in (value, *(value.args if isinstance(value, StandIn) else ())):
+            package = str(getattr(part, "foreign_name", "")).partition(".")[0]
+            if package in packages:
+                return package
+    return ""
 
 
 def _plain_config(content: Mapping[str, Any], key: str, path: Path, note: Any) -> dict[str, Any]:

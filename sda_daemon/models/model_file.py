@@ -1,4 +1,4 @@
-"""The `.sda` file: what goes into it, and writing it so that it survives a crash."""
+"""The model file: what goes into it, and writing it so that it survives a crash."""
 
 from __future__ import annotations
 
@@ -28,10 +28,15 @@ def model_payload(
     analysis: AnalysisResult | None,
     decoder_activation: OutputActivation,
     provenance: Mapping[str, Any],
+    marker: str = MODEL_FORMAT_MARKER,
+    further: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the dict that a `.sda` file holds: plain values, CPU tensors and numpy arrays only."""
+    """Return the dict that a model file holds: plain values, CPU tensors and numpy arrays only.
+
+    `further` is what other programs have put into the file that this one takes the place of, by key.
+    """
     return {
-        "format": MODEL_FORMAT_MARKER,
+        "format": marker,
         "version": SAVED_MODEL_VERSION,
         "model_state_dict": {name: _compact(tensor) for name, tensor in state_dict.items()},
         "latent_dim": latent_dim,
@@ -41,7 +46,25 @@ def model_payload(
         "metadata": metadata.to_dict(),
         "provenance": {**provenance, "tool": f"{TOOL_NAME} {__version__}", "torch": str(torch.__version__)},
         "decoder_activation": decoder_activation,
+        **(further or {}),
     }
+
+
+OWN_KEYS = frozenset(
+    {
+        "format",
+        "version",
+        "model_state_dict",
+        "latent_dim",
+        "spectrogram_config",
+        "latent_analysis",
+        "training_config",
+        "metadata",
+        "provenance",
+        "decoder_activation",
+    }
+)
+"""What this program writes into a model file; all else there is another program's."""
 
 
 def _compact(tensor: Tensor) -> Tensor:
@@ -52,7 +75,7 @@ def _compact(tensor: Tensor) -> Tensor:
 
 
 def write_model_file(path: Path, payload: Mapping[str, Any]) -> int:
-    """Write a new `.sda` file and return its size in bytes.
+    """Write a new model file and return its size in bytes.
 
     It is not durable before `fsync_large`: so the kernel can write it while the next one is made, and several can share
     the wait for the disk.

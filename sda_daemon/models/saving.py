@@ -23,7 +23,7 @@ from sda_daemon.library.repair import copy_id
 from sda_daemon.library.scan import scan_models
 from sda_daemon.models.checkpoint import Checkpoint, checked_weights, read_checkpoint
 from sda_daemon.models.digest import weights_digest
-from sda_daemon.models.metadata import ModelMetadata, file_name_candidates
+from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, ModelMetadata, file_name_candidates
 from sda_daemon.models.model_file import model_payload, write_model_file
 from sda_daemon.models.vae import ConvVAE, OutputActivation, weights_layout
 from sda_daemon.torchfile.plain import plain_value
@@ -138,8 +138,24 @@ def parts_of(checkpoint: Checkpoint) -> _Parts:
     )
 
 
-def write_parts(path: Path, parts: _Parts, metadata: ModelMetadata, provenance: Mapping[str, Any]) -> int:
-    """Write a model file at `path` and return its size in bytes; see `write_model_file`. The index is not touched."""
+def write_parts(
+    path: Path,
+    parts: _Parts,
+    metadata: ModelMetadata,
+    provenance: Mapping[str, Any],
+    marker: str = MODEL_FORMAT_MARKER,
+    further: Mapping[str, Any] | None = None,
+) -> int:
+    """Write a model file at `path` and return its size in bytes; see `write_model_file`. The index is not touched.
+
+    Args:
+        path: where it goes.
+        parts: what it is made of.
+        metadata: what is said of it.
+        provenance: where it comes from.
+        marker: of its format.
+        further: what other programs have put into the file that this one takes the place of, by key.
+    """
     return write_model_file(
         path,
         model_payload(
@@ -151,6 +167,8 @@ def write_parts(path: Path, parts: _Parts, metadata: ModelMetadata, provenance: 
             parts.analysis,
             parts.decoder_activation,
             provenance,
+            marker,
+            further,
         ),
     )
 

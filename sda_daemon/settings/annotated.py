@@ -42,6 +42,7 @@ EXAMPLE_RULE: dict[str, Any] = {
     "incomplete_after_s": "1h",
     "on_overwrite": "replace",
     "after": "keep",
+    "models_format": "auto",
     "metadata": {
         "name": "{{ run | words | title }} ({{ epoch }})",
         "description": "Validation loss {{ val_loss | significant }}.",

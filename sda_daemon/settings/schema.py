@@ -69,6 +69,7 @@ Condition = Annotated[str, AfterValidator(_tried_condition)]
 _NO_TRUTH = BeforeValidator(_no_truth)
 Glob = Annotated[str, Field(min_length=1)]
 
+ModelsFormat = Literal["sda", "distill", "distillgan", "auto"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json", "journal"]
 ObserverKind = Literal["auto", "native", "polling"]
@@ -183,6 +184,9 @@ class RuleSettings(_Section):
     after: Literal["keep", "delete"] | None = Field(
         None, description="What happens to such a checkpoint once its model is safely in the library: keep or delete."
     )
+    models_format: ModelsFormat | None = Field(
+        None, description="Which generation of the application such models are for: sda, distill, distillgan or auto."
+    )
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:
@@ -264,6 +268,12 @@ class Settings(_Section):
     )
     application: ApplicationSettings = Field(
         ApplicationSettings(), description="The training application that the library is shared with."
+    )
+    models_format: ModelsFormat = Field(
+        "sda",
+        description="Which generation of the training application new models are for: sda, distill, distillgan, or "
+        "auto (the one that each checkpoint was trained with). A model is never written for one that would decode it "
+        "with the wrong activation: then it becomes .sda, and an event says why.",
     )
     workers: Annotated[int, Field(ge=1, le=64), _NO_TRUTH] = Field(
         2, description="Worker processes: conversions that may run at the same time."

@@ -41,13 +41,13 @@ class _Walk:
     """(start, end, where the item was put, item) of each reference back."""
 
 
-def replace_value(pickle_data: bytes, key: str, value: Mapping[str, Any]) -> bytes:
+def replace_value(pickle_data: bytes, key: str, value: Any) -> bytes:
     """Return the pickle with another value under a key of its dict.
 
     Args:
         pickle_data: the `data.pkl` of a torch file.
         key: which value.
-        value: plain values: None, bool, int, float, str, lists and dicts of these.
+        value: a plain value: None, bool, int, float, str, a list or a dict of these.
 
     Raises:
         ValueError: the pickle is damaged, or not of the kind that torch writes; the message says why.

@@ -68,7 +68,7 @@ def test_newer_index_is_left_alone(library: Path) -> None:
     """65, and the file is as it was."""
     index = library / "models" / "model_library.json"
     index.write_text('{"version": 9, "models": {}}')
-    check_failure(run("models", "list", *M, cwd=library), 65, "version 9, newer than supported version 1")
+    check_failure(run("models", "list", *M, cwd=library), 65, "version 9, newer than supported version 2")
     assert index.read_text() == '{"version": 9, "models": {}}'
 
 
@@ -126,7 +126,10 @@ def test_a_doctored_index_leads_nowhere(library: Path) -> None:
     index.write_text(index.read_text().replace('"rain_on_tin.sda"', '"../precious.sda"'))
     check_failure(run("models", "path", "1a2f", *M, cwd=library), 1, "no file of the library")
     check_failure(run("models", "export", "1a2f", "--to", "x.sda", *M, cwd=library), 1, "no file of the library")
-    assert run("models", "delete", "1a2f", "--purge", "--yes", *M, cwd=library).code == 0
+    check_failure(run("models", "delete", "1a2f", "--purge", "--yes", *M, cwd=library), 1, "models repair --dry-run")
+    assert "precious" not in run("models", "list", *M, cwd=library).stdout
+    assert run("models", "repair", "--yes", *M, cwd=library).code == 0
+    assert "precious" not in index.read_text()
     assert (library / "precious.sda").read_text() == "precious"
 
 

@@ -14,7 +14,12 @@ from tests.cli.console import Printed, run
 
 M = ("--models-dir", "models")
 CASES: dict[str, list[tuple[str, ...]]] = {
-    "convert": [("runs", *M), ("runs", "--dry-run", "--jobs", "1", "--models-dir", "other"), ("nothing.pt", *M)],
+    "convert": [
+        ("runs", *M),
+        ("runs", "--dry-run", "--jobs", "1", "--models-dir", "other"),
+        ("nothing.pt", *M),
+        ("runs", "--format", "auto", "--models-dir", "third"),
+    ],
     "inspect": [
         ("runs/take0/checkpoints/checkpoint_epoch0007.pt",),
         ("runs/bad.pt",),
@@ -23,7 +28,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     "models list": [M, ("--tag", "nothing like it", *M)],
     "models search": [("rain", *M)],
     "models show": [("Rain on tin", *M), ("9c0d41", *M)],
-    "models export": [("1a2f", "9c0d41", "--to", ".", *M)],
+    "models export": [("1a2f", "9c0d41", "--to", ".", *M), ("1a2f", "--format", "distill", "--to", ".", *M)],
     "models edit": [("1a2f", "9c0d41", "--tag", "new", *M)],
     "models delete": [("1a2f", "--yes", *M), ("9c0d41", "--purge", "--yes", *M)],
     "models trash": [M, ("--empty", "--yes", *M)],

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from sda_daemon.library import ModelLibrary
-from sda_daemon.models.formats import FORMATS, ModelFormat
+from sda_daemon.models.formats import DISTILL, FORMATS, SDA, ModelFormat
 from tests.daemon_process import DaemonProcess, eventually
 from tests.library.application import Application
 from tests.library.model_files import write_model
 from tests.library.test_foreign import ENTRIES, TOP, put_in
+from tests.models.generations import write_generation
 
 Drop = Callable[..., Path]
 
@@ -162,3 +163,52 @@ def test_b39_the_index_is_readable_again_soon(daemon: DaemonProcess) -> None:
         assert mode() == 0o600
         daemon.start()
         eventually(lambda: mode() == 0o664, "also what was written while no daemon was there")
+
+
+def test_b33_what_cannot_be_played_is_said_once(daemon: DaemonProcess) -> None:
+    """A daemon that writes for whoever trained: one event for each model and reason, none for what fits."""
+    daemon.write_config(models_format="auto", rules=[{"match": "old/*", "models_format": "sda"}])
+    daemon.models_dir.mkdir()
+    write_model(daemon.models_dir / "theirs.distillgan")
+    daemon.start()
+    write_generation(daemon.drop / "first" / "x.pt", SDA, 1)
+    write_generation(daemon.drop / "later" / "x.pt", DISTILL, 2)
+    write_generation(daemon.drop / "old" / "x.pt", DISTILL, 3)
+    write_generation(daemon.drop / "long" / "x.pt", DISTILL, 4, columns=7)
+    write_generation(daemon.drop / "early" / "x.pt", DISTILL, 5, activation="sigmoid")
+    daemon.wait_for("conversion.succeeded", count=5)
+    assert daemon.stop() == 0
+    files = {entry.file_path for entry in daemon.models()}
+    assert files == {
+        "theirs.distillgan", "first_epoch_0.sda", "later_epoch_0.distillgan", "old_epoch_0.sda",
+        "long_epoch_0.distillgan", "early_epoch_0.sda",
+    }  # fmt: skip
+    told = {event["file"]: (event["format"], event["reason"]) for event in daemon.events("conversion.not_playable")}
+    assert len(daemon.events("conversion.not_playable")) == len(told) == 3
+    assert told["old_epoch_0.sda"][0] == "sda"
+    assert "sounds wrong there" in told["old_epoch_0.sda"][1]
+    assert "another length than one second" in told["long_epoch_0.distillgan"][1]
+    assert "it is written as .sda instead" in told["early_epoch_0.sda"][1]
+    assert all(event["hint"] for event in daemon.events("conversion.not_playable"))
+
+
+def test_b33_the_command_line_chooses_the_format(daemon: DaemonProcess) -> None:
+    """For a conversion, whatever config and rules say, and for taking a model elsewhere."""
+    daemon.write_config(models_format="sda", rules=[{"match": "*", "models_format": "distillgan"}])
+    source = write_generation(daemon.base / "runs" / "x.pt", DISTILL)
+    done = daemon.cli("convert", str(source), "--format", "distill", "--json", check=True)
+    (result,) = json.loads(done.stdout)["results"]
+    assert (result["file_path"], result["warnings"]) == ("runs_epoch_0.distill", [])
+    out = daemon.base / "out"
+    out.mkdir()
+    shown = daemon.cli("models", "export", "runs epoch 0", "--format", "sda", "--to", str(out), "--json", check=True)
+    (copied,) = json.loads(shown.stdout)
+    assert copied["path"] == str(out / "runs_epoch_0.sda")
+    assert "sounds wrong there" in copied["warnings"][0]
+    first = write_generation(daemon.base / "first" / "x.pt", SDA, 1)
+    told = daemon.cli("convert", str(first), "--format", "distill", check=True)
+    assert "it is written as .sda instead" in told.stderr
+    refused = daemon.cli("models", "export", "first epoch 0", "--format", "distillgan", "--to", str(out))
+    assert refused.returncode == 65
+    assert "ends in a sigmoid" in refused.stderr
+    assert sorted(path.name for path in out.iterdir()) == ["runs_epoch_0.sda"]

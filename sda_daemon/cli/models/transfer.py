@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from sda_daemon.cli.library import find_models, open_library
 from sda_daemon.cli.options import ANY_PATH, AsJson, ConfigFile, Model, Models, ModelsDir, examples
-from sda_daemon.cli.output import print_json
+from sda_daemon.cli.output import note, print_json
 
 PATH_EXAMPLES = examples('cp "$(sda-daemon models path rain)" /media/stick/')
 EXPORT_EXAMPLES = examples(
     "sda-daemon models export rain --to ~/Desktop            under its own file name",
     "sda-daemon models export rain --to ~/Desktop/rain.sda   under this one",
+    "sda-daemon models export rain --format distill --to ~/other/models",
 )
 
 
@@ -35,22 +36,51 @@ def export_model(
             "--to", metavar="DIR|FILE", help="A folder, or the new file's name.", show_default=False, **ANY_PATH
         ),
     ],
+    model_format: Annotated[
+        Literal["sda", "distill", "distillgan"] | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="sda, distill or distillgan: for another generation of the application. Without it, what the new "
+            "name's ending says, or as it is.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a file that is there.")] = False,
     as_json: AsJson = False,
     models_dir: ModelsDir = None,
     config: ConfigFile = None,
 ) -> None:
-    """Copy model files to another place, whole or not at all."""
+    """Copy model files to another place, whole or not at all.
+
+    For another generation of the application only marker and ending change: the weights stay as they are, bit for bit,
+    and so does whatever else is in the file. A model is not exported for one that would decode it with the wrong
+    activation, but for .sda, whose application opens it and plays it wrong: that is said.
+    """
     from sda_daemon.files import is_folder
-    from sda_daemon.library.transfer import export
+    from sda_daemon.models.exporting import export_model as export
+    from sda_daemon.models.formats import format_called
 
     library = open_library(models_dir, config)
     entries = find_models(library, model)
     if len(entries) > 1 and not is_folder(to):
         raise typer.BadParameter(f"{len(entries)} models need an existing folder to go to, {to} is none")
-    done = [(entry, export(library.models_dir, entry, to, replace=force)) for entry in entries]
+    wanted = None if model_format is None else format_called(model_format)
+    done = [(entry, *export(library.models_dir, entry, to, wanted, replace=force)) for entry in entries]
     if as_json:
-        print_json([{"model_id": entry.model_id, "name": entry.name, "path": str(path)} for entry, path in done])
+        print_json(
+            [
+                {
+                    "model_id": entry.model_id,
+                    "name": entry.name,
+                    "path": str(path),
+                    "warnings": [str(trouble) for trouble in troubles],
+                }
+                for entry, path, troubles in done
+            ]
+        )
         return
-    for _, path in done:
+    for entry, path, troubles in done:
         typer.echo(path)
+        for trouble in troubles:
+            note(f"sda-daemon: {entry.name}: {trouble}.")

@@ -1,0 +1,186 @@
+"""Where a new model goes: what the library has of it already, and in which format it is written.
+
+Runs in a worker process; the supervising process only ever names what is here. What needs torch is imported when it is
+called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sda_daemon.conversion.job import ConversionJob
+from sda_daemon.errors import CheckpointError, ForeignEntryError, ModelFileError
+from sda_daemon.models.formats import ModelFormat, format_of_name
+from sda_daemon.models.metadata import ModelMetadata
+from sda_daemon.models.playability import LibraryUse, Trouble, choose_format, troubles
+
+if TYPE_CHECKING:
+    from sda_daemon.library import ModelEntry, ModelLibrary
+    from sda_daemon.models.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a new model goes.
+
+    Attributes:
+        metadata: what it is called there.
+        format: what it is written in.
+        troubles: what the application that opens it will not play right.
+        by_daemon: whether the model is the daemon's own.
+        plain_name: the model's name without what tells it from another of that name.
+        is_wanted: whether a file is to be written at all.
+        further: what other programs have put into the file whose place it takes, by key.
+    """
+
+    metadata: ModelMetadata
+    format: ModelFormat
+    troubles: tuple[Trouble, ...]
+    by_daemon: bool
+    plain_name: str
+    is_wanted: bool = True
+    further: dict[str, Any] = field(default_factory=dict)
+
+
+def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint, wanted: str) -> Place:
+    """Look into the library and tell where a model goes.
+
+    Args:
+        job: what is converted.
+        metadata: what the model is called if it is new, its id included.
+        checkpoint: what it is made of.
+        wanted: the format that is asked for.
+
+    Raises:
+        ForeignEntryError: something of another program stands in the index under the model's id.
+        LibraryError, OSError: the library cannot be read.
+    """
+    from sda_daemon.library.index import is_mentioned
+    from sda_daemon.library.naming import name_apart
+
+    known, plain_name = None, metadata.name
+    if is_mentioned(Path(job.models_dir), metadata.model_id, metadata.name):
+        library = library_at(job.models_dir)
+        _check_free(library, metadata.model_id)
+        known = library.get(metadata.model_id)
+        if known is None:
+            others = (entry for entry in library.entries() if entry.model_id != job.instead_of)
+            metadata = replace(metadata, name=name_apart(metadata, others))
+    if known is None:
+        chosen, found = format_for(job, checkpoint, wanted)
+        return Place(metadata, chosen, found, job.by_daemon, plain_name)
+    chosen = format_of_name(known.file_path) or format_for(job, checkpoint, wanted)[0]
+    place = Place(
+        metadata=_keep_words(metadata, known),
+        format=chosen,
+        troubles=_troubles(chosen, checkpoint),
+        by_daemon=job.by_daemon and _is_made_by_daemon(library, known),
+        plain_name=plain_name,
+    )
+    if not library.holds(known.model_id):
+        return place
+    if checkpoint.analysis is None or known.has_analysis:
+        return replace(place, is_wanted=False)
+    further = _further_keys(library.models_dir / known.file_path)
+    return replace(place, is_wanted=further is not None, further=further or {})
+
+
+def _check_free(library: ModelLibrary, model_id: str) -> None:
+    if any(entry.key == model_id for entry in library.foreign()):
+        raise ForeignEntryError(
+            f"the index has something under the id {model_id} that this program does not understand",
+            "Look at it with: sda-daemon models repair --dry-run",
+        )
+
+
+def format_for(job: ConversionJob, checkpoint: Checkpoint, wanted: str) -> tuple[ModelFormat, tuple[Trouble, ...]]:
+    """Choose what a new model is written in; also return what the application that opens it will not play right."""
+
+    def use() -> LibraryUse:
+        if not Path(job.models_dir).is_dir():
+            return LibraryUse()
+        library = library_at(job.models_dir)
+        return LibraryUse(library.index_version, [entry.file_path for entry in library.list_all()])
+
+    chosen, why_not = choose_format(wanted, checkpoint.decoder_activation, checkpoint.trained_by, use)
+    found = _troubles(chosen, checkpoint)
+    return chosen, found if why_not is None else (why_not, *found)
+
+
+def _troubles(chosen: ModelFormat, checkpoint: Checkpoint) -> tuple[Trouble, ...]:
+    sounds = checkpoint.spectrogram_config
+    columns = checkpoint.layout.columns
+    return tuple(troubles(chosen, checkpoint.decoder_activation, columns, sounds.sample_rate, sounds.hop_length))
+
+
+@lru_cache(maxsize=4)
+def _open_library(models_dir: str) -> ModelLibrary:
+    from sda_daemon.library import ModelLibrary
+
+    return ModelLibrary(Path(models_dir))
+
+
+def library_at(models_dir: str) -> ModelLibrary:
+    """Return the library of a folder as it is now; a worker opens each once."""
+    library = _open_library(models_dir)
+    library.refresh()
+    return library
+
+
+def _is_made_by_daemon(library: ModelLibrary, known: ModelEntry) -> bool:
+    """Whether the model that is brought up to date was the daemon's own; one made by hand stays that."""
+    from sda_daemon.models.header import read_model_header
+
+    try:
+        header = read_model_header(library.models_dir / known.file_path)
+    except (ModelFileError, OSError):
+        return True
+    return bool(header.provenance.get("made_by_daemon"))
+
+
+def _keep_words(metadata: ModelMetadata, known: ModelEntry) -> ModelMetadata:
+    """Keep what a person may have changed since the model was first made."""
+    return replace(
+        metadata,
+        name=known.name,
+        description=known.description,
+        dataset_name=known.dataset_name,
+        dataset_file_count=known.dataset_file_count,
+        dataset_total_duration_s=known.dataset_total_duration_s,
+        tags=list(known.tags),
+    )
+
+
+def _further_keys(path: Path) -> dict[str, Any] | None:
+    """Return what other programs have put into a model's file, by key; None if it cannot be put into another one."""
+    from sda_daemon.models.model_file import OWN_KEYS
+    from sda_daemon.models.torch_file import read_torch_file
+
+    try:
+        content = read_torch_file(path, leave_out=lambda whole: [key for key in whole if key in OWN_KEYS]).content
+    except (CheckpointError, OSError):
+        return {}  # there is nothing to be had of it
+    if not isinstance(content, dict):
+        return {}
+    further = {key: value for key, value in content.items() if key not in OWN_KEYS}
+    return further if _is_writable(further) else None
+
+
+def _is_writable(value: Any) -> bool:
+    """Tell whether a value is made of what any program can open."""
+    import numpy as np
+    from torch import Tensor
+
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += [*item, *item.values()]
+        elif isinstance(item, list | tuple):
+            waiting += item
+        elif item is not None and not isinstance(item, str | int | float | bytes | Tensor | np.ndarray | np.generic):
+            return False
+    return True
