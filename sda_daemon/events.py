@@ -118,8 +118,11 @@ CONVERSION_DROPPED_VALUE = Event("conversion.dropped_value", INFO,
 CONVERSION_NOT_PLAYABLE = Event("conversion.not_playable", WARNING,
                                 "The application that opens this kind of file will not play a new model right.",
                                 ("path", "model_id", "file", "format", "reason", "hint"))  # fmt: skip
+SELECT_BEGINS = Event("select.begins", WARNING,
+                      "For the first time, models of a folder give way to a better or later one, and go to the trash.",
+                      ("folder", "select", "models", "names", "in_use", "hint"))  # fmt: skip
 MODEL_SUPERSEDED = Event("model.superseded", INFO,
-                         "A model gave way to a better or later one of the same folder (`select`).",
+                         "A model gave way to a better or later one of the same folder (`select`); it is in the trash.",
                          ("model_id", "name", "file", "by", "select"))  # fmt: skip
 SOURCE_DELETED = Event("source.deleted", INFO, "A checkpoint was deleted after its model was safe (`after: delete`).",
                        ("path",))  # fmt: skip

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sda_daemon.cli.options import ANY_PATH
 from sda_daemon.errors import ConfigError, ExitCode
+
+if TYPE_CHECKING:
+    from sda_daemon.settings.schema import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Check, show and write the config file, and try its templates.")
 
@@ -55,7 +58,41 @@ def check(
         typer.echo(f"watched: {watch.path}{note}")
     for item in advice_on(settings):
         print(f"warning: {item}", file=sys.stderr)
+    for line in _on_selection(settings):
+        print(f"warning: {line}", file=sys.stderr)
     return ExitCode.OK
+
+
+def _on_selection(settings: Settings) -> Iterator[str]:
+    """Tell what `select` would remove of a library that is there, in folders in which it has removed nothing yet."""
+    from sda_daemon.config import state_folder
+
+    watches = {str(watch.path): watch for watch in settings.watch}
+    state_dir = state_folder(settings)
+    is_there = settings.models_dir.is_dir() and (state_dir / "ledger.sqlite3").exists()
+    if not is_there or all(watch.select == "all" for watch in settings.watch):
+        return
+    from sda_daemon.conversion.ledger import Ledger
+    from sda_daemon.daemon.aftermath import folders_of, leaving
+    from sda_daemon.errors import SdaError
+    from sda_daemon.library.catalog import ModelLibrary
+    from sda_daemon.library.in_use import InUse
+
+    try:
+        ledger = Ledger(state_dir, owned=False)
+        try:
+            library = ModelLibrary(settings.models_dir)
+            in_use = InUse(settings.application.presets, settings.application.history)
+            for found in leaving(ledger, library, folders_of(ledger, watches), in_use):
+                if not ledger.has_superseded(found.folder):
+                    yield (
+                        f"select: {found.select} would move {len(found.models)} of the {found.made} models made in "
+                        f"{found.folder} into the trash, such as {found.models[0].name!r}"
+                    )
+        finally:
+            ledger.close()
+    except SdaError as error:
+        yield f"what select would remove cannot be told: {error}"
 
 
 @app.command("show")

@@ -213,6 +213,16 @@ class Ledger:
                 [(SUPERSEDED_KIND, model_id) for model_id in model_ids],
             )
 
+    def has_superseded(self, folder: str) -> bool:
+        """Tell whether a model of a checkpoint directly in a folder has given way before."""
+        prefix = _stored(folder.rstrip("/") + "/")
+        found = self._db.execute(
+            "SELECT 1 FROM checkpoints WHERE kind = ? AND substr(path, 1, ?) = ? AND instr(substr(path, ?), '/') = 0 "
+            "LIMIT 1",
+            (SUPERSEDED_KIND, len(prefix), prefix, len(prefix) + 1),
+        )
+        return found.fetchone() is not None
+
     def forget_models(self, model_ids: Iterable[str]) -> None:
         """Forget models that are no more."""
         with self._db:

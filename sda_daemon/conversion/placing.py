@@ -32,6 +32,7 @@ class Place:
         troubles: what the application that opens it will not play right.
         by_daemon: whether the model is the daemon's own.
         plain_name: the model's name without what tells it from another of that name.
+        words: digest of the words that no person has given.
         is_wanted: whether a file is to be written at all.
         further: what other programs have put into the file whose place it takes, by key.
     """
@@ -41,6 +42,7 @@ class Place:
     troubles: tuple[Trouble, ...]
     by_daemon: bool
     plain_name: str
+    words: str
     is_wanted: bool = True
     further: dict[str, Any] = field(default_factory=dict)
 
@@ -60,8 +62,9 @@ def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint
     """
     from sda_daemon.library.index import is_mentioned
     from sda_daemon.library.naming import name_apart
+    from sda_daemon.library.touched import WORDS_DIGEST, is_touched
 
-    known, plain_name = None, metadata.name
+    known, plain_name, words = None, metadata.name, _words_of(metadata)
     if is_mentioned(Path(job.models_dir), metadata.model_id, metadata.name):
         library = library_at(job.models_dir)
         _check_free(library, metadata.model_id)
@@ -71,14 +74,19 @@ def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint
             metadata = replace(metadata, name=name_apart(metadata, others))
     if known is None:
         chosen, found = format_for(job, checkpoint, wanted)
-        return Place(metadata, chosen, found, job.by_daemon, plain_name)
+        return Place(metadata, chosen, found, job.by_daemon, plain_name, words)
     chosen = format_of_name(known.file_path) or format_for(job, checkpoint, wanted)[0]
+    by_daemon, provenance = job.by_daemon, _provenance_of(library, known)
+    if provenance is not None:
+        by_daemon = job.by_daemon and bool(provenance.get("made_by_daemon"))
+        words = str(provenance.get(WORDS_DIGEST, "")) if is_touched(known, provenance) else _words_of(known)
     place = Place(
         metadata=_keep_words(metadata, known),
         format=chosen,
         troubles=_troubles(chosen, checkpoint),
-        by_daemon=job.by_daemon and _is_made_by_daemon(library, known),
+        by_daemon=by_daemon,
         plain_name=plain_name,
+        words=words,
     )
     if not library.holds(known.model_id):
         return place
@@ -130,15 +138,23 @@ def library_at(models_dir: str) -> ModelLibrary:
     return library
 
 
-def _is_made_by_daemon(library: ModelLibrary, known: ModelEntry) -> bool:
-    """Whether the model that is brought up to date was the daemon's own; one made by hand stays that."""
+def _provenance_of(library: ModelLibrary, known: ModelEntry) -> dict[str, Any] | None:
+    """Return where the model that is brought up to date came from; None if its file does not tell.
+
+    One made by hand stays that, and so do the words that a person has given.
+    """
     from sda_daemon.models.header import read_model_header
 
     try:
-        header = read_model_header(library.models_dir / known.file_path)
+        return read_model_header(library.models_dir / known.file_path).provenance
     except (ModelFileError, OSError):
-        return True
-    return bool(header.provenance.get("made_by_daemon"))
+        return None
+
+
+def _words_of(item: ModelMetadata | ModelEntry) -> str:
+    from sda_daemon.library.touched import words_digest
+
+    return words_digest(item.name, item.description, item.dataset_name, item.tags)
 
 
 def _keep_words(metadata: ModelMetadata, known: ModelEntry) -> ModelMetadata:

@@ -140,6 +140,7 @@ def make_durable(outcome: Outcome) -> Outcome:
 
 
 def _convert(job: ConversionJob) -> Converted | Failed:
+    from sda_daemon.library.touched import WORDS_DIGEST
     from sda_daemon.models.checkpoint import read_checkpoint
     from sda_daemon.models.digest import model_id_of, weights_digest
     from sda_daemon.models.persistence import complete_metadata, parts_of, utc_now, write_parts
@@ -177,6 +178,7 @@ def _convert(job: ConversionJob) -> Converted | Failed:
             "source_digest": checkpoint.source_digest,
             "weights_digest": digest,
             "template_digest": template_digest(job.metadata, job.rules),
+            WORDS_DIGEST: place.words,
             "converted_at": metadata.save_date,
         }
         temporary = Path(job.work_dir) / job.temporary_name

@@ -7,7 +7,8 @@ doing the step again at the next start or rescan.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from sda_daemon import events
@@ -21,10 +22,59 @@ from sda_daemon.errors import ModelFileError
 from sda_daemon.intake.probe import look
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
-from sda_daemon.library.removal import unlink_models
+from sda_daemon.library.in_use import InUse
+from sda_daemon.library.trash import discard
 from sda_daemon.models.header import read_model_header
 from sda_daemon.settings.schema import WatchSettings
 from sda_daemon.signature import FileSignature
+
+MAX_NAMED = 20
+"""So many of the models that go are named in one event."""
+RESTORE_HINT = "bring them back with sda-daemon models restore; set select: all to keep all"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The models of one folder that are not to stay.
+
+    Attributes:
+        folder: where the checkpoints are that they were made of.
+        select: why: `best` or `latest`.
+        models: those that go.
+        winner: name of the one that stays.
+        made: how many models were made in the folder.
+        in_use: how many of the others stay because they are in use.
+    """
+
+    folder: str
+    select: str
+    models: list[ModelEntry]
+    winner: str
+    made: int
+    in_use: int
+
+
+def leaving(
+    ledger: Ledger, library: ModelLibrary, folders: Mapping[str, WatchSettings], in_use: InUse
+) -> Iterator[Leaving]:
+    """Yield, for each folder of checkpoints, what `select` lets go; nothing is changed."""
+    for folder, watch in folders.items():
+        if watch.select == "all":
+            continue
+        library.refresh()  # what people have done meanwhile counts
+        made = [library.get(model.model_id) for model in ledger.models_below(folder)]
+        models = [entry for entry in made if entry is not None]
+        lost = superseded(watch.select, models)
+        going = [entry for entry in lost if not in_use.why(library, entry)]
+        if going:
+            winner = next((entry.name for entry in models if entry not in lost), "")
+            yield Leaving(folder, watch.select, going, winner, len(models), len(lost) - len(going))
+
+
+def folders_of(ledger: Ledger, watches: Mapping[str, WatchSettings]) -> dict[str, WatchSettings]:
+    """Return every folder of checkpoints that models were made of, with the settings of its watched folder."""
+    made = [model for model in ledger.made_models() if model.source_path and model.root in watches]
+    return {str(Path(model.source_path).parent): watches[model.root] for model in made}
 
 
 class Aftermath:
@@ -66,45 +116,48 @@ class Aftermath:
         is_same = header.metadata.model_id == item.entry.model_id and header.provenance.get("source_path") == relative
         return bool(is_same and header.provenance.get("made_by_daemon"))
 
-    def prune(self, library: ModelLibrary, folders: Mapping[str, WatchSettings]) -> None:
-        """Where only the best or the latest model of a folder is wanted, remove the others: index, then file.
+    def prune(self, library: ModelLibrary, folders: Mapping[str, WatchSettings], in_use: InUse) -> None:
+        """Where only the best or the latest model of a folder is wanted, move the others into the trash.
+
+        What is in use stays. The first time that this happens in a folder it is said aloud, before it is done.
 
         Args:
             library: the models.
             folders: folders of checkpoints, with the settings of their watched folder.
+            in_use: tells what people have made with a model.
 
         Raises:
             LibraryError, OSError: the index or a file cannot be changed; it is done by the next call.
         """
         losers: dict[str, ModelEntry] = {}
-        for folder, watch in folders.items():
-            if watch.select == "all":
-                continue
-            made = [library.get(model.model_id) for model in self._ledger.models_below(folder)]
-            models = [entry for entry in made if entry is not None]
-            lost = superseded(watch.select, models)
-            winner = next((entry for entry in models if entry not in lost), None)
-            for entry in lost:
-                if self._rehome(entry.model_id, folder):
-                    continue
+        for found in leaving(self._ledger, library, folders, in_use):
+            going = [entry for entry in found.models if not self._rehome(entry.model_id, found.folder)]
+            if going and not self._ledger.has_superseded(found.folder):
+                events.SELECT_BEGINS(
+                    folder=found.folder,
+                    select=found.select,
+                    models=len(going),
+                    names=[entry.name for entry in going[:MAX_NAMED]],
+                    in_use=found.in_use,
+                    hint=RESTORE_HINT,
+                )
+            for entry in going:
                 losers[entry.model_id] = entry
                 events.MODEL_SUPERSEDED(
                     model_id=entry.model_id,
                     name=entry.name,
                     file=entry.file_path,
-                    by=winner.name if winner else "",
-                    select=watch.select,
+                    by=found.winner,
+                    select=found.select,
                 )
         if losers:
             self._ledger.mark_superseded(losers)
-            library.remove_many(losers)
-            unlink_models(library.models_dir, [entry.file_path for entry in losers.values()])
+            discard(library, list(losers.values()))
             self._ledger.forget_models(losers)
 
-    def prune_all(self, library: ModelLibrary, watches: Mapping[str, WatchSettings]) -> None:
+    def prune_all(self, library: ModelLibrary, watches: Mapping[str, WatchSettings], in_use: InUse) -> None:
         """Prune every folder that models were made of; see `prune`."""
-        made = [model for model in self._ledger.made_models() if model.source_path and model.root in watches]
-        self.prune(library, {str(Path(model.source_path).parent): watches[model.root] for model in made})
+        self.prune(library, folders_of(self._ledger, watches), in_use)
 
     def _rehome(self, model_id: str, folder: str) -> bool:
         """Leave a model to another folder that has the same checkpoint; tell whether there is one."""

@@ -34,6 +34,7 @@ from sda_daemon.intake.messages import FileSeen
 from sda_daemon.intake.probe import look
 from sda_daemon.intake.settling import Settled
 from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.in_use import InUse
 from sda_daemon.rules import template_digest, watch_settings_for
 from sda_daemon.service.sandbox import tell
 from sda_daemon.settings.schema import Settings, WatchSettings
@@ -132,6 +133,7 @@ class Conversions:
             self._retired.append(self._now.pool)
         self._now = now
         self._settings = now.settings
+        self._in_use = InUse(now.settings.application.presets, now.settings.application.history)
         self.clearing.drop()
         self._aftermath.release_unwanted(self._clears)
         self.template_digest = template_digest(now.settings.metadata, now.settings.rules)
@@ -364,7 +366,7 @@ class Conversions:
 
     def _prune(self, library: ModelLibrary, folders: Mapping[str, WatchSettings]) -> None:
         try:
-            self._aftermath.prune(library, folders)
+            self._aftermath.prune(library, folders, self._in_use)
         except (SdaError, OSError) as error:  # it is done by the next conversion of the folder, or at the next start
             events.LIBRARY_REPAIR_FAILED(reason=tell(error))
 
@@ -377,7 +379,7 @@ class Conversions:
         """Prune what a killed daemon did not come to prune."""
         watches = {str(watch.path): watch for watch in self._settings.watch}
         try:
-            self._aftermath.prune_all(self._now.library, watches)
+            self._aftermath.prune_all(self._now.library, watches, self._in_use)
         except (SdaError, OSError) as error:
             events.LIBRARY_REPAIR_FAILED(reason=tell(error))
 
@@ -415,7 +417,7 @@ class Conversions:
         return self._begun[task.path].watch_of(task)
 
     def _replacements(self, converted: list[Converted]) -> dict[str, str]:
-        """Checkpoints whose earlier model is to be replaced: made of this path, and of no other that is still there."""
+        """Paths whose earlier model is to be replaced: made of this path, of no other that is there, not in use."""
         found: dict[str, str] = {}
         wanted = {item.metadata.model_id for item in converted}  # what others of these have just been found to be
         for item in converted:
@@ -427,7 +429,11 @@ class Conversions:
             others = [other for other, _ in self._ledger.paths_of_model(row.model_id) if other != path and look(other)]
             made = self._ledger.made_model(row.model_id)
             is_of_path = made is not None and made.source_path == path
-            if is_of_path and row.model_id not in wanted and not others:
+            library = self._begun[path].library
+            library.refresh()  # what people have done meanwhile counts
+            old = library.get(row.model_id)
+            in_use = old is not None and self._in_use.why(library, old)
+            if is_of_path and row.model_id not in wanted and not others and not in_use:
                 found[path] = row.model_id
         return found
 

@@ -24,6 +24,7 @@ from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.content import Fields, checked_fields
 from sda_daemon.library.entry import ModelEntry, entry_from_dict, is_bare_model_name
 from sda_daemon.library.removal import unlink_models
+from sda_daemon.library.restored import remember_restored
 from sda_daemon.models.formats import SDA, format_of_name, has_model_ending, without_ending
 from sda_daemon.models.header import read_model_header
 from sda_daemon.models.metadata import file_name_candidates
@@ -137,6 +138,8 @@ def restore(library: ModelLibrary, items: Sequence[TrashedModel]) -> list[ModelE
     for item in items:
         with contextlib.suppress(OSError):  # without its file it is passed over
             _note_of(item.path).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # they are back all the same
+        remember_restored(library.models_dir, (entry.model_id for entry in restored))
     return restored
 
 

@@ -141,7 +141,8 @@ class WatchSettings(_Section):
     select: Literal["all", "best", "latest"] = Field(
         "all",
         description="Which checkpoints of a folder stay as models: all, best (lowest validation loss) or latest "
-        "(highest epoch). Models saved by hand are never touched.",
+        "(highest epoch). The others go to the trash; those in use stay: saved by hand, restored, named, described or "
+        "tagged by a person, or in the application's presets or history.",
     )
     after: Literal["keep", "delete", "move"] = Field(
         "keep",
