@@ -66,7 +66,7 @@ def test_b33_each_generation_gets_what_it_reads(
     done = published(library, job_for(library, source, wanted))
     assert done.entry is not None
     assert done.converted.troubles == ()
-    assert done.entry.file_path == f"run_epoch_0{generation.ending}"
+    assert done.entry.file_path == f"x_epoch_0{generation.ending}"
     path = library.models_dir / done.entry.file_path
     keys = ",".join(METADATA_FIELDS)
     assert opened_elsewhere(path, tmp_path) == [generation.marker, "1", keys, generation.activation]
@@ -166,9 +166,9 @@ def test_b33_another_model_of_the_same_path_may_have_another_ending(library: Mod
     assert first.entry is not None
     second = published(library, job_for(library, source, "distill"), replacing=first.entry.model_id)
     assert second.entry is not None
-    assert (second.action, second.entry.file_path) == (Action.REPLACED, "run_epoch_0.distill")
-    assert [entry.file_path for entry in library.list_all()] == ["run_epoch_0.distill"]
-    assert not (library.models_dir / "run_epoch_0.sda").exists()
+    assert (second.action, second.entry.file_path) == (Action.REPLACED, "x_epoch_0.distill")
+    assert [entry.file_path for entry in library.list_all()] == ["x_epoch_0.distill"]
+    assert not (library.models_dir / "x_epoch_0.sda").exists()
     assert library.plan_repair().findings == ()
 
 

@@ -73,12 +73,11 @@ class LibraryMachine(RuleBasedStateMachine):
 
     def see(self) -> None:
         """The library has held its lock: what is in the index now is known from now on, and put back if it is lost."""
-        there = json.loads(self.index.read_bytes())["models"]
-        self.foreign = dict.fromkeys([*self.foreign, *(key for key in self.maybe if key in there)], True)
+        text = self.index.read_text()
+        self.foreign = dict.fromkeys([*self.foreign, *(key for key in self.maybe if FOREIGN[key] in text)], True)
         self.maybe = set()
         self.top = None if self.top is None else True
         self.rating_is_seen = True
-        text = self.index.read_text()
         for key in self.foreign:
             assert FOREIGN[key] in text, f"{key} is not what it was"
         if self.top is not None:
