@@ -11,7 +11,9 @@ import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from sda_daemon.wording import LONGEST_VALUE, listed, quoted, shortened
 
 
 class ExitCode(IntEnum):
@@ -75,7 +77,7 @@ class SdaError(Exception):
         hint: what to do next; may be empty where there is nothing sensible to say.
     """
 
-    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    exit_code: ExitCode = ExitCode.FAILED
     kind: ClassVar[str] = "error"
     """Short static name, used as a key in events and in the ledger."""
 
@@ -86,6 +88,13 @@ class SdaError(Exception):
 
     def __str__(self) -> str:
         return f"{self.what}. {self.hint}" if self.hint else self.what
+
+
+def exit_code_of(error: Exception) -> ExitCode:
+    """Return what a command exits with because of an error."""
+    if isinstance(error, SdaError):
+        return error.exit_code
+    return ExitCode.CANNOT_WRITE if isinstance(error, OSError) and remedy(error) else ExitCode.FAILED
 
 
 # --- configuration and daemon -------------------------------------------------------------------
@@ -363,6 +372,27 @@ class UneditableModelError(ModelFileError):
     """The file's metadata cannot be rewritten without touching something else."""
 
     kind = "uneditable_model"
+
+
+class SomeFailedError(LibraryError):
+    """Some of several models could not be dealt with; the others were.
+
+    Args:
+        what: what was to be done with them, such as "deleted".
+        done: what came of those that it was done with.
+        failures: name and error of each of the others.
+    """
+
+    kind = "some_failed"
+
+    def __init__(self, what: str, done: Sequence[Any], failures: Sequence[tuple[str, Exception]]) -> None:
+        lines = [f"  {quoted(name)}: {shortened(str(error), LONGEST_VALUE)}" for name, error in failures]
+        count = f"{len(failures)} of {len(done) + len(failures)} models"
+        super().__init__("\n".join([f"{count} could not be {what}:", *listed(lines)]))
+        self.done = tuple(done)
+        self.failures = tuple(failures)
+        codes = {exit_code_of(error) for _, error in failures}
+        self.exit_code = codes.pop() if len(codes) == 1 else ExitCode.FAILED
 
 
 class UnknownEventError(SdaError):

@@ -156,7 +156,18 @@ def write_atomic(
 
 def _temporary_name(path: Path) -> Path:
     # One dot, also for a file that is hidden itself: sweepers go by the beginning of the name.
-    return path.with_name(f".{path.name.lstrip('.')}.{secrets.token_hex(6)}{TEMPORARY_ENDING}")
+    return path.with_name(f".{fitting(path.name.lstrip('.'))}.{secrets.token_hex(6)}{TEMPORARY_ENDING}")
+
+
+def fitting(stem: str) -> str:
+    """Return as much of a file's name as leaves room for what is put before and behind it."""
+    if len(os.fsencode(stem)) <= _LONGEST_STEM_BYTES:
+        return stem
+    return os.fsencode(stem)[:_LONGEST_STEM_BYTES].decode("utf-8", "ignore")
+
+
+_LONGEST_STEM_BYTES = 180
+"""Of the 255 bytes that a name may have."""
 
 
 def _create_temporary(path: Path) -> tuple[Path, int]:
@@ -330,7 +341,7 @@ def sweep_temporary(folder: Path, prefix: str) -> int:
     """Remove what `find_temporary` finds, and count it. Call it only while no one can be writing."""
     removed = 0
     for path in find_temporary(folder, prefix):
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        with contextlib.suppress(OSError):  # gone already, a folder, another user's: the others are swept all the same
             path.unlink()
             removed += 1
     return removed
@@ -363,7 +374,7 @@ def publish_new(temporary: Path, folder: Path, names: Iterable[str]) -> Path:
                 raise
             return target
         try:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
         except BaseException:
             target.unlink(missing_ok=True)
             raise
@@ -471,11 +482,11 @@ def sweep_work_folders(folder: Path) -> int:
     """Remove the work folders of processes that are no more; return how many there were."""
     removed = 0
     for entry in os.scandir(folder):
-        if not entry.name.startswith(WORK_FOLDER_PREFIX) or not entry.is_dir(follow_symlinks=False):
+        if not entry.name.startswith(WORK_FOLDER_PREFIX):
             continue
         try:
             descriptor = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:  # gone already, or another user's
+        except OSError:  # not a folder, gone already, or another user's
             continue
         try:
             if _is_abandoned(descriptor):

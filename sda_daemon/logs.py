@@ -6,6 +6,7 @@ Everything goes to stderr, or beside it to the journal that stderr leads to.
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import sys
@@ -14,10 +15,14 @@ from typing import Any, TextIO
 import structlog
 
 from sda_daemon import events
+from sda_daemon.plain_json import presentable
 from sda_daemon.sentences import sentence
 from sda_daemon.service.journal import STREAM_VARIABLE, Journal, field_name, field_value, is_journal_stream
+from sda_daemon.wording import clean, shortened
 
 IDENTIFIER = "sda-daemon"
+LONGEST_LOGGED = 10_000
+"""Most characters of one value of an event; no path is longer."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _PRIORITIES = {"debug": "7", "info": "6", "warning": "4", "error": "3", "critical": "2"}
 
@@ -37,7 +42,11 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None)
     if log_format == "auto":
         chosen = "journal" if on_journal else "console" if target.isatty() else "json"
     shared: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
-    to_json: list[Any] = [structlog.processors.dict_tracebacks, _event_first, structlog.processors.JSONRenderer()]
+    to_json: list[Any] = [
+        structlog.processors.dict_tracebacks,
+        _event_first,
+        structlog.processors.JSONRenderer(serializer=_json_line),
+    ]
     if chosen == "json":
         renderers = [_utc_time(), *to_json]
     elif chosen == "journal":
@@ -45,7 +54,11 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None)
     else:
         colors = target.isatty() and not os.environ.get("NO_COLOR")
         local_time = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
-        renderers = [local_time, structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, pad_event_to=26)]
+        renderers = [
+            _visible,
+            local_time,
+            structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, pad_event_to=26),
+        ]
     structlog.configure(
         processors=shared + renderers,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -79,11 +92,12 @@ def journal_fields(event: dict[str, Any]) -> dict[str, str]:
     """Return the journal entry for an event: a sentence, a priority, and each key as a field."""
     values = {key: value for key, value in event.items() if key not in ("event", "level") and value is not None}
     return {
-        "MESSAGE": sentence(event["event"], values),
+        # In one line of plain text: the journal shows a message with control characters as a blob.
+        "MESSAGE": clean(sentence(event["event"], values), LONGEST_LOGGED),
         "PRIORITY": _PRIORITIES[event["level"]],
         "SYSLOG_IDENTIFIER": IDENTIFIER,
         "SDA_EVENT": event["event"],
-        **{field_name(key): field_value(value) for key, value in values.items()},
+        **{field_name(key): shortened(field_value(value), LONGEST_LOGGED) for key, value in values.items()},
     }
 
 
@@ -112,6 +126,16 @@ def _is_journal(target: TextIO) -> bool:
 def _journal_stream() -> str:
     """`JOURNAL_STREAM`, taken out of the environment: it is about our stderr, not about that of our workers."""
     return os.environ.pop(STREAM_VARIABLE, "")
+
+
+def _json_line(event: dict[str, Any], **settings: Any) -> str:
+    """Return an event as JSON that every program reads, whatever names and paths are in it."""
+    return json.dumps(presentable(event, LONGEST_LOGGED), allow_nan=False, **settings)
+
+
+def _visible(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Let no control character of a name or a path reach the terminal."""
+    return {key: clean(value, LONGEST_LOGGED) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _utc_time() -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sda_daemon import events
+from sda_daemon.wording import text_of
 
 _SENTENCES: dict[str, str] = {
     "daemon.started": "Started (version {version}); folders to watch: {watches}; models go to {models_dir}",
@@ -81,7 +82,7 @@ def sentence(name: str, values: Mapping[str, Any]) -> str:
         else:
             return text + _retry(values)
     described = _descriptions().get(name, name)
-    details = ", ".join(f"{key}={value}" for key, value in values.items() if value is not None)
+    details = ", ".join(f"{key}={text_of(value)}" for key, value in values.items() if value is not None)
     return f"{described} ({details})" if details else described
 
 

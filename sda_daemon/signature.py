@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FileSignature:
-    """Size, modification time and inode of a file."""
+    """Size, modification time and inode of a file; the last two as `signed_64` gives them."""
 
     size_bytes: int
     mtime_ns: int
@@ -17,4 +17,15 @@ class FileSignature:
     @classmethod
     def of(cls, status: os.stat_result) -> FileSignature:
         """Take the signature from a stat result."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+        mtime_ns, inode = status.st_mtime_ns, status.st_ino
+        if not (-_LIMIT <= mtime_ns < _LIMIT and inode < _LIMIT):  # hardly ever, and a rescan asks very often
+            mtime_ns, inode = signed_64(mtime_ns), signed_64(inode)
+        return cls(status.st_size, mtime_ns, inode)
+
+
+def signed_64(number: int) -> int:
+    """Return a number as the ledger can hold it: files may be dated after 2262, and inodes use all of 64 bits."""
+    return (number + _LIMIT) % (2 * _LIMIT) - _LIMIT
+
+
+_LIMIT = 2**63

@@ -8,14 +8,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections import Counter
+from typing import Any
 
 import typer
 
 from sda_daemon import __version__
 from sda_daemon.cli import completion, config, convert, event_list, inspection, models, run, status, systemd_unit
 from sda_daemon.cli.options import examples
-from sda_daemon.cli.output import clean
-from sda_daemon.errors import ExitCode, SdaError, explained, remedy
+from sda_daemon.cli.output import LONGEST_CELL, LONGEST_LINE, note, prepare_stdout
+from sda_daemon.errors import ExitCode, SdaError, exit_code_of, explained
+from sda_daemon.wording import MOST_LINES, and_more, clean, listed
 
 PROGRAM = "sda-daemon"
 HELP = "Turns the checkpoints of small audio models into a library of finished models, in the background."
@@ -79,33 +82,65 @@ class _NoticeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         from sda_daemon import events
 
-        name, values = record.args if isinstance(record.args, tuple) and len(record.args) == 2 else ("", {})
+        name, values = _event_of(record)
         known = next((event for event in events.catalogue() if event.name == name), None)
-        if known is None or not isinstance(values, dict):
-            return f"{PROGRAM}: {record.getMessage()}"
-        details = ", ".join(f"{key}: {clean(value)}" for key, value in values.items() if value not in ("", None))
+        if known is None:
+            return f"{PROGRAM}: {clean(record.getMessage(), LONGEST_LINE)}"
+        details = ", ".join(
+            f"{key}: {clean(value, LONGEST_CELL)}" for key, value in values.items() if value not in ("", None)
+        )
         return f"{PROGRAM}: {known.when} ({details})"
 
 
-def _show_notices() -> None:
+def _event_of(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
+    """Return name and values of the event that a record is about; empty ones for another record."""
+    if isinstance(record.args, tuple) and len(record.args) == 2 and isinstance(record.args[1], dict):
+        return str(record.args[0]), record.args[1]
+    return "", {}
+
+
+class _FirstOfMany(logging.Filter):
+    """Lets the first events of each kind through, and counts the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts: Counter[str] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        name, _ = _event_of(record)
+        self._counts[name] += 1
+        return self._counts[name] <= MOST_LINES
+
+    def tell_rest(self) -> None:
+        """Say how many were not shown."""
+        for name, count in self._counts.items():
+            if count > MOST_LINES:
+                note(f"{PROGRAM}: {and_more(count - MOST_LINES)} of the kind {name or 'of other messages'}")
+
+
+def _show_notices() -> _FirstOfMany:
     logger = logging.getLogger("sda_daemon")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_NoticeFormatter())
+    first = _FirstOfMany()
+    handler.addFilter(first)
     logger.handlers = [handler]
     logger.propagate = False
+    return first
 
 
 def run_app(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     completion.enable()
-    _show_notices()
+    prepare_stdout()
+    notices = _show_notices()
     try:
         result = app(args=arguments, standalone_mode=False, prog_name=PROGRAM)
         sys.stdout.flush()
     except (typer.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except SdaError as error:
-        _complain(_told(error))
+        _complain(_bounded(error))
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -117,13 +152,21 @@ def run_app(arguments: list[str]) -> int:
             raise
         error.show()  # type: ignore[attr-defined]
         return ExitCode.USAGE
+    finally:
+        notices.tell_rest()
     return result if isinstance(result, int) else ExitCode.OK
 
 
 def _os_error(error: OSError) -> int:
     told = _told(error)
     _complain(explained(error) if told == str(error) else told)
-    return ExitCode.CANNOT_WRITE if remedy(error) else ExitCode.FAILED
+    return exit_code_of(error)
+
+
+def _bounded(error: SdaError) -> str:
+    """Return an error's message, of one that lists very much the beginning, and what to do next in any case."""
+    what = "\n".join(listed(error.what.split("\n"), most=MOST_LINES + 2))
+    return f"{what}. {error.hint}" if error.hint else what
 
 
 def _told(error: Exception) -> str:
@@ -137,4 +180,4 @@ def _complain(text: str) -> None:
     """Print an error; its lines stay lines, but no control character of a file reaches the terminal."""
     from sda_daemon.logs import print_error
 
-    print_error("\n".join(clean(line) for line in text.split("\n")))
+    print_error("\n".join(clean(line, LONGEST_LINE) for line in text.split("\n")))

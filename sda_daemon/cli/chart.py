@@ -40,7 +40,8 @@ def draw_curves(curves: Mapping[str, Points], width: int, height: int = 10, *, a
     for number, points in enumerate(drawn.values()):
         mark = marks[number % len(marks)]
         for column in range(columns):
-            x = first if columns == 1 or last == first else first + (last - first) * column / (columns - 1)
+            share = column / max(1, columns - 1)
+            x = first * (1 - share) + last * share
             y = _at(points, x)
             if y is None:
                 continue
@@ -67,11 +68,14 @@ def _scale(value: float, low: float, high: float, *, is_log: bool) -> float:
         return 0.5
     if is_log:
         return (math.log(max(value, low)) - math.log(low)) / (math.log(high) - math.log(low))
-    return (value - low) / (high - low)
+    span = high / 2 - low / 2  # halves, because the whole range may be beyond all floats
+    return (value / 2 - low / 2) / span if span else 0.5
 
 
 def _unscale(share: float, low: float, high: float, *, is_log: bool) -> float:
-    return math.exp(math.log(low) + (math.log(high) - math.log(low)) * share) if is_log else low + (high - low) * share
+    if is_log and 0.0 < share < 1.0:
+        return math.exp(math.log(low) * (1 - share) + math.log(high) * share)
+    return low * (1 - share) + high * share
 
 
 def _at(points: Points, x: float) -> float | None:
@@ -80,7 +84,8 @@ def _at(points: Points, x: float) -> float | None:
         return None
     for (x0, y0), (x1, y1) in pairwise(points):
         if x0 <= x <= x1:
-            return y0 if x1 == x0 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+            share = _scale(x, x0, x1, is_log=False) if x1 > x0 else 0.0
+            return y0 * (1 - share) + y1 * share
     return points[-1][1]
 
 

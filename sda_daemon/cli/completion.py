@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from sda_daemon.wording import LONGEST_QUOTE, clean
 
 if TYPE_CHECKING:
     from sda_daemon.library import ModelLibrary
@@ -52,7 +55,7 @@ def complete_model(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]
     found = [(entry.name, f"{entry.dataset_name or '-'}, {entry.model_id[:8]}") for entry in entries]
     if incomplete:
         found += [(entry.model_id, entry.name) for entry in entries]
-    return [pair for pair in found if pair[0].casefold().startswith(incomplete.casefold())]
+    return _offered(found, incomplete)
 
 
 def complete_trashed(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -64,8 +67,20 @@ def complete_trashed(ctx: typer.Context, incomplete: str) -> list[tuple[str, str
         items = [] if library is None else list_trash(library.models_dir)
     except OSError:
         return []
-    names = [(item.entry.name, item.entry.model_id[:8]) for item in items]
-    return [pair for pair in names if pair[0].casefold().startswith(incomplete.casefold())]
+    return _offered([(item.entry.name, item.entry.model_id[:8]) for item in items], incomplete)
+
+
+def _offered(found: Sequence[tuple[str | None, str | None]], incomplete: str) -> list[tuple[str, str]]:
+    """Return what can be typed: no name that is missing, endless or not text."""
+    beginning = incomplete.casefold()
+    return [
+        (name, clean(help_text or "-", LONGEST_QUOTE))
+        for name, help_text in found
+        if name and len(name) <= _LONGEST_NAME and name.isprintable() and name.casefold().startswith(beginning)
+    ]
+
+
+_LONGEST_NAME = 300
 
 
 def _library_of(ctx: typer.Context) -> ModelLibrary | None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sda_daemon.cli.options import ANY_PATH
+from sda_daemon.cli.options import ANY_PATH, Everything
+from sda_daemon.cli.output import LONGEST_CELL, note, print_list, say
 from sda_daemon.errors import ConfigError, ExitCode
+from sda_daemon.wording import LONGEST_VALUE, clean, shortened, text_of
 
 if TYPE_CHECKING:
     from sda_daemon.settings.schema import Settings
@@ -30,6 +31,7 @@ def check(
         Path | None, typer.Argument(metavar="[FILE]", help="Config file.", show_default=False, **ANY_PATH)
     ] = None,
     config: ConfigFile = None,
+    everything: Everything = False,
 ) -> int:
     """Say everything that is wrong with a config file: exit code 0 if nothing is, else 78.
 
@@ -43,23 +45,24 @@ def check(
         path = find_config(file or config)
         loaded = load_config(path)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        how = "sda-daemon config check --all"
+        print_list(str(error).split("\n"), how, everything=everything, to=note)
         if len(error.problems) > 1:
-            print(f"{len(error.problems)} problems", file=sys.stderr)
+            note(f"{len(error.problems)} problems")
         return error.exit_code
     settings = loaded.settings
-    typer.echo(f"{path}: this config is valid")
-    typer.echo(f"models go to {settings.models_dir}")
+    say(f"{path}: this config is valid")
+    say(f"models go to {settings.models_dir}")
     for watch in settings.watch:
         try:
-            note = "" if is_folder(watch.path) else " (not there yet)"
+            state = "" if is_folder(watch.path) else " (not there yet)"
         except OSError as error:  # the daemon may well be another user, who is let in
-            note = f" (you cannot look there: {error.strerror})"
-        typer.echo(f"watched: {watch.path}{note}")
+            state = f" (you cannot look there: {error.strerror})"
+        say(f"watched: {watch.path}{state}")
     for item in advice_on(settings):
-        print(f"warning: {item}", file=sys.stderr)
+        note(f"warning: {item}")
     for line in _on_selection(settings):
-        print(f"warning: {line}", file=sys.stderr)
+        note(f"warning: {line}")
     return ExitCode.OK
 
 
@@ -129,7 +132,7 @@ def init(
     from sda_daemon.config import config_beside, user_config, write_new_config
 
     if user and path is not None:
-        print("sda-daemon: --user and --path do not go together; give one of them", file=sys.stderr)
+        note("sda-daemon: --user and --path do not go together; give one of them")
         return ExitCode.USAGE
     target = path or user_config()
     application = find_application(beside) if beside is not None else None
@@ -177,7 +180,7 @@ def render(
     path = checkpoint.absolute()
     signature = look(str(path)) if is_file(path) else None
     if signature is None:
-        print(f"sda-daemon: there is no file {checkpoint}", file=sys.stderr)
+        note(f"sda-daemon: there is no file {checkpoint}")
         return ExitCode.FAILED
     watch = watch_of(settings, path)
     root = str(watch.path) if watch else ""
@@ -200,21 +203,21 @@ def render(
     finally:
         pool.close()
     if isinstance(result, Failed):
-        print(f"sda-daemon: {result.message}", file=sys.stderr)
+        note(f"sda-daemon: {result.message}")
         refused = ExitCode.CANNOT_WRITE if result.kind in REFUSED_KINDS else ExitCode.BAD_DATA
         return ExitCode.BAD_CONFIG if result.kind == "template" else refused
     if watch is None:
         typer.echo("It lies in no watched folder: rules match its bare name, notes only in its own folder.")
     if result.skip:
-        typer.echo(f"It is not converted: {result.skip}.")
+        say(f"It is not converted: {result.skip}.")
     if result.known_as:
-        typer.echo(f"The library has this model already, as {result.known_as}; its name and words stay as they are.")
-    for notes, reason in result.ignored_notes:
-        typer.echo(f"{notes} is ignored: {reason}")
+        known_as = shortened(result.known_as, LONGEST_CELL)
+        say(f"The library has this model already, as {known_as}; its name and words stay as they are.")
+    print_list([f"{notes} is ignored: {shortened(reason, LONGEST_VALUE)}" for notes, reason in result.ignored_notes])
     for trouble in result.troubles if not result.skip and not result.known_as else ():
-        typer.echo(f"As {result.format_name}: {trouble}.")
+        say(f"As {result.format_name}: {trouble}.")
     rows = [
-        (field.name, str(getattr(result.metadata, field.name)), _source(field.name, result.sources, root))
+        (field.name, text_of(getattr(result.metadata, field.name)), _source(field.name, result.sources, root))
         for field in dataclasses.fields(result.metadata)
         if field.name != "tags"
     ]
@@ -236,7 +239,7 @@ def _source(field: str, sources: Mapping[str, str], root: str) -> str:
 
 
 def _written(value: Any) -> str:
-    return value.isoformat(sep=" ", timespec="seconds") if hasattr(value, "isoformat") else str(value)
+    return value.isoformat(sep=" ", timespec="seconds") if hasattr(value, "isoformat") else text_of(value)
 
 
 def _print_table(titles: tuple[str, ...], rows: list[Any]) -> None:
@@ -248,5 +251,5 @@ def _print_table(titles: tuple[str, ...], rows: list[Any]) -> None:
     for title in titles:
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(clean(cell, LONGEST_VALUE)) for cell in row))
     Console().print(table)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sda_daemon.cli.options import AsJson, ConfigFile, ModelsDir, examples
-from sda_daemon.cli.output import clean, human_duration, make_console, note, print_json
+from sda_daemon.cli.options import AsJson, ConfigFile, Everything, ModelsDir, examples
+from sda_daemon.cli.output import human_duration, make_console, note, print_json, print_list
 from sda_daemon.cli.progress import progress
 from sda_daemon.errors import ExitCode, TemplateError
+from sda_daemon.wording import LONGEST_VALUE, MOST_LINES, clean, quoted, shortened
 
 if TYPE_CHECKING:
     from sda_daemon.conversion.batch import BatchResult, Source
@@ -82,6 +83,7 @@ def convert(
             **_UNSET,
         ),
     ] = None,
+    everything: Everything = False,
     as_json: AsJson = False,
 ) -> int:
     """Convert checkpoints into models now, without a daemon.
@@ -101,7 +103,7 @@ def convert(
     roots = [str(watch.path) for watch in plan.settings.watch] if plan.settings else []
     patterns = plan.settings.watch[0].patterns if plan.settings else DEFAULT_PATTERNS
     sources, results = find_sources(checkpoints, CheckpointNames(patterns, (), _own_folders(plan)), roots)
-    printer = _Printer(quiet=as_json, dry_run=dry_run)
+    printer = _Printer(quiet=as_json, dry_run=dry_run, everything=everything)
     for result in results:
         printer.tell(result, typer.echo)
     limits = plan.settings.conversion if plan.settings else ConversionSettings()
@@ -258,10 +260,12 @@ def _job(
 
 
 class _Printer:
-    """Says what became of each checkpoint: results on stdout, failures on stderr."""
+    """Says what became of each checkpoint: results on stdout, failures on stderr, of very many the first."""
 
-    def __init__(self, *, quiet: bool, dry_run: bool) -> None:
+    def __init__(self, *, quiet: bool, dry_run: bool, everything: bool) -> None:
         self._quiet = quiet
+        self._everything = everything
+        self._failures = 0
         self._width = make_console().width
         self._verbs = (
             {"added": "would add", "updated": "would give sliders to", "duplicate": "has already"}
@@ -274,22 +278,24 @@ class _Printer:
         if self._quiet:
             return
         if result.entry is None:
-            note(f"sda-daemon: {_short(result.reason)}")
+            self._failures += 1
+            if self._everything or self._failures <= MOST_LINES:
+                note(f"sda-daemon: {shortened(_short(result.reason), LONGEST_VALUE)}")
             return
         entry = result.entry
-        head = clean(f"{self._verbs[result.action.value]} {entry.name!r} ({entry.model_id[:8]}) from ")
+        head = clean(f"{self._verbs[result.action.value]} {quoted(entry.name)} ({entry.model_id[:8]}) from ")
         path = clean(_short(result.path))
         room = max(_SHORTEST_PATH, self._width - len(head))
         say(head + (path if len(path) <= room else "…" + path[len(path) - room + 1 :]))
 
     def tell_failures(self, results: list[BatchResult]) -> None:
-        """Name the failures once more where other lines have pushed them out of sight."""
+        """Name the failures once more where other lines have pushed them out of sight, and count those not told of."""
         failed = [result for result in results if result.entry is None]
         if self._quiet or not failed or len(results) <= _SCREEN:
             return
         note("failed:")
-        for result in failed:
-            note(f"  {_short(result.path)}")
+        how = "with --all each with its reason, or --json"
+        print_list([f"  {_short(result.path)}" for result in failed], how, everything=self._everything, to=note)
 
     def tell_troubles(self, results: list[BatchResult]) -> None:
         """Say, once for all models that it is true of, what an application will not play right."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +11,10 @@ import typer
 
 from sda_daemon.cli.options import ANY_PATH, AsJson, examples
 from sda_daemon.cli.output import (
+    LONGEST_CELL,
     Column,
-    clean,
     counted,
+    human_count,
     human_date,
     human_number,
     human_size,
@@ -23,6 +25,7 @@ from sda_daemon.cli.output import (
     print_wrapped,
 )
 from sda_daemon.errors import ExitCode
+from sda_daemon.wording import clean, listed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +39,8 @@ EXAMPLES = examples(
     "sda-daemon inspect x.pt --json | jq .names",
 )
 _MAX_CHART_WIDTH = 100
+_MOST_WEIGHTS = 200
+"""Most tensors that are listed; this kind of model has some sixty."""
 _INF = float("inf")
 
 
@@ -107,13 +112,15 @@ def document(found: Inspection, verdict: Verdict | None) -> dict[str, Any]:
 
 
 def _print(console: Console, found: Inspection, verdict: Verdict | None) -> None:
+    from sda_daemon.cli.models.details import MOST_FIELDS, config_fields, print_sliders
+
     _print_head(console, found, verdict)
     _print_names(console, found)
     if found.keys:
         _heading(console, f"Keys ({len(found.keys)})")
         rows = [(f"  {key.key}", key.what, human_size(key.size_bytes) if key.size_bytes else "") for key in found.keys]
         columns = [Column("  Key", least=20), Column("What", least=20), Column("Tensors", right=True)]
-        print_table(console, columns, rows)
+        print_table(console, columns, rows, "--json", MOST_FIELDS)
     for title, values in (
         ("Metadata", found.metadata),
         ("Provenance", found.provenance),
@@ -122,11 +129,9 @@ def _print(console: Console, found: Inspection, verdict: Verdict | None) -> None
     ):
         if values:
             _heading(console, title)
-            print_fields(console, [(key.replace("_", " "), _value_text(key, value)) for key, value in values.items()])
+            print_fields(console, config_fields(values, _value_text))
     _print_curves(console, found)
     if found.analysis is not None:
-        from sda_daemon.cli.models.details import print_sliders
-
         console.print()
         print_sliders(console, found.analysis)
     if found.weights:
@@ -141,13 +146,14 @@ def _heading(console: Console, text: str) -> None:
 
 def _print_head(console: Console, found: Inspection, verdict: Verdict | None) -> None:
     console.print(clean(found.path), style="bold")
-    version = "" if found.version is None else f", version {found.version}"
+    version = "" if found.version is None else f", version {human_count(found.version)}"
     parts = f", {counted(found.parts, 'part')}" if found.parts else ""
     container = f" ({found.container}{parts})" if found.container else ""
     lines = [("kind", f"{found.kind.value}{version}{container}"),
              ("size", human_size(found.size_bytes))]  # fmt: skip
     said = "" if verdict is None else _reason(found, verdict)
-    lines += [("problem", problem) for problem in found.problems if problem != said]
+    problems = [problem for problem in found.problems if problem != said]
+    lines += [("problem", problem) for problem in listed(problems, "--json", indent="")]
     print_fields(console, lines)
     if verdict is not None:
         style, text = _verdict_text(found, verdict)
@@ -191,8 +197,8 @@ def _print_names(console: Console, found: Inspection) -> None:
     for title, names, style in lines:
         if names:
             console.print(f"  {title}:", style=style or "dim")
-            for name in names:
-                console.print(f"    {clean(name)}", style=style)
+            for name in listed(names, "--json", indent=""):
+                console.print(f"    {clean(name, LONGEST_CELL)}", style=style)
 
 
 def _print_weights(console: Console, found: Inspection) -> None:
@@ -203,11 +209,12 @@ def _print_weights(console: Console, found: Inspection) -> None:
         for name, outline in found.weights.items()
     ]
     columns = [Column("  Name", least=20), Column("Shape"), Column("Type", rank=1), Column("Size", right=True)]
-    print_table(console, columns, rows)
+    print_table(console, columns, rows, "--json", _MOST_WEIGHTS)
 
 
 def _number_text(value: float) -> str:
-    return "infinite (training was cancelled in mid-epoch)" if value == _INF else human_number(value)
+    is_infinite = isinstance(value, float) and value == _INF
+    return "infinite (training was cancelled in mid-epoch)" if is_infinite else human_number(value)
 
 
 def _value_text(key: str, value: Any) -> str:
@@ -221,7 +228,9 @@ def _value_text(key: str, value: Any) -> str:
 def _print_curves(console: Console, found: Inspection) -> None:
     from sda_daemon.cli.chart import draw_curves
 
-    curves = {name: points for name, points in found.curves.items() if len(points) > 1}
+    # An epoch may be anything; only along finite numbers a curve can be drawn.
+    finite = {name: [point for point in points if math.isfinite(point[0])] for name, points in found.curves.items()}
+    curves = {name: points for name, points in finite.items() if len(points) > 1}
     if not curves:
         return
     is_ascii = not (sys.stdout.encoding or "ascii").lower().startswith("utf")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sda_daemon.errors import ForeignEntryError, NoLibraryError, UnknownModelError
+from sda_daemon.wording import quoted
 
 if TYPE_CHECKING:
     from sda_daemon.library import ModelEntry, ModelLibrary
+    from sda_daemon.library.batches import Batch
 
 
 def find_models_dir(models_dir: Path | None, config: Path | None) -> Path:
@@ -42,24 +44,35 @@ def open_library(models_dir: Path | None, config: Path | None) -> ModelLibrary:
     return ModelLibrary(folder)
 
 
-def find_models(library: ModelLibrary, texts: list[str]) -> list[ModelEntry]:
+def find_models(library: ModelLibrary, texts: list[str], batch: Batch[Any] | None = None) -> list[ModelEntry]:
     """Return the models that these texts name, each once.
 
+    Args:
+        library: the library.
+        texts: what was typed.
+        batch: takes note of what is not found; the others are dealt with.
+
     Raises:
-        UnknownModelError, AmbiguousModelError: none or several fit one of the texts.
-        ForeignEntryError: it names an entry that is not that of a model of the library.
+        UnknownModelError, AmbiguousModelError: none or several fit one of the texts; with a batch, fit all of them.
+        ForeignEntryError: it names an entry that is not that of a model of the library; likewise.
     """
+    from sda_daemon.library.batches import Batch
     from sda_daemon.library.lookup import find_entry
 
     entries = library.list_all()
-    found = []
+    finding: Batch[Any] = batch if batch is not None else Batch("found")
+    found: dict[str, ModelEntry] = {}
     for text in texts:
-        try:
-            found.append(find_entry(entries, text, library.models_dir))
-        except UnknownModelError:
-            _explain_foreign(library, text)
-            raise
-    return list({entry.model_id: entry for entry in found}.values())
+        with finding.each(text):
+            try:
+                entry = find_entry(entries, text, library.models_dir)
+            except UnknownModelError:
+                _explain_foreign(library, text)
+                raise
+            found[entry.model_id] = entry
+    if batch is None or not found:
+        finding.result()
+    return list(found.values())
 
 
 def _explain_foreign(library: ModelLibrary, text: str) -> None:
@@ -70,8 +83,15 @@ def _explain_foreign(library: ModelLibrary, text: str) -> None:
     """
     for entry in library.foreign():
         if text and (entry.key.startswith(text) or text in (entry.file, entry.key)):
-            names = f"names {entry.file!r}, which is no file of the library" if entry.file else "is none of a model"
+            names = (
+                f"names {quoted(entry.file)}, which is no file of the library" if entry.file else "is none of a model"
+            )
             raise ForeignEntryError(
-                f"the entry {entry.key!r} of the index {names}: {entry.reason}",
+                f"the entry {quoted(entry.key)} of the index {names}: {entry.reason}",
                 "It is left as it is; see: sda-daemon models repair --dry-run",
             )
+
+
+def entry_document(entry: ModelEntry) -> dict[str, Any]:
+    """Return what `--json` prints of an entry: the index's 16 fields."""
+    return {**entry.to_dict(), "has_analysis": bool(entry.has_analysis)}

@@ -6,29 +6,34 @@ terminal, are made visible.
 
 from __future__ import annotations
 
-import json
+import io
 import math
 import os
-import re
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from sda_daemon.errors import SdaError
+from sda_daemon.plain_json import json_bytes
+from sda_daemon.wording import LONGEST_QUOTE, MOST_LINES, and_more, clean, listed, real, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-_HALVES = re.compile("[\ud800-\udfff]")
-"""What stands for a byte that is no text, or is half of a character: no encoding has it."""
 UNLIMITED_WIDTH = 100_000
 """Of a pipe: whoever reads it wants whole lines."""
+LONGEST_CELL = 300
+"""Most characters in a cell of a table: one long name must not make every line of a list long."""
+LONGEST_FIELD = 600
+"""Most characters of a value beside its name."""
+LONGEST_LINE = 4_000
+"""Most characters in a line of a message."""
 _GAP = 2
 
 
@@ -36,15 +41,10 @@ class RefusedToAskError(SdaError):
     """There is no terminal to ask on, and `--yes` was not given."""
 
 
-def clean(text: object) -> str:
-    """Return a text on one line, with control characters replaced by something visible."""
-    return "".join(_visible(char) for char in str(text))
-
-
-def _visible(char: str) -> str:
-    if char in "\n\r\t":
-        return " "
-    return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char
+def prepare_stdout() -> None:
+    """Let nothing that is printed fail for want of a character: what a terminal does not know becomes `?`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # stderr is like that already
+        sys.stdout.reconfigure(errors="replace")
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -63,25 +63,39 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print JSON that any program reads: a number that is infinite or none becomes null, half a character a sign."""
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    typer.echo(_HALVES.sub("\N{REPLACEMENT CHARACTER}", text))
+    """Print JSON that any program reads, in UTF-8 whatever the terminal's encoding; see `presentable`."""
+    typer.echo(json_bytes(value))
 
 
-def finite(value: Any) -> Any:
-    """Return a JSON value in which every NaN and infinity is None."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
+def print_file_path(path: Path) -> None:
+    """Print a path: for a program byte for byte, for a person without control characters."""
+    typer.echo(clean(path) if sys.stdout.isatty() else os.fsencode(path))
+
+
+def print_list(
+    lines: Sequence[str],
+    how: str = "",
+    *,
+    everything: bool = False,
+    to: Callable[[str], None] | None = None,
+    most: int = MOST_LINES,
+) -> None:
+    """Print the first of many lines, and how many more there are: no list pushes the rest out of sight.
+
+    Args:
+        lines: all of them.
+        how: what to type to see the rest.
+        everything: whether all are wanted.
+        to: prints one line; by default `say`, on stdout.
+        most: how many are printed unasked.
+    """
+    for line in lines if everything else listed(lines, how, most, indent=""):
+        (to or say)(line)
 
 
 def note(text: str) -> None:
     """Tell a person something that is not the result: on stderr, so that pipes stay clean."""
-    typer.echo("\n".join(clean(line) for line in text.split("\n")), err=True)
+    typer.echo("\n".join(clean(line, LONGEST_LINE) for line in text.split("\n")), err=True)
 
 
 def say(text: str) -> None:
@@ -105,41 +119,59 @@ def ask(question: str, *, yes: bool) -> bool:
 # --- values as people read them -------------------------------------------------------------------
 
 
-def human_size(size_bytes: float | None) -> str:
-    """Return a size such as `12.6 MB`."""
-    size = float(size_bytes or 0)
+def human_size(size_bytes: object) -> str:
+    """Return a size such as `12.6 MB`; what is no size is a dash."""
+    size = real(size_bytes)
+    if size is None or not 0 <= size < math.inf:
+        return "-"
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit in ("B", "kB") else f"{size:.1f} {unit}"
         size /= 1000
-    return f"{size:.1f} TB"
+    return f"{size:.1f} TB" if size < 1e6 else f"{size:.4g} TB"
 
 
-def human_number(value: float | None) -> str:
+def human_total(sizes: Iterable[object]) -> str:
+    """Return the sum of sizes; what is no size does not count."""
+    known = (real(size) for size in sizes)
+    return human_size(sum(size for size in known if size is not None and 0 <= size < math.inf))
+
+
+def human_number(value: object) -> str:
     """Return a loss or another measured number with four digits; a missing one as a dash."""
-    return "-" if value is None else f"{value:.4g}"
+    number = real(value)
+    return "-" if number is None else f"{number:.4g}"
 
 
-def human_date(text: str | None) -> str:
+def human_count(value: object) -> str:
+    """Return a whole number; a missing one as a dash."""
+    if not isinstance(value, int):
+        return human_number(value)
+    return str(value) if abs(value) < 10**15 else human_number(value)
+
+
+def human_date(text: object) -> str:
     """Return an ISO 8601 date as `2026-03-01 09:30` in local time; what is no date is returned as it is."""
-    if not text:
+    if not isinstance(text, str) or not text:
         return "-"
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        return clean(text)
-    if moment.tzinfo is not None:
-        moment = moment.astimezone()
-    return moment.strftime("%Y-%m-%d %H:%M")
+        if moment.tzinfo is not None:
+            moment = moment.astimezone()
+    except (ValueError, OverflowError, OSError):  # no date, or one that the calendar ends before
+        return clean(text, LONGEST_CELL)
+    return moment.replace(tzinfo=None).isoformat(" ", "minutes")
 
 
-def human_duration(seconds: float | None) -> str:
-    """Return a duration such as `42 s`, `3 min 20 s` or `1 h 02 min`."""
-    value = float(seconds or 0)
-    if not math.isfinite(value):
+def human_duration(seconds: object) -> str:
+    """Return a duration such as `42 s`, `3 min 20 s` or `1 h 02 min`; what is none is a dash."""
+    value = real(seconds or 0)
+    if value is None or not 0 <= value < math.inf:
         return "-"
     if value < 10:
         return f"{value:.1f} s"
+    if value >= 1e12:
+        return f"{value / 3600:.4g} h"
     whole = round(value)
     if whole < 60:
         return f"{whole} s"
@@ -148,9 +180,9 @@ def human_duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
-def counted(count: int, thing: str, things: str = "") -> str:
+def counted(count: object, thing: str, things: str = "") -> str:
     """Return `1 model`, `3 models`."""
-    return f"{count} {thing if count == 1 else things or thing + 's'}"
+    return f"{human_count(count)} {thing if count == 1 else things or thing + 's'}"
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -179,7 +211,7 @@ def fitting_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], widt
     """Return a table that fits into `width`: texts are cut first, then the least important columns left out."""
     from rich.cells import cell_len
 
-    cells = [[clean(cell) for cell in row] for row in rows]
+    cells = [[clean(cell, LONGEST_CELL) for cell in row] for row in rows]
     natural = [
         max([cell_len(column.title), *(cell_len(row[index]) for row in cells)]) for index, column in enumerate(columns)
     ]
@@ -243,12 +275,12 @@ def field_lines(fields: Iterable[tuple[str, str]], width: int, indent: int = 2) 
 
     from rich.text import Text
 
-    known = [(clean(name), value) for name, value in fields]
+    known = [(clean(name, LONGEST_QUOTE), shortened(value, LONGEST_FIELD)) for name, value in fields]
     margin = indent + max((len(name) for name, _ in known), default=0) + _GAP
     room = max(20, width - margin)
     lines: list[Text] = []
     for name, value in known:
-        parts = [part for line in value.split("\n") for part in textwrap.wrap(clean(line), room) or [""]]
+        parts = [part for line in listed(value.split("\n")) for part in textwrap.wrap(clean(line), room) or [""]]
         for number, part in enumerate(parts):
             head = f"{' ' * indent}{name if number == 0 else '':<{margin - indent}}"
             lines.append(Text.assemble((head, "dim"), part))
@@ -256,9 +288,26 @@ def field_lines(fields: Iterable[tuple[str, str]], width: int, indent: int = 2) 
     return _joined(lines)
 
 
-def print_table(console: Console, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table that fits the console; see `fitting_table`."""
-    console.print(fitting_table(columns, rows, console.width))
+def print_table(
+    console: Console,
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    how: str = "",
+    most: int | None = None,
+) -> None:
+    """Print a table that fits the console; see `fitting_table`.
+
+    Args:
+        console: where to.
+        columns: its columns.
+        rows: its cells.
+        how: what to type to see the rows that are left out.
+        most: how many rows are printed; all without it.
+    """
+    shown = rows if most is None else rows[:most]
+    console.print(fitting_table(columns, shown, console.width))
+    if len(shown) < len(rows):
+        console.print(and_more(len(rows) - len(shown), how), soft_wrap=True)
 
 
 def print_fields(console: Console, fields: Iterable[tuple[str, str]]) -> None:
@@ -270,5 +319,5 @@ def print_wrapped(console: Console, text: str, style: str = "", indent: int = 2)
     """Print a text on as many lines as it needs."""
     import textwrap
 
-    for line in textwrap.wrap(clean(text), max(20, console.width - indent)):
+    for line in textwrap.wrap(clean(text, LONGEST_LINE), max(20, console.width - indent)):
         console.print(" " * indent + line, style=style or None)

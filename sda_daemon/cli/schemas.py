@@ -259,7 +259,8 @@ class Status(_Document):
     settling: StatusPaths
     waiting: StatusPaths
     converting: list[str]
-    incomplete: list[dict[str, Any]]
+    incomplete: list[dict[str, Any]] = Field(description="The first of them: `path`, `reason`.")
+    incomplete_count: int = Field(description="How many there are.")
     failed: list[StatusFailure]
     kept: list[StatusKept]
     today: StatusToday

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sda_daemon.cli.options import ANY_PATH, AsJson, ConfigFile
-from sda_daemon.cli.output import print_json
+from sda_daemon.cli.options import ANY_PATH, AsJson, ConfigFile, Everything
+from sda_daemon.cli.output import LONGEST_LINE, counted, make_console, note, print_json, print_list
 from sda_daemon.errors import ExitCode, SdaError
+from sda_daemon.wording import LONGEST_QUOTE, LONGEST_VALUE, MOST_LINES, and_more, clean, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from sda_daemon.conversion.policy import LedgerRow
 
 
-def status(config: ConfigFile = None, as_json: AsJson = False) -> int:
+def status(everything: Everything = False, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Show whether the daemon runs, and what it is doing.
 
     What it watches, what is waiting, converting and incomplete, what failed and why, which checkpoints could not be
@@ -40,7 +42,7 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> int:
     if as_json:
         print_json(facts)
     else:
-        _print_status(facts)
+        _print_status(facts, everything=everything)
     return ExitCode.OK if running else ExitCode.FAILED
 
 
@@ -64,7 +66,7 @@ def collect_status(ledger: Ledger, *, running: bool) -> dict[str, Any]:
     from sda_daemon.conversion.policy import Status
     from sda_daemon.intake.probe import look
 
-    reported = ledger.reported()
+    reported = _reported(ledger)
     midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
     today = ledger.counts_since(midnight)
     nothing = {"count": 0, "paths": []}
@@ -80,6 +82,7 @@ def collect_status(ledger: Ledger, *, running: bool) -> dict[str, Any]:
         "waiting": reported.get("waiting", nothing) if running else nothing,
         "converting": reported.get("converting", []) if running else [],
         "incomplete": reported.get("incomplete", []),
+        "incomplete_count": reported.get("incomplete_count", len(reported.get("incomplete", []))),
         "failed": [_failure(row, running=running) for row in failures],
         "kept": [
             {"path": item.path, "reason": item.reason, "since": _utc(item.since)}
@@ -104,6 +107,23 @@ def _is_gone(path: str) -> bool:
         return False
 
 
+_REPORTED = {
+    "daemon": dict,
+    "library": dict,
+    "watches": list,
+    "settling": dict,
+    "waiting": dict,
+    "converting": list,
+    "incomplete": list,
+    "incomplete_count": int,
+}
+
+
+def _reported(ledger: Ledger) -> dict[str, Any]:
+    """Return what the daemon, perhaps one of another version, has published about itself, as far as it can be used."""
+    return {key: value for key, value in ledger.reported().items() if isinstance(value, _REPORTED.get(key, object))}
+
+
 def _failure(row: LedgerRow, *, running: bool) -> dict[str, Any]:
     pause_s = max(0.0, row.next_try_at - time.time()) if running and row.next_try_at else None
     return {
@@ -118,79 +138,128 @@ def _failure(row: LedgerRow, *, running: bool) -> dict[str, Any]:
 
 
 def _utc(moment_s: float) -> str:
-    return datetime.fromtimestamp(moment_s, UTC).isoformat(timespec="seconds")
+    """Return UTC seconds as ISO 8601; of a moment that no calendar has, the first of all that there are."""
+    try:
+        return datetime.fromtimestamp(moment_s, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return datetime.min.replace(tzinfo=UTC).isoformat(timespec="seconds")
 
 
-def _print_status(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
+ALL = "sda-daemon status --all"
+_FAILURE_LINES = 3
+_KEPT_LINES = 2
+_MOST_PATHS = 5
 
-    console = Console(soft_wrap=True, highlight=False)
+
+def _print_status(facts: dict[str, Any], *, everything: bool) -> None:
+    from rich.text import Text
+
+    console = make_console()
+
+    def show(text: object, style: str = "") -> None:
+        console.print(clean(text, LONGEST_LINE), style=style or None, soft_wrap=True)
+
     daemon = facts["daemon"]
     if daemon:
-        console.print(
-            f"[bold green]running[/] since {_local(daemon['started_at'])} (pid {daemon['pid']}, {daemon['version']})"
-        )
-        console.print(f"config   {daemon['config']}", markup=False)
-        console.print(f"models   {daemon['models_dir']}", markup=False)
-        _print_loss(console, facts["library"])
+        since = f"since {_local(daemon.get('started_at'))} (pid {daemon.get('pid')}, {daemon.get('version')})"
+        console.print(Text.assemble(("running", "bold green"), f" {clean(since)}"), soft_wrap=True)
+        show(f"config   {daemon.get('config')}")
+        show(f"models   {daemon.get('models_dir')}")
+        _print_loss(show, facts["library"])
     else:
-        console.print("[bold yellow]not running[/]")
+        show("not running", "bold yellow")
     state = facts["config_state"]
     if state and state.get("error"):
-        console.print("[bold red]the config file has changed and was refused; the earlier one stays in force[/]")
-        console.print(f"  {state['error']}", markup=False)
+        show("the config file has changed and was refused; the earlier one stays in force", "bold red")
+        print_list([f"  {line}" for line in str(state["error"]).split("\n")], "sda-daemon config check", to=show)
     elif state and daemon:
-        console.print(f"         read {_local(state['read_at'])}")
-    for watch in facts["watches"]:
-        how = watch["observer"] or "missing"
-        problem = f"  [yellow]{escape(watch['problem'])}[/]" if watch["problem"] else ""
-        console.print(f"watching {escape(watch['path'])} ({how}){problem}")
-    _print_paths(console, "settling", facts["settling"]["count"], facts["settling"]["paths"])
-    _print_paths(console, "waiting", facts["waiting"]["count"], facts["waiting"]["paths"])
-    _print_paths(console, "converting", len(facts["converting"]), facts["converting"])
-    for item in facts["incomplete"]:
-        console.print(f"[yellow]incomplete[/] {escape(item['path'])}: {escape(item['reason'])}")
-    for item in facts["failed"]:
-        console.print(f"[red]{item['status'].replace('_', ' ')}[/] {escape(item['path'])}")
-        console.print(f"  {item['reason']}", markup=False)
-        again = item["next_try_in_s"]
-        attempts = f"{item['attempts']} attempt{'s' if item['attempts'] != 1 else ''}"
-        console.print(f"  {attempts}" + (f", next in {again:.0f} s" if again is not None else ""))
-    if facts["failed"]:
-        console.print("try again with: sda-daemon retry PATH... | --all")
-    for item in facts["kept"]:
-        console.print(f"[yellow]kept[/] {escape(item['path'])}: it could not be deleted or moved")
-        console.print(f"  {item['reason']}", markup=False)
+        show(f"         read {_local(state.get('read_at'))}")
+    watches = [
+        f"watching {watch['path']} ({watch['observer'] or 'missing'})"
+        + (f"  {watch['problem']}" if watch["problem"] else "")
+        for watch in facts["watches"]
+    ]
+    print_list(watches, ALL, everything=everything, to=show)
+    for title in ("settling", "waiting"):
+        _print_paths(show, title, facts[title]["count"], facts[title]["paths"], everything=everything)
+    _print_paths(show, "converting", len(facts["converting"]), facts["converting"], everything=everything)
+    _print_incomplete(show, facts["incomplete"], facts["incomplete_count"], everything=everything)
+    _print_failures(console, show, facts["failed"], everything=everything)
+    _print_kept(console, show, facts["kept"], everything=everything)
     today = facts["today"]
-    console.print(
-        f"today    {today['converted']} converted, {today['duplicates']} duplicates, {today['failed']} failed"
-    )
+    show(f"today    {today['converted']} converted, {today['duplicates']} duplicates, {today['failed']} failed")
 
 
-def _print_loss(console: Console, library: dict[str, Any] | None) -> None:
+Show = Callable[..., None]
+"""Prints one line, in a style."""
+
+
+def _print_failures(console: Console, show: Show, failures: list[dict[str, Any]], *, everything: bool) -> None:
+    from rich.text import Text
+
+    most = len(failures) if everything else MOST_LINES // _FAILURE_LINES
+    for item in failures[:most]:
+        what = item["status"].replace("_", " ")
+        console.print(Text.assemble((what, "red"), f" {clean(item['path'], LONGEST_LINE)}"), soft_wrap=True)
+        show(f"  {shortened(item['reason'], LONGEST_VALUE)}")
+        again = item["next_try_in_s"]
+        show(f"  {counted(item['attempts'], 'attempt')}" + (f", next in {again:.0f} s" if again is not None else ""))
+    if failures[most:]:
+        show(and_more(len(failures) - most, ALL))
+    if failures:
+        show("try again with: sda-daemon retry PATH... | --all")
+
+
+def _print_kept(console: Console, show: Show, items: list[dict[str, Any]], *, everything: bool) -> None:
+    from rich.text import Text
+
+    most = len(items) if everything else MOST_LINES // _KEPT_LINES
+    for item in items[:most]:
+        what = f" {clean(item['path'], LONGEST_LINE)}: it could not be deleted or moved"
+        console.print(Text.assemble(("kept", "yellow"), what), soft_wrap=True)
+        show(f"  {shortened(item['reason'], LONGEST_VALUE)}")
+    if items[most:]:
+        show(and_more(len(items) - most, ALL))
+
+
+def _print_incomplete(show: Show, items: list[dict[str, Any]], count: int, *, everything: bool) -> None:
+    lines = [f"incomplete {item['path']}: {shortened(item['reason'], LONGEST_VALUE)}" for item in items]
+    most = len(lines) if everything else MOST_LINES
+    for line in lines[:most]:
+        show(line, "yellow")
+    if count > most:
+        show(and_more(count - min(most, len(lines)), "" if everything else ALL))
+
+
+def _print_loss(show: Show, library: dict[str, Any] | None) -> None:
     from sda_daemon.daemon.librarian import LOSS_HINT
 
     if library and library.get("foreign_entries"):
         count = library["foreign_entries"]
         entries = "1 entry" if count == 1 else f"{count} entries"
-        console.print(f"         {entries} of other programs in the index, left as they are")
+        show(f"         {entries} of other programs in the index, left as they are")
     if library and library["problem"]:
-        console.print("[bold red]the models folder is lost; conversions wait[/]")
-        console.print(f"  {library['problem']}; {LOSS_HINT}", markup=False)
+        show("the models folder is lost; conversions wait", "bold red")
+        show(f"  {library['problem']}; {LOSS_HINT}")
 
 
-def _print_paths(console: Console, title: str, count: int, paths: list[str]) -> None:
-    if count:
-        console.print(f"{title} {count}")
-        for path in paths[:5]:
-            console.print(f"  {path}", markup=False)
-        if count > 5:
-            console.print(f"  and {count - 5} more")
+def _print_paths(show: Show, title: str, count: int, paths: list[str], *, everything: bool) -> None:
+    if not count:
+        return
+    show(f"{title} {count}")
+    shown = paths if everything else paths[:_MOST_PATHS]
+    for path in shown:
+        show(f"  {path}")
+    if count > len(shown):
+        show(f"  {and_more(count - len(shown), '' if everything else ALL)}")
 
 
-def _local(moment: str) -> str:
-    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def _local(moment: object) -> str:
+    """Return an ISO 8601 moment in local time, to the second."""
+    try:
+        return datetime.fromisoformat(str(moment)).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return clean(moment, LONGEST_QUOTE)
 
 
 def retry(
@@ -217,9 +286,8 @@ def retry(
         wanted = [os.path.abspath(path) for path in paths or []]  # noqa: PTH100 - `..` is to go, links are to stay
         chosen = ledger.reset_attempts(None if everything else wanted)
         daemon = ledger.reported().get("daemon") or {}
-    for path in wanted:
-        if path not in chosen:
-            typer.echo(f"sda-daemon: {path} has not failed", err=True)
+    known = set(chosen)
+    print_list([f"sda-daemon: {path} has not failed" for path in wanted if path not in known], to=note)
     if chosen and running and daemon.get("pid"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(int(daemon["pid"]), RETRY_SIGNAL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from sda_daemon.conversion.interrupts import wait_for_first
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
 from sda_daemon.conversion.pool import ConversionPool
-from sda_daemon.conversion.publish import Action, publish
+from sda_daemon.conversion.publish import Action, failure_of, publish
 from sda_daemon.errors import LibraryError, explained, is_refusal
 from sda_daemon.files import is_folder, status_of
 from sda_daemon.intake.probe import look
@@ -158,6 +159,7 @@ def convert_batch(
     waiting = [(source, 1) for source in reversed(sources)]
     running: dict[Future[Outcome], tuple[Source, int]] = {}
     number = 0
+    dry_run = _DryRun(library)
     while waiting or running:
         while waiting and len(running) < in_flight:
             source, turn = waiting.pop()
@@ -180,7 +182,7 @@ def convert_batch(
             else:
                 finished.append(outcome)
                 turns[source.path] = (source, turn)
-        for result in _publish(library, finished):
+        for result in _publish(library, finished, dry_run):
             if result is not None and (result.cause != "again" or turns[result.path][1] >= _MAX_TURNS):
                 yield result
             elif result is not None:
@@ -188,9 +190,8 @@ def convert_batch(
                 waiting.append((source, turn + 1))
 
 
-def _publish(library: ModelLibrary, finished: Sequence[Converted]) -> Iterator[BatchResult]:
-    looked_at = [item for item in finished if not item.job.temporary_name]
-    yield from (_would_become(library, item) for item in looked_at)
+def _publish(library: ModelLibrary, finished: Sequence[Converted], dry_run: _DryRun) -> Iterator[BatchResult]:
+    yield from (dry_run.would_become(item) for item in finished if not item.job.temporary_name)
     made = [item for item in finished if item.job.temporary_name]
     if not made:
         return
@@ -201,12 +202,15 @@ def _publish(library: ModelLibrary, finished: Sequence[Converted]) -> Iterator[B
         return
     except OSError as error:
         cause = "permission" if is_refusal(error) else "cannot_write"
-        reason = explained(error, f"{error.strerror} ({library.models_dir})")
+        reason = explained(error, f"{error.strerror or error} ({library.models_dir})")
         yield from (BatchResult(item.job.path, BatchAction.FAILED, None, cause, reason) for item in made)
         return
     for done in published:
         item = done.converted
-        if done.action is Action.AGAIN or done.entry is None:
+        if done.action is Action.FAILED:
+            failed = failure_of(done)
+            yield BatchResult(item.job.path, BatchAction.FAILED, None, failed.kind, failed.message)
+        elif done.action is Action.AGAIN or done.entry is None:
             reason = "its model keeps vanishing from the library"
             yield BatchResult(item.job.path, BatchAction.FAILED, None, "again", reason)
         else:
@@ -215,15 +219,32 @@ def _publish(library: ModelLibrary, finished: Sequence[Converted]) -> Iterator[B
             yield BatchResult(item.job.path, action, done.entry, duration_s=item.duration_s, troubles=found)
 
 
-def _would_become(library: ModelLibrary, item: Converted) -> BatchResult:
-    known = library.get(item.metadata.model_id)
-    if known is None:
-        taken = {entry.file_path for entry in library.list_all()}
-        ending = format_called(item.format_name).ending
-        candidates = file_name_candidates(item.plain_name or item.metadata.name, ending)
-        name = next(name for name in candidates if name not in taken)
-        entry = ModelEntry.from_metadata(item.metadata, name, 0)
-        return BatchResult(item.job.path, BatchAction.ADDED, entry, duration_s=item.duration_s, troubles=item.troubles)
-    gains = item.metadata.has_analysis and not known.has_analysis
-    action = BatchAction.UPDATED if gains else BatchAction.DUPLICATE
-    return BatchResult(item.job.path, action, replace(known), duration_s=item.duration_s)
+class _DryRun:
+    """Tells what checkpoints would become; each name is given once."""
+
+    def __init__(self, library: ModelLibrary) -> None:
+        self._library = library
+        self._taken: set[str] | None = None
+
+    def would_become(self, item: Converted) -> BatchResult:
+        """Return what a conversion would give."""
+        known = self._library.get(item.metadata.model_id)
+        if known is None:
+            ending = format_called(item.format_name).ending
+            names = file_name_candidates(item.plain_name or item.metadata.name, ending, item.metadata.model_id)
+            name = next(name for name in names if name not in self._names())
+            self._names().add(name)
+            entry = ModelEntry.from_metadata(item.metadata, name, 0)
+            path, action, found = item.job.path, BatchAction.ADDED, item.troubles
+            return BatchResult(path, action, entry, duration_s=item.duration_s, troubles=found)
+        gains = item.metadata.has_analysis and not known.has_analysis
+        action = BatchAction.UPDATED if gains else BatchAction.DUPLICATE
+        return BatchResult(item.job.path, action, replace(known), duration_s=item.duration_s)
+
+    def _names(self) -> set[str]:
+        """The names that are taken, whatever by."""
+        if self._taken is None:
+            self._taken = {entry.file_path for entry in self._library.list_all()}
+            with contextlib.suppress(OSError):
+                self._taken.update(os.listdir(self._library.models_dir))
+        return self._taken

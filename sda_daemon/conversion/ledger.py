@@ -6,6 +6,7 @@ the library already are recognised by their weights.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import time
@@ -17,6 +18,7 @@ from typing import Any
 from sda_daemon.conversion.policy import LedgerRow, Status
 from sda_daemon.errors import LedgerError
 from sda_daemon.signature import FileSignature
+from sda_daemon.wording import LONGEST_VALUE, shortened
 
 LEDGER_FILE_NAME = "ledger.sqlite3"
 _SCHEMA_VERSION = 1
@@ -31,6 +33,7 @@ _COLUMNS = (
     "path, root, size_bytes, mtime_ns, inode, status, attempts, kind, reason, model_id, weights_digest, "
     "template_digest, next_try_at, updated_at"
 )
+_STATUSES = frozenset(Status)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS checkpoints (
     path TEXT PRIMARY KEY,
@@ -138,6 +141,7 @@ class Ledger:
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, timeout=10.0, isolation_level=None)
+        database.text_factory = _decoded
         try:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
@@ -173,7 +177,11 @@ class Ledger:
             "SELECT path, size_bytes, mtime_ns, inode, status IN (?, ?) FROM checkpoints WHERE root = ?",
             (Status.DONE, Status.DUPLICATE, _stored(root)),
         )
-        return {_text(path): (size, mtime, inode) if done else None for path, size, mtime, inode, done in found}
+        return {
+            _text(path): (size, mtime, inode) if done else None
+            for path, size, mtime, inode, done in found
+            if isinstance(path, str)
+        }
 
     def of_status(self, *statuses: Status) -> Iterator[LedgerRow]:
         """Yield all rows with one of these statuses, the newest first."""
@@ -182,7 +190,7 @@ class Ledger:
             f"SELECT {_COLUMNS} FROM checkpoints WHERE status IN ({marks}) ORDER BY updated_at DESC",  # noqa: S608
             statuses,
         )
-        yield from (_row(values) for values in found)
+        yield from (row for values in found if (row := _row(values)) is not None)
 
     def put(self, rows: Iterable[LedgerRow]) -> None:
         """Remember rows, replacing what was remembered of their paths; all of them or none."""
@@ -201,7 +209,10 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
                 "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)",
-                [(m.model_id, m.weights_digest, _stored(m.source_path), _stored(m.root)) for m in models],
+                [
+                    (_stored(m.model_id), _stored(m.weights_digest), _stored(m.source_path), _stored(m.root))
+                    for m in models
+                ],
             )
 
     def mark_superseded(self, model_ids: Iterable[str]) -> None:
@@ -210,7 +221,7 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
                 "UPDATE checkpoints SET kind = ? WHERE model_id = ?",
-                [(SUPERSEDED_KIND, model_id) for model_id in model_ids],
+                [(SUPERSEDED_KIND, _stored(model_id)) for model_id in model_ids],
             )
 
     def has_superseded(self, folder: str) -> bool:
@@ -227,11 +238,11 @@ class Ledger:
         """Forget models that are no more."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("DELETE FROM models WHERE model_id = ?", [(model_id,) for model_id in model_ids])
+            self._db.executemany("DELETE FROM models WHERE model_id = ?", [(_stored(m),) for m in model_ids])
 
     def made_model(self, model_id: str) -> MadeModel | None:
         """Return what is remembered of a model, None if the daemon did not make it."""
-        found = self._db.execute("SELECT * FROM models WHERE model_id = ?", (model_id,)).fetchone()
+        found = self._db.execute("SELECT * FROM models WHERE model_id = ?", (_stored(model_id),)).fetchone()
         return None if found is None else _model(found)
 
     def models_below(self, folder: str) -> list[MadeModel]:
@@ -249,7 +260,7 @@ class Ledger:
 
     def paths_of_model(self, model_id: str) -> list[tuple[str, str]]:
         """Return path and watched folder of the checkpoints that are known to be this model."""
-        found = self._db.execute("SELECT path, root FROM checkpoints WHERE model_id = ?", (model_id,))
+        found = self._db.execute("SELECT path, root FROM checkpoints WHERE model_id = ?", (_stored(model_id),))
         return [(_text(path), _text(root)) for path, root in found]
 
     def keep_source(self, source: KeptSource) -> bool:
@@ -296,14 +307,18 @@ class Ledger:
 
     def reported(self) -> dict[str, Any]:
         """Return what the daemon last published about itself."""
-        return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM report")}
+        found: dict[str, Any] = {}
+        for key, value in self._db.execute("SELECT key, value FROM report"):
+            with contextlib.suppress(ValueError, TypeError):  # a damaged one is published again
+                found[key] = json.loads(value)
+        return found
 
     def counts_since(self, moment: float) -> dict[Status, int]:
         """Return how many checkpoints came to each status since a moment (UTC seconds)."""
         found = self._db.execute(
             "SELECT status, count(*) FROM checkpoints WHERE updated_at >= ? GROUP BY status", (moment,)
         )
-        return {Status(status): count for status, count in found}
+        return {Status(status): count for status, count in found if status in _STATUSES}
 
     def reset_attempts(self, paths: Iterable[str] | None = None) -> list[str]:
         """Forget failures, so that the checkpoints are tried again; all of them without `paths`.
@@ -356,32 +371,67 @@ class Ledger:
 
 
 _ESCAPE = "\0"
-"""Begins a stored path that is not UTF-8; no path contains it."""
+"""Begins a stored text that is not UTF-8; no path contains it."""
 
 
-def _stored(path: str) -> str:
-    """Return a path as SQLite can store it: names on disk are bytes, which need not be UTF-8."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return _ESCAPE + path.encode("utf-8", "surrogateescape").decode("latin-1")
-    return path
+def _stored(text: str) -> str:
+    """Return a text as SQLite can store it: names on disk are bytes, which need not be UTF-8."""
+    if not text.startswith(_ESCAPE):
+        with contextlib.suppress(UnicodeEncodeError):
+            text.encode()
+            return text
+        with contextlib.suppress(UnicodeEncodeError):
+            return _ESCAPE + text.encode("utf-8", "surrogateescape").decode("latin-1")
+    # With a surrogate that stands for no byte: no path is like that, but what is in a file may be.
+    return _ESCAPE + _ESCAPE + text.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 def _text(stored: str) -> str:
-    if stored.startswith(_ESCAPE):
-        return stored[1:].encode("latin-1").decode("utf-8", "surrogateescape")
-    return stored
+    if not stored.startswith(_ESCAPE):
+        return stored
+    if stored.startswith(_ESCAPE + _ESCAPE):
+        with contextlib.suppress(UnicodeDecodeError):
+            return stored[2:].encode("latin-1", "replace").decode("utf-8", "surrogatepass")
+    return stored[1:].encode("latin-1", "replace").decode("utf-8", "surrogateescape")
+
+
+def _decoded(raw: bytes) -> str:
+    """Decode a text of the database; bytes that something has damaged spoil their own row only."""
+    return raw.decode("utf-8", "replace")
 
 
 def _model(values: tuple[str, str, str, str]) -> MadeModel:
     model_id, digest, path, root = values
-    return MadeModel(model_id, digest, _text(path), _text(root))
+    return MadeModel(_text(model_id), _text(digest), _text(path), _text(root))
 
 
-def _row(values: tuple[str, str, int, int, int, str, int, str, str, str, str, str, float, float]) -> LedgerRow:
-    path, root, size, mtime, inode, status, *rest = values
-    return LedgerRow(_text(path), _text(root), FileSignature(size, mtime, inode), Status(status), *rest)  # type: ignore[arg-type]
+def _row(values: tuple[Any, ...]) -> LedgerRow | None:
+    """Return a row; None for one that makes no sense: then the checkpoint is looked at again."""
+    path, root, size, mtime, inode, status, attempts, kind, reason, model_id, digest, template, try_at, at = values
+    texts = (path, root, kind, reason, model_id, digest, template)
+    numbers = (size, mtime, inode, attempts)
+    moments = (try_at, at)
+    if (
+        not all(isinstance(text, str) for text in texts)
+        or not all(isinstance(number, int) for number in numbers)
+        or not all(isinstance(moment, int | float) for moment in moments)
+        or status not in _STATUSES
+    ):
+        return None
+    return LedgerRow(
+        path=_text(path),
+        root=_text(root),
+        signature=FileSignature(size, mtime, inode),
+        status=Status(status),
+        attempts=attempts,
+        kind=kind,
+        reason=reason,
+        model_id=_text(model_id),
+        weights_digest=_text(digest),
+        template_digest=template,
+        next_try_at=float(try_at),
+        updated_at=float(at),
+    )
 
 
 def _values(row: LedgerRow, now: float) -> tuple[object, ...]:
@@ -395,9 +445,9 @@ def _values(row: LedgerRow, now: float) -> tuple[object, ...]:
         row.status,
         row.attempts,
         row.kind,
-        row.reason.encode("utf-8", "backslashreplace").decode(),
-        row.model_id,
-        row.weights_digest,
+        shortened(row.reason.encode("utf-8", "backslashreplace").decode(), LONGEST_VALUE),
+        _stored(row.model_id),
+        _stored(row.weights_digest),
         row.template_digest,
         row.next_try_at,
         row.updated_at or now,

@@ -158,16 +158,14 @@ def _words_of(item: ModelMetadata | ModelEntry) -> str:
 
 
 def _keep_words(metadata: ModelMetadata, known: ModelEntry) -> ModelMetadata:
-    """Keep what a person may have changed since the model was first made."""
-    return replace(
-        metadata,
-        name=known.name,
-        description=known.description,
-        dataset_name=known.dataset_name,
-        dataset_file_count=known.dataset_file_count,
-        dataset_total_duration_s=known.dataset_total_duration_s,
-        tags=list(known.tags),
-    )
+    """Keep what a person may have changed since the model was first made, but for what no file can hold."""
+    from sda_daemon.models.header import readable_fields
+
+    kept = readable_fields({name: getattr(known, name) for name in _WORDS})
+    return replace(metadata, **kept)
+
+
+_WORDS = ("name", "description", "dataset_name", "dataset_file_count", "dataset_total_duration_s", "tags")
 
 
 def _further_keys(path: Path) -> dict[str, Any] | None:

@@ -6,20 +6,25 @@ can make two models, and nothing that a killed daemon's worker leaves behind eve
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from sda_daemon.conversion.job import Converted
+from sda_daemon.conversion.job import Converted, Failed
+from sda_daemon.errors import SdaError, explained, is_refusal
 from sda_daemon.files import fsync_folder, publish_new, take_access
 from sda_daemon.library.catalog import ModelLibrary
-from sda_daemon.library.entry import ModelEntry
+from sda_daemon.library.entry import ModelEntry, check_entry
 from sda_daemon.library.naming import name_apart
 from sda_daemon.library.removal import unlink_models
 from sda_daemon.models.editing import write_edited
 from sda_daemon.models.formats import format_called, format_of_name
 from sda_daemon.models.metadata import file_name_candidates
+from sda_daemon.service.sandbox import tell
+from sda_daemon.wording import LONGEST_VALUE, shortened
 
 
 class Action(StrEnum):
@@ -34,15 +39,21 @@ class Action(StrEnum):
     """The library has this model already."""
     AGAIN = "again"
     """The library had this model when the worker looked, and has it no more: it must be converted again."""
+    FAILED = "failed"
+    """It could not be put into the library, for a reason of its own; its file is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A conversion and what became of it; `entry` is the model's entry in the index, None for AGAIN."""
+    """A conversion and what became of it.
+
+    `entry` is the model's entry in the index, None for AGAIN and FAILED; `error` is why it failed.
+    """
 
     converted: Converted
     action: Action
     entry: ModelEntry | None
+    error: Exception | None = None
 
 
 def publish(
@@ -50,14 +61,17 @@ def publish(
 ) -> list[Published]:
     """Publish finished conversions: files first, then one write of the index.
 
+    Each of them alone: one that cannot be published (its file has vanished, its place is taken by a folder, …) has
+    FAILED and keeps no other from being published. A full disk is the affair of all of them.
+
     Args:
         library: where to.
         finished: what the workers made.
         replacing: checkpoint path to the id of the model that a new one of this path takes the place of.
 
     Raises:
-        OSError: a file or the index cannot be written. New files are taken back, the index is as before;
-            the finished files are gone and must be made again.
+        OSError: the disk is full or read-only, or the index cannot be written. New files are taken back, the index is
+            as before; the finished files are gone and must be made again.
         LibraryError: the index cannot be read or locked.
     """
     new_files: list[Path] = []
@@ -65,17 +79,57 @@ def publish(
     try:
         with library.transaction():
             published = [
-                _publish_one(library, item, new_files, left, (replacing or {}).get(item.job.path, ""))
+                _publish_alone(library, item, new_files, left, (replacing or {}).get(item.job.path, ""))
                 for item in finished
             ]
             if any(item.action in (Action.ADDED, Action.UPDATED, Action.REPLACED) for item in published):
                 fsync_folder(library.models_dir)
     except BaseException:
-        for path in new_files:
-            path.unlink(missing_ok=True)
+        for path in (*new_files, *(_temporary_of(item) for item in finished if item.was_written)):
+            with contextlib.suppress(OSError):
+                path.unlink()
         raise
     unlink_models(library.models_dir, left)
     return published
+
+
+def _publish_alone(
+    library: ModelLibrary, item: Converted, new_files: list[Path], left: list[str], replaced_id: str
+) -> Published:
+    """Publish one conversion, or tell why that is not possible.
+
+    Raises:
+        OSError: for a reason that concerns all of them.
+    """
+    try:
+        return _publish_one(library, item, new_files, left, replaced_id)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _CONCERNING_ALL:
+            raise
+        with contextlib.suppress(OSError):
+            _temporary_of(item).unlink(missing_ok=True)
+        return Published(item, Action.FAILED, None, error)
+
+
+_CONCERNING_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def failure_of(item: Published) -> Failed:
+    """Return what became of a conversion that could not be published, as a failed attempt."""
+    error = item.error
+    told = tell(error) if error is not None else ""
+    if isinstance(error, OSError) and told == str(error):
+        told = explained(error)
+    message = shortened(told, LONGEST_VALUE)
+    if isinstance(error, OSError) and is_refusal(error):
+        return Failed(item.converted.job, "permission", False, message)
+    if isinstance(error, OSError | SdaError):
+        return Failed(item.converted.job, "cannot_publish", False, message)
+    return Failed(item.converted.job, "bug", False, f"{type(error).__name__}: {message}", is_crash=True)
+
+
+def _temporary_of(item: Converted) -> Path:
+    return Path(item.job.work_dir) / item.job.temporary_name
 
 
 def _brings_analysis(item: Converted, known: ModelEntry) -> bool:
@@ -105,7 +159,7 @@ def _publish_one(
     Files that have got a name are added to `new_files`, those that no entry names any more to `left`.
     """
     chosen = format_called(item.format_name)
-    temporary = Path(item.job.work_dir) / item.job.temporary_name
+    temporary = _temporary_of(item)
     known = library.get(item.metadata.model_id)
     is_there = known is not None and library.holds(known.model_id)
     if known is not None and is_there and not _brings_analysis(item, known):
@@ -122,23 +176,36 @@ def _publish_one(
         temporary.unlink(missing_ok=True)
         return Published(item, Action.AGAIN, None)
     if old is not None and not has_other_ending:
+        entry = _entry_of(library, item, old.file_path)
         target = library.models_dir / old.file_path
         take_access(temporary, target)
         temporary.replace(target)
         action = Action.REPLACED if known is None else Action.UPDATED if is_there else Action.ADDED
-        if known is None:
-            library.remove(old.model_id)
     else:
+        plain_name = item.plain_name or item.metadata.name
+        entry = _entry_of(library, item, next(file_name_candidates(plain_name, chosen.ending)))
         take_access(temporary, library.models_dir / temporary.name)
-        target = publish_new(
-            temporary, library.models_dir, file_name_candidates(item.plain_name or item.metadata.name, chosen.ending)
-        )
+        names = file_name_candidates(plain_name, chosen.ending, item.metadata.model_id)
+        target = publish_new(temporary, library.models_dir, names)
         new_files.append(target)
-        action = Action.ADDED
-        if old is not None:
-            library.remove(old.model_id)
+        entry.file_path = target.name
+        action = Action.ADDED if old is None else Action.REPLACED
+    if known is None and old is not None:
+        library.remove(old.model_id)
+        if has_other_ending:
             left.append(old.file_path)
-            action = Action.REPLACED
-    entry = ModelEntry.from_metadata(item.metadata, target.name, item.size_bytes)
     library.add_entry(entry)
     return Published(item, action, entry)
+
+
+def _entry_of(library: ModelLibrary, item: Converted, name: str) -> ModelEntry:
+    """Return the entry of a model, once it is certain that the index can hold it: files cannot be taken back.
+
+    Raises:
+        ValueError: no index can hold it.
+        ForeignEntryError: something of another program stands under its id in the index.
+    """
+    entry = ModelEntry.from_metadata(item.metadata, name, item.size_bytes)
+    check_entry(entry)
+    library.check_free(entry.model_id)
+    return entry

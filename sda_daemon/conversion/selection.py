@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from sda_daemon.library.entry import ModelEntry
+from sda_daemon.wording import real
 
 Select = Literal["all", "best", "latest"]
 
@@ -25,11 +26,17 @@ def superseded(select: Select, models: Sequence[ModelEntry]) -> list[ModelEntry]
     return [model for model in models if model is not winner]
 
 
-def _badness(model: ModelEntry) -> tuple[bool, float, int, str]:
-    loss = model.final_val_loss
+def _badness(model: ModelEntry) -> tuple[bool, float, float, str]:
+    loss = real(model.final_val_loss)
     is_number = loss is not None and math.isfinite(loss)
-    return not is_number, loss if is_number else 0.0, -model.training_epochs, model.model_id
+    return not is_number, loss if loss is not None and is_number else 0.0, -_epoch(model), model.model_id
 
 
-def _recency(model: ModelEntry) -> tuple[int, str, str]:
-    return model.training_epochs, model.training_date or "", model.model_id
+def _recency(model: ModelEntry) -> tuple[float, str, str]:
+    return _epoch(model), model.training_date or "", model.model_id
+
+
+def _epoch(model: ModelEntry) -> float:
+    """Return the epoch, lower than any other where the index does not know it."""
+    epoch = real(model.training_epochs)
+    return -math.inf if epoch is None or math.isnan(epoch) else epoch

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
-import json
 import os
 import resource
 import signal
@@ -35,8 +34,10 @@ from sda_daemon.errors import (
 )
 from sda_daemon.files import fsync_large
 from sda_daemon.intake.sources import SIDECAR_ENDING
+from sda_daemon.plain_json import read_json
 from sda_daemon.service import sandbox
 from sda_daemon.signature import FileSignature
+from sda_daemon.wording import LONGEST_VALUE, shortened
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -98,6 +99,13 @@ def preview(job: ConversionJob) -> Preview | Failed:
 
 
 def _told(job: ConversionJob, what: Callable[[ConversionJob], T]) -> T | Failed:
+    told = _tried(job, what)
+    if isinstance(told, Failed):  # a message may quote what is in a file
+        return replace(told, message=shortened(told.message, LONGEST_VALUE))
+    return told
+
+
+def _tried(job: ConversionJob, what: Callable[[ConversionJob], T]) -> T | Failed:
     try:
         warm_up()
         return what(job)
@@ -287,7 +295,7 @@ def read_sidecar(checkpoint_path: Path) -> dict[str, Any]:
     try:
         if sidecar.stat().st_size > _MAX_SIDECAR_BYTES:
             return {}
-        content = json.loads(sidecar.read_bytes())
+        content = read_json(sidecar.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -25,7 +25,7 @@ from sda_daemon.conversion.policy import (
     pause_after_interruptions,
 )
 from sda_daemon.conversion.pool import ConversionPool
-from sda_daemon.conversion.publish import Action, Published, publish
+from sda_daemon.conversion.publish import Action, Published, failure_of, publish
 from sda_daemon.daemon.aftermath import Aftermath
 from sda_daemon.daemon.clearing import Clearing
 from sda_daemon.daemon.messages import JobDone, SourceCleared, SourcePutBack, SourceStayed, WorkerFree
@@ -39,6 +39,7 @@ from sda_daemon.rules import template_digest, watch_settings_for
 from sda_daemon.service.sandbox import tell
 from sda_daemon.settings.schema import Settings, WatchSettings
 from sda_daemon.signature import FileSignature
+from sda_daemon.wording import LONGEST_QUOTE, clean
 
 GATHER_S = 0.1
 """While others are running, the end of a conversion waits so long for more, to share one write of the index."""
@@ -353,6 +354,8 @@ class Conversions:
             except (OSError, SdaError) as error:
                 kind = error.kind if isinstance(error, SdaError) else "cannot_publish"
                 failed += [Failed(item.job, kind, False, tell(error)) for item in converted]
+        failed += [failure_of(item) for item in published if item.action is Action.FAILED]
+        published = [item for item in published if item.action is not Action.FAILED]
         tasks = [self.running[item.converted.job.path] for item in published if item.entry is not None]
         rows = [row for item in published if (row := self._published(item)) is not None]
         rows += [row for outcome in failed if (row := self._not_converted(outcome)) is not None]
@@ -469,7 +472,7 @@ class Conversions:
                     hint=trouble.hint,
                 )
             self.succeeded += 1
-            self.last = (entry.name, time.monotonic())
+            self.last = (clean(entry.name or entry.file_path, LONGEST_QUOTE), time.monotonic())
         row = LedgerRow(path, task.root, task.signature, status, task.attempt)
         return replace(row, model_id=entry.model_id, weights_digest=converted.weights_digest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
@@ -14,7 +15,7 @@ from sda_daemon.conversion.worker import root_digest
 from sda_daemon.errors import ModelFileError
 from sda_daemon.intake.probe import look
 from sda_daemon.library.catalog import ModelLibrary
-from sda_daemon.library.entry import ModelEntry
+from sda_daemon.library.entry import ModelEntry, is_bare_model_name
 from sda_daemon.models.header import read_model_header
 
 
@@ -30,6 +31,8 @@ def rebuild_ledger(ledger: Ledger, library: ModelLibrary, roots: Iterable[str]) 
     models: list[MadeModel] = []
     rows: list[LedgerRow] = []
     for entry in library.list_all():
+        if not is_bare_model_name(entry.file_path):
+            continue
         try:
             header = read_model_header(library.models_dir / entry.file_path)
         except (ModelFileError, OSError):
@@ -58,6 +61,13 @@ def _recall(entry: ModelEntry, provenance: dict[str, Any], roots: list[str]) -> 
     same = (provenance.get("source_size_bytes"), provenance.get("source_mtime_ns"))
     if signature is None or (signature.size_bytes, signature.mtime_ns) != same:
         return model, None
-    made_at = datetime.fromisoformat(entry.save_date).timestamp() if entry.save_date else 0.0
     row = LedgerRow(path, root, signature, Status.DONE, 1, model_id=entry.model_id, weights_digest=digest)
-    return model, replace(row, updated_at=made_at)
+    return model, replace(row, updated_at=_moment(entry.save_date))
+
+
+def _moment(text: str | None) -> float:
+    """Return an ISO 8601 date as UTC seconds, no later than now; 0 for none, and for what is none."""
+    try:
+        return min(datetime.fromisoformat(text).timestamp(), time.time()) if text else 0.0
+    except (ValueError, OverflowError, OSError):
+        return 0.0

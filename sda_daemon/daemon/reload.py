@@ -22,6 +22,7 @@ from sda_daemon.config import LoadedConfig, digest_of, parse_config
 from sda_daemon.daemon.messages import ConfigTouched
 from sda_daemon.errors import ConfigError, Problem, SdaError
 from sda_daemon.files import read_small_file
+from sda_daemon.wording import listed
 
 QUIET_S = 0.2
 """The content must stay the same for this long: an editor may truncate first and write then."""
@@ -147,7 +148,7 @@ class ConfigFile:
         events.CONFIG_REJECTED(
             path=str(self.path), line=line, key=first.key, reason=first.message, problems=max(1, len(found))
         )
-        self.state = replace(self.state, error=what)
+        self.state = replace(self.state, error="\n".join(listed(what.split("\n"), "sda-daemon config check")))
 
     def accept(self, config: LoadedConfig) -> None:
         """Take note that a config is in force now."""

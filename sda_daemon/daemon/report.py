@@ -65,6 +65,7 @@ class Reporter:
         """Return what is published."""
         unfinished = self._intake.settling.unfinished()
         waiting = [path for path in self._intake.settling.paths() if path not in unfinished]
+        incomplete = self._intake.settling.reported()
         librarian = self._librarian()
         models = librarian.count()
         return {
@@ -82,8 +83,6 @@ class Reporter:
             "settling": {"count": len(waiting), "paths": waiting[:MAX_LISTED]},
             "waiting": {"count": len(self._conversions.ready), "paths": list(self._conversions.ready)[:MAX_LISTED]},
             "converting": sorted(self._conversions.running),
-            "incomplete": [
-                {"path": path, "reason": reason}
-                for path, reason in list(self._intake.settling.reported().items())[:MAX_LISTED]
-            ],
+            "incomplete": [{"path": path, "reason": reason} for path, reason in list(incomplete.items())[:MAX_LISTED]],
+            "incomplete_count": len(incomplete),
         }

@@ -17,6 +17,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from sda_daemon.files import rename_new
@@ -29,7 +30,6 @@ _NAME = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}" + re.escape(ASIDE_ENDING), re.
 _FOLDER = re.compile(r"\.[0-9a-f]{8}" + re.escape(ASIDE_ENDING))
 _EXTRA_BYTES = len(f"..01234567{ASIDE_ENDING}")
 _LONGEST_NAME = 255
-_MOST_NAMES = 10_000
 
 
 class SourceChangedError(Exception):
@@ -279,11 +279,11 @@ def is_same_file(left: Path, right: Path) -> bool:
 
 
 def free_names(place: Path) -> Iterator[Path]:
-    """Yield paths to try for a file: its own, then numbered ones; those that there are already among them."""
+    """Yield paths to try for a file, without an end: its own, then numbered ones; also those that are there already."""
     yield place
     ending = "".join(place.suffixes[-3:]) if place.name.endswith(SIDECAR_ENDING) else place.suffix
     stem = os.fsencode(place.name.removesuffix(ending))
-    for number in range(1, _MOST_NAMES):
+    for number in count(1):
         tail = os.fsencode(f"_{number}{ending}")
         room = _LONGEST_NAME - len(tail) - len(SIDECAR_ENDING)
         yield place.with_name(os.fsdecode((stem if len(stem) <= room else stem[:room]) + tail))

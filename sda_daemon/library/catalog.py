@@ -30,13 +30,13 @@ from sda_daemon.errors import (
 from sda_daemon.files import find_temporary, sweep_temporary
 from sda_daemon.library import repair
 from sda_daemon.library.content import Fields, ForeignEntry, ForeignKind
-from sda_daemon.library.entry import ModelEntry, is_bare_model_name, search_entries, sort_entries
+from sda_daemon.library.entry import ModelEntry, check_entry, is_bare_model_name, search_entries, sort_entries
 from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, index_signature, write_index_data
 from sda_daemon.library.index_file import IndexFile
 from sda_daemon.library.repair import Finding, FindingKind, RepairPlan
 from sda_daemon.library.scan import Known, find_links, load_known, save_known, scan_models
-from sda_daemon.models.formats import ENDINGS
 from sda_daemon.signature import FileSignature
+from sda_daemon.wording import quoted
 
 LOCK_FILE_NAME = ".model_library.lock"
 LOCK_TIMEOUT_S = 30.0
@@ -93,7 +93,7 @@ class ModelLibrary:
     def holds(self, model_id: str) -> bool:
         """Tell whether a model is really there: an entry, and a regular file of the size that the entry says."""
         entry = self.get(model_id)
-        if entry is None:
+        if entry is None or not is_bare_model_name(entry.file_path):
             return False
         try:
             status = (self.models_dir / entry.file_path).lstat()
@@ -173,7 +173,8 @@ class ModelLibrary:
         """Add an entry, or replace the one with its id.
 
         Raises:
-            ValueError: the entry has no id, or its file_path is not the bare name of a model file.
+            ValueError: the entry has no id, its file_path is not the bare name of a model file, or a field has a value
+                of another kind than the index holds there.
             ForeignEntryError: something of another program stands under its id in the index.
             LibraryBusyError: another process kept the lock for too long.
             OSError: the index cannot be written; nothing has changed.
@@ -184,25 +185,25 @@ class ModelLibrary:
         """Add or replace several entries with one write; see `add_entry`."""
         wanted = list(entries)
         for entry in wanted:
-            if not entry.model_id:
-                raise ValueError(f"the entry of {entry.file_path!r} has no model_id")
-            if not is_bare_model_name(entry.file_path):
-                endings = ", ".join(ENDINGS)
-                raise ValueError(f"file_path {entry.file_path!r} must be the bare name of a model file ({endings})")
+            check_entry(entry)
         if not wanted:
             return
         with self.transaction():
-            self._check_free(wanted)
+            self.check_free(*(entry.model_id for entry in wanted))
             for entry in wanted:
                 self._put(entry)
 
-    def _check_free(self, wanted: Iterable[ModelEntry]) -> None:
-        """Refuse to write over what another program has put into the index."""
+    def check_free(self, *model_ids: str) -> None:
+        """Refuse to write over what another program has put into the index.
+
+        Raises:
+            ForeignEntryError: something of another program stands under one of these ids in the index.
+        """
         foreign = self._index.content.foreign_keys()
-        for entry in wanted:
-            if entry.model_id in foreign:
+        for model_id in model_ids:
+            if model_id in foreign:
                 raise ForeignEntryError(
-                    f"under the id {entry.model_id} the index has something that this program does not understand",
+                    f"under the id {quoted(model_id)} the index has something that this program does not understand",
                     "Look at it with: sda-daemon models repair --dry-run",
                 )
 

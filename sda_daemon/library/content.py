@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -26,6 +27,8 @@ from sda_daemon.library.entry import (
 )
 from sda_daemon.library.members import Member, split_object
 from sda_daemon.models.formats import NEWEST_INDEX_VERSION, index_fields
+from sda_daemon.plain_json import read_json
+from sda_daemon.wording import quoted
 
 VERSION_KEY, MODELS_KEY = "version", "models"
 _OWN_LAYOUT = b'{\n"'
@@ -33,6 +36,8 @@ _OWN_LAYOUT = b'{\n"'
 Fields = tuple[tuple[str, str], ...]
 """Fields of an entry beyond the 16: name, and the whole member (`"name": value`) as it stands in the index."""
 _FIELD_SET = frozenset(ENTRY_FIELDS)
+_STRAY_BYTE = re.compile("[\udc80-\udcff]")
+"""What stands for a byte that is not UTF-8."""
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(", ", ": ")).encode
 
 
@@ -80,6 +85,7 @@ class IndexContent:
         top: the members of the whole, `version` and `models` without a text.
         is_own_layout: whether it stands the way this program writes it.
         is_recovered: whether it comes from a backup, or from nothing, because the index was broken.
+        has_stray_bytes: whether it holds bytes that are not UTF-8, as when it was edited in another encoding.
     """
 
     version: int = 1
@@ -91,6 +97,7 @@ class IndexContent:
     top: tuple[tuple[str, str], ...] = ((VERSION_KEY, ""), (MODELS_KEY, ""))
     is_own_layout: bool = False
     is_recovered: bool = False
+    has_stray_bytes: bool = False
 
     def copy(self) -> IndexContent:
         """Return one that can be changed without this one; the entries themselves are shared."""
@@ -149,7 +156,7 @@ class IndexContent:
         What stands under its key already is seen by no reader any more, because the last one counts: a model's entry
         goes, and so do foreign ones if this is a model's.
         """
-        found = _read_entry(member)
+        found = _read_entry(member, has_stray_bytes=self.has_stray_bytes)
         self.drop(member.key)
         if isinstance(found, ForeignEntry):
             self.add_foreign(found)
@@ -176,26 +183,27 @@ class IndexContent:
                 yield b",\n".join(self._lines())
                 yield b"\n}"
             else:
-                yield _as_bytes(text)
+                yield _as_bytes(text, stray=self.has_stray_bytes)
         yield b"\n}\n"
 
     def _lines(self) -> Iterator[bytes]:
         for place in self.order:
             if isinstance(place, int):
-                yield _as_bytes(self.foreign[place].text)
+                yield _as_bytes(self.foreign[place].text, stray=self.has_stray_bytes)
                 continue
             line = self.lines.get(place)
             if line is None:
-                line = self.lines[place] = encode_entry(self.entries[place], self.fields.get(place, ()))
+                fields = self.fields.get(place, ())
+                line = self.lines[place] = encode_entry(self.entries[place], fields, stray=self.has_stray_bytes)
             yield line
 
 
-def encode_entry(entry: ModelEntry, fields: Fields = ()) -> bytes:
+def encode_entry(entry: ModelEntry, fields: Fields = (), *, stray: bool = False) -> bytes:
     """Return one entry as its line of the index: `"id": {…}`."""
     values = _encode(entry.to_dict())
     if fields:
         values = f"{values[:-1]}, {', '.join(text for _, text in fields)}}}"
-    return _as_bytes(f"{_encode(entry.model_id)}: {values}")
+    return _as_bytes(f"{_encode(entry.model_id)}: {values}", stray=stray)
 
 
 def encode_field(name: str, value: Any) -> tuple[str, str]:
@@ -212,7 +220,7 @@ def checked_fields(items: Iterable[Any]) -> Fields:
     fields = tuple((str(name), str(text)) for name, text in items)
     for name, text in fields:
         if [member.key for member in split_object(f"{{{text}}}")] != [name]:
-            raise ValueError(f"{text[:80]!r} is not the field {name!r}")
+            raise ValueError(f"{quoted(text)} is not the field {quoted(name)}")
     return fields
 
 
@@ -222,35 +230,48 @@ def null_fields(version: int) -> Fields:
     return tuple(encode_field(name, None) for name in index_fields(version))
 
 
-def _as_bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
+def _as_bytes(text: str, *, stray: bool) -> bytes:
+    return text.encode("utf-8", "surrogateescape" if stray else "surrogatepass")
+
+
+def holds_stray_byte(text: str) -> bool:
+    """Tell whether a text out of an index with such bytes holds one that is not UTF-8."""
+    return _STRAY_BYTE.search(text) is not None
 
 
 # --- reading ----------------------------------------------------------------------------------------
 
 
 def parse_index(raw: bytes) -> IndexContent:
-    """Decode an index.
+    """Decode an index. An entry that cannot be used is kept as it stands, and spoils no other.
 
     Raises:
         NewerIndexError: its version is larger than this program knows.
         ValueError: not JSON, or not of the shape of an index.
     """
-    data = json.loads(raw)
+    has_stray_bytes = False
+    try:
+        data = read_json(raw)
+    except UnicodeDecodeError:  # some program has written a name in another encoding
+        has_stray_bytes = True
+        data = read_json(raw.decode(json.detect_encoding(raw), "surrogateescape"))
     if not isinstance(data, dict):
         raise ValueError(f"it holds a {type(data).__name__}, not an object")
     version = data.get(VERSION_KEY)
     if isinstance(version, bool) or not isinstance(version, int):
-        raise ValueError(f"its version is {version!r}, not a number")
+        raise ValueError(f"its version is {quoted(version)}, not a number")
     if version > NEWEST_INDEX_VERSION:
         raise NewerIndexError(
-            f"the index has version {version}, newer than supported version {NEWEST_INDEX_VERSION}",
+            f"the index has version {quoted(version)}, newer than supported version {NEWEST_INDEX_VERSION}",
             "Update sda-daemon; the file was left as it is",
         )
     models = data.get(MODELS_KEY)
     if not isinstance(models, dict):
         raise ValueError(f"its models are {type(models).__name__}, not an object")
-    content = _usual(data, raw) or _parse(raw.decode(json.detect_encoding(raw), "surrogatepass"), version)
+    content = None if has_stray_bytes else _usual(data, raw)
+    if content is None:
+        text = raw.decode(json.detect_encoding(raw), "surrogateescape" if has_stray_bytes else "surrogatepass")
+        content = _parse(text, version, has_stray_bytes=has_stray_bytes)
     content.is_own_layout = raw.startswith(_OWN_LAYOUT)
     return content
 
@@ -278,9 +299,9 @@ def _usual(data: dict[str, Any], raw: bytes) -> IndexContent | None:
     return content
 
 
-def _parse(text: str, version: int) -> IndexContent:
+def _parse(text: str, version: int, *, has_stray_bytes: bool) -> IndexContent:
     """Take an index with everything that is in it."""
-    content = IndexContent(version)
+    content = IndexContent(version, has_stray_bytes=has_stray_bytes)
     top: dict[str | int, tuple[str, str]] = {}
     models: list[Member] = []
     for number, member in enumerate(split_object(text, MODELS_KEY)):
@@ -294,7 +315,8 @@ def _parse(text: str, version: int) -> IndexContent:
     for member in models:
         key = member.key
         entry, has_further = usual_entry(key, member.value, names)
-        if entry is None or key in seen or not is_bare_model_name(entry.file_path):
+        is_odd = has_stray_bytes and holds_stray_byte(member.text)
+        if entry is None or is_odd or key in seen or not is_bare_model_name(entry.file_path):
             content.add_member(member)
         else:
             content.entries[key] = entry
@@ -314,7 +336,7 @@ class _Found:
     line: bytes
 
 
-def _read_entry(member: Member) -> _Found | ForeignEntry:
+def _read_entry(member: Member, *, has_stray_bytes: bool) -> _Found | ForeignEntry:
     """Tell whether an entry is that of a model, and what is to be kept of it."""
     values = member.value
     file = values.get("file_path") if isinstance(values, dict) else None
@@ -323,6 +345,8 @@ def _read_entry(member: Member) -> _Found | ForeignEntry:
         return ForeignEntry(member.key, member.text, ForeignKind.OUTSIDE, named, "it points out of the folder")
     try:
         entry, _ = entry_from_dict(member.key, values)
+        if has_stray_bytes:
+            _refuse_stray_bytes(entry)
     except ValueError as error:
         return ForeignEntry(member.key, member.text, ForeignKind.UNUSABLE, named, str(error))
     if not is_bare_model_name(named):
@@ -330,7 +354,19 @@ def _read_entry(member: Member) -> _Found | ForeignEntry:
         return ForeignEntry(member.key, member.text, ForeignKind.OTHER, named, reason)
     fields = _fields_of(member)
     is_whole = values.keys() >= _FIELD_SET
-    return _Found(entry, fields, _as_bytes(member.text) if fields and is_whole else b"")
+    return _Found(entry, fields, _as_bytes(member.text, stray=has_stray_bytes) if fields and is_whole else b"")
+
+
+def _refuse_stray_bytes(entry: ModelEntry) -> None:
+    """Refuse an entry that holds bytes which are not UTF-8.
+
+    Raises:
+        ValueError: it does; the message names the field.
+    """
+    for name, value in entry.to_dict().items():
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and holds_stray_byte(text) for text in texts):
+            raise ValueError(f"{name} holds bytes that are not UTF-8: {quoted(value)}")
 
 
 def _fields_of(member: Member) -> Fields:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import reprlib
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
-from sda_daemon.models.formats import has_model_ending
+from sda_daemon.models.formats import ENDINGS, has_model_ending
 from sda_daemon.models.metadata import ModelMetadata
+from sda_daemon.plain_json import LongNumber
+from sda_daemon.wording import quoted
 
 
 @dataclasses.dataclass
@@ -65,10 +68,10 @@ _NUMBERS = (
     "final_val_loss",
     "n_active_components",
 )
+_FLAG = "has_analysis"
 _DEFAULTS: dict[str, Any] = {**ModelMetadata().to_dict(), "file_size_bytes": 0}
 _FIELD_SET = frozenset(ENTRY_FIELDS)
 _NUMERIC_TYPES = (int, float, bool, type(None))
-_TEXT_TYPES = (str, type(None))
 
 
 def usual_entry(model_id: str, values: Any, further: tuple[str, ...] = ()) -> tuple[ModelEntry | None, bool]:
@@ -119,21 +122,65 @@ def entry_from_dict(model_id: str, values: Any) -> tuple[ModelEntry, dict[str, A
     else:
         extra = {}
     if values["model_id"] != model_id:
-        raise ValueError(f"its model_id is {reprlib.repr(values['model_id'])}, not the key it stands under")
-    if not isinstance(values["file_path"], str) or not values["file_path"]:
-        raise ValueError(f"file_path must be a file name, not {reprlib.repr(values['file_path'])}")
-    for name in _TEXTS:
-        if not isinstance(values[name], _TEXT_TYPES):
-            raise ValueError(f"{name} must be text, not {reprlib.repr(values[name])}")
-    for name in _NUMBERS:
-        if not isinstance(values[name], _NUMERIC_TYPES):
-            raise ValueError(f"{name} must be a number, not {reprlib.repr(values[name])}")
-    tags = values["tags"]
-    if tags is None:
+        raise ValueError(f"its model_id is {quoted(values['model_id'])}, not the key it stands under")
+    if values["tags"] is None:
         values = {**values, "tags": []}
-    elif not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise ValueError(f"tags must be a list of texts, not {reprlib.repr(tags)}")
-    return ModelEntry(**values), extra
+    check_fields(values)
+    return ModelEntry(**{**values, "tags": list(values["tags"])}), extra
+
+
+def check_entry(entry: ModelEntry) -> None:
+    """Check an entry that is to be put into an index.
+
+    Raises:
+        ValueError: it has no id, its file_path is not the bare name of a model file, or see `check_fields`.
+    """
+    if not entry.model_id:
+        raise ValueError(f"the entry of {quoted(entry.file_path)} has no model_id")
+    if not isinstance(entry.file_path, str) or not is_bare_model_name(entry.file_path):
+        endings = ", ".join(ENDINGS)
+        raise ValueError(f"file_path {quoted(entry.file_path)} must be the bare name of a model file ({endings})")
+    check_fields({name: getattr(entry, name) for name in ENTRY_FIELDS})
+
+
+def check_fields(values: Mapping[str, Any]) -> None:
+    """Check the types of an entry's 16 fields; None passes where a value is only shown.
+
+    Raises:
+        ValueError: a field has a value that no index can hold; the message names both.
+    """
+    if not _is_text(values["model_id"]):
+        raise ValueError(f"model_id must be text, not {quoted(values['model_id'])}")
+    if not _is_text(values["file_path"]) or not values["file_path"]:
+        raise ValueError(f"file_path must be a file name, not {quoted(values['file_path'])}")
+    for name in _TEXTS:
+        if values[name] is not None and not _is_text(values[name]):
+            raise ValueError(f"{name} must be text, not {quoted(values[name])}")
+    for name in (*_NUMBERS, _FLAG):
+        if not isinstance(values[name], _NUMERIC_TYPES):
+            wanted = "true or false" if name == _FLAG else "a number"
+            raise ValueError(f"{name} must be {wanted}, not {quoted(values[name])}")
+        if isinstance(values[name], int) and _is_too_long(values[name]):
+            raise ValueError(f"{name} has more digits than can be written: {quoted(values[name])}")
+    tags = values["tags"]
+    if not isinstance(tags, list) or not all(map(_is_text, tags)):
+        raise ValueError(f"tags must be a list of texts, not {quoted(tags)}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not isinstance(value, LongNumber)
+
+
+def _is_too_long(value: int) -> bool:
+    """Tell whether Python would refuse to write a whole number."""
+    if value.bit_length() < _SHORT_BITS:
+        return False
+    limit = sys.get_int_max_str_digits()
+    return bool(limit) and abs(value) >= 10**limit
+
+
+_SHORT_BITS = 2048
+"""Of whole numbers with fewer digits than any limit."""
 
 
 def _is_usual(values: Mapping[str, Any]) -> bool:
@@ -152,13 +199,32 @@ _USUAL_TYPES = frozenset(
 
 
 def is_bare_model_name(file_path: str) -> bool:
-    """Tell whether `file_path` is the plain name of a model file: no folder, no `..`, no NUL."""
-    return has_model_ending(file_path) and not file_path.startswith(".") and is_inside(file_path)
+    """Tell whether `file_path` is the plain name of a model file: no folder, no `..`, a name that files can have."""
+    return (
+        has_model_ending(file_path)
+        and not file_path.startswith(".")
+        and is_inside(file_path)
+        and _can_be_named(file_path)
+    )
 
 
 def is_inside(file_path: str) -> bool:
     """Tell whether `file_path` is the plain name of something directly in the folder, whatever it is."""
     return file_path not in ("", ".", "..") and "/" not in file_path and "\\" not in file_path and "\0" not in file_path
+
+
+def _can_be_named(name: str) -> bool:
+    """Tell whether a file can have a name: names are bytes, of which lone surrogates can stand for some only."""
+    if name.isascii():
+        return len(name) <= LONGEST_FILE_NAME
+    try:
+        return len(os.fsencode(name)) <= LONGEST_FILE_NAME
+    except UnicodeEncodeError:
+        return False
+
+
+LONGEST_FILE_NAME = 255
+"""Bytes that a file's name may have on Linux."""
 
 
 def sort_entries(entries: Iterable[ModelEntry], sort_by: str, reverse: bool) -> list[ModelEntry]:
@@ -171,7 +237,7 @@ def sort_entries(entries: Iterable[ModelEntry], sort_by: str, reverse: bool) -> 
         ValueError: `sort_by` is not one of the 16 fields; the message lists them.
     """
     if sort_by not in _FIELD_SET:
-        raise ValueError(f"cannot sort by {sort_by!r}; choose one of: {', '.join(ENTRY_FIELDS)}")
+        raise ValueError(f"cannot sort by {quoted(sort_by)}; choose one of: {', '.join(ENTRY_FIELDS)}")
     entries = list(entries)
     values = list(map(attrgetter(sort_by), entries))
     if set(map(type, values)) == {str} and all(values):  # as almost always; ten thousand are to take no time

@@ -175,8 +175,9 @@ def _keep_broken(path: Path, raw: bytes) -> Path:
     """Write what could not be understood to a dated name of its own; the same content only once."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     for kept in path.parent.glob(f"{path.name}.broken-*"):
-        if kept.stat().st_size == len(raw) and kept.read_bytes() == raw:
-            return kept
+        with contextlib.suppress(OSError):  # one that cannot be read is another one's affair
+            if kept.stat().st_size == len(raw) and kept.read_bytes() == raw:
+                return kept
     number = 0
     while True:
         target = path.with_name(f"{path.name}.broken-{stamp}" + (f"-{number}" if number else ""))

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon.files import Access, write_atomic
-from sda_daemon.library.content import Fields, ForeignKind, IndexContent, checked_fields, null_fields
+from sda_daemon.library.content import (
+    Fields,
+    ForeignKind,
+    IndexContent,
+    checked_fields,
+    holds_stray_byte,
+    null_fields,
+)
 from sda_daemon.library.members import split_object
 from sda_daemon.models.formats import NEWEST_INDEX_VERSION, index_fields
 
@@ -104,13 +111,21 @@ def _lost_fields(present: Fields, before: Fields) -> Fields:
 def remember(content: IndexContent, before: Kept, exists: Exists) -> Kept:
     """Return what is to be put back from now on: what the index has, and what a model had whose entry is missing.
 
+    What is not UTF-8 is never put back: no other program can read an index with it in it.
+
     Args:
         content: the index as it is.
         before: what was known before.
         exists: see `Exists`.
     """
-    kept = Kept(keys=_joined(content.top), access=before.access)
+
+    def is_readable(text: str) -> bool:
+        return not (content.has_stray_bytes and holds_stray_byte(text))
+
+    kept = Kept(keys=_joined(item for item in content.top if is_readable(item[1])), access=before.access)
     for entry in content.foreign.values():
+        if not is_readable(entry.text):
+            continue
         known = before.entries.get(entry.key, KeptEntry(""))
         is_here = entry.kind is not ForeignKind.OUTSIDE and bool(entry.file) and exists(entry.file)
         others = kept.entries.get(entry.key)
@@ -119,8 +134,9 @@ def remember(content: IndexContent, before: Kept, exists: Exists) -> Kept:
         kept.entries[entry.key] = KeptEntry(text, entry.file, was_there)
     nothing = null_fields(NEWEST_INDEX_VERSION)
     for model_id, fields in content.fields.items():
-        if fields is not nothing and (telling := tuple(item for item in fields if not _says_nothing(*item))):
-            kept.fields[model_id] = KeptFields(telling, content.entries[model_id].file_path)
+        telling = (item for item in fields if is_readable(item[1]) and not _says_nothing(*item))
+        if fields is not nothing and (told := tuple(telling)):
+            kept.fields[model_id] = KeptFields(told, content.entries[model_id].file_path)
     for model_id, waiting in before.fields.items():
         if model_id not in content.entries and exists(waiting.file):
             kept.fields[model_id] = waiting

@@ -9,9 +9,11 @@ from pathlib import Path
 from sda_daemon.errors import AmbiguousModelError, UnknownModelError
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.models.formats import ENDINGS, has_model_ending
+from sda_daemon.wording import LONGEST_QUOTE, clean, listed, quoted
 
 SHORT_ID = 8
 _MOST_CANDIDATES = 10
+_LONGEST_COMPARED = 500
 
 
 def find_entry(entries: Sequence[ModelEntry], text: str, models_dir: Path | None = None) -> ModelEntry:
@@ -37,9 +39,14 @@ def find_entry(entries: Sequence[ModelEntry], text: str, models_dir: Path | None
             raise AmbiguousModelError(_candidates(wanted, found), "Name one by its id")
     names = {entry.name.casefold(): entry.name for entry in entries if entry.name}
     folded = wanted.casefold()
-    near = [name for name in names if folded and folded in name][:3] or difflib.get_close_matches(folded, names, n=3)
-    hint = "Did you mean " + " or ".join(repr(names[name]) for name in near) + "?" if near else ""
-    raise UnknownModelError(f"there is no model {text!r}", hint or "See: sda-daemon models list")
+    near = [name for name in names if folded and folded in name][:3] or _near(folded, names)
+    hint = "Did you mean " + " or ".join(quoted(names[name]) for name in near) + "?" if near else ""
+    raise UnknownModelError(f"there is no model {quoted(text)}", hint or "See: sda-daemon models list")
+
+
+def _near(wanted: str, names: Iterable[str]) -> list[str]:
+    """Return names that differ in a few characters; comparing very long ones would take for ever."""
+    return difflib.get_close_matches(wanted, [name for name in names if len(name) <= _LONGEST_COMPARED], n=3)
 
 
 def _ways(wanted: str, models_dir: Path | None) -> Iterable[Callable[[ModelEntry], bool]]:
@@ -63,10 +70,13 @@ def _file_names(wanted: str, models_dir: Path | None) -> frozenset[str]:
 
 
 def _candidates(wanted: str, found: Sequence[ModelEntry]) -> str:
-    lines = [f"  {entry.model_id}  {entry.name}  ({entry.file_path})" for entry in found[:_MOST_CANDIDATES]]
-    if len(found) > _MOST_CANDIDATES:
-        lines.append(f"  and {len(found) - _MOST_CANDIDATES} more")
-    return "\n".join([f"{wanted!r} fits {len(found)} models:", *lines])
+    lines = [
+        f"  {clean(entry.model_id, LONGEST_QUOTE)}  {clean(entry.name, LONGEST_QUOTE)}"
+        f"  ({clean(entry.file_path, LONGEST_QUOTE)})"
+        for entry in found
+    ]
+    how = "sda-daemon models list --format id,name,file"
+    return "\n".join([f"{quoted(wanted)} fits {len(found)} models:", *listed(lines, how, _MOST_CANDIDATES)])
 
 
 def short_ids(entries: Iterable[ModelEntry]) -> dict[str, str]:

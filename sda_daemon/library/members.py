@@ -11,7 +11,10 @@ import re
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+from sda_daemon.plain_json import whole_number
+
+_scan_quickly = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_scan_any = json.JSONDecoder(parse_int=whole_number).scan_once  # type: ignore[attr-defined]
 _skip = re.compile(r"[ \t\n\r]*").match
 
 
@@ -68,6 +71,17 @@ def _split(text: str, at: int, split_too: str | None) -> tuple[list[Member], int
         if text[at] == "}":
             return members, at + 1
         at = _expect(text, at, ",")
+
+
+def _scan(text: str, at: int) -> tuple[Any, int]:
+    """Decode a value; return it with where it ends. Numbers of more digits than Python reads are `LongNumber`s."""
+    try:
+        found: tuple[Any, int] = _scan_quickly(text, at)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        found = _scan_any(text, at)
+    return found
 
 
 def _expect(text: str, at: int, sign: str) -> int:

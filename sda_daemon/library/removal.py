@@ -17,10 +17,11 @@ def unlink_models(models_dir: Path, names: Iterable[str]) -> int:
         How many were deleted.
 
     Raises:
-        OSError: one cannot be deleted.
+        OSError: one cannot be deleted; the others are.
     """
     folder = os.open(models_dir, os.O_RDONLY | os.O_DIRECTORY)
     removed = 0
+    failure: OSError | None = None
     try:
         for name in names:
             if not is_bare_model_name(name):
@@ -31,6 +32,10 @@ def unlink_models(models_dir: Path, names: Iterable[str]) -> int:
                     removed += 1
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                failure = failure or error
     finally:
         os.close(folder)
+    if failure is not None:
+        raise failure
     return removed

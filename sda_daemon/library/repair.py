@@ -6,6 +6,7 @@ are new or changed are opened, and of those only the metadata.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -16,12 +17,12 @@ from sda_daemon.errors import ModelFileError, explained
 from sda_daemon.library.content import ForeignEntry, ForeignKind, IndexContent
 from sda_daemon.library.entry import ModelEntry, differs, is_bare_model_name
 from sda_daemon.library.findings import Finding, FindingKind, RepairPlan
-from sda_daemon.library.scan import Known
+from sda_daemon.library.scan import UNSEEN, Known
 from sda_daemon.models.formats import format_of_name, without_ending
 from sda_daemon.models.header import ModelHeader
 from sda_daemon.models.header_process import read_header_apart
 from sda_daemon.models.metadata import _sanitize_filename
-from sda_daemon.signature import FileSignature
+from sda_daemon.signature import FileSignature, signed_64
 
 __all__ = ["Finding", "FindingKind", "RepairPlan", "copy_id", "is_still_true", "plan_repair", "report"]
 _CLOCK_TICK_NS = 20_000_000
@@ -82,7 +83,7 @@ class _Planner:
         for name in sorted(self.files.keys() - self.owner_of.keys() - spoken_for, key=self._originality):
             self._adopt(name)
         for entry in self.missing.values():
-            link = (self.folder / entry.file_path).is_symlink()
+            link = os.path.islink(self.folder / entry.file_path)  # noqa: PTH114 - Path's own raises for what it cannot see
             reason = "the file is a symbolic link, which is never followed" if link else "its file is gone"
             self._add(FindingKind.OUTSIDE if link else FindingKind.MISSING, entry.file_path, reason, old=entry)
         for outside in self.foreign:
@@ -213,7 +214,7 @@ class _Planner:
             return self.headers[name]
         self.headers[name] = None
         known = self.known.get(name)
-        if known is not None and known.reason and known.signature == self.files[name]:
+        if known is not None and known.reason and known.signature == self.files[name] != UNSEEN:
             self.learned[name] = known
             return None
         try:
@@ -224,12 +225,14 @@ class _Planner:
                 self._cannot_read(name, error)
             return None
         self.headers[name] = header
-        self.learned[name] = Known(FileSignature(header.size_bytes, header.mtime_ns, header.inode))
+        self.learned[name] = Known(
+            FileSignature(header.size_bytes, signed_64(header.mtime_ns), signed_64(header.inode))
+        )
         return header
 
     def _cannot_read(self, name: str, error: Exception) -> None:
         """A broken file is not read again until it changes, one that may not be read is tried each time."""
-        signature = self.files[name] if isinstance(error, ModelFileError) else FileSignature(0, 0, 0)
+        signature = self.files[name] if isinstance(error, ModelFileError) else UNSEEN
         reason = explained(error) if isinstance(error, OSError) else str(error)
         known, self.learned[name] = self.known.get(name), Known(signature, reason)
         if known is None or known.reason != reason:
@@ -255,7 +258,10 @@ def _entry_of(header: ModelHeader, name: str, model_id: str) -> ModelEntry:
 
 
 def is_still_true(finding: Finding, folder: Path, content: IndexContent, plan: RepairPlan) -> bool:
-    """Tell whether a finding still holds: its entry is as it was, and so is its file."""
+    """Tell whether a finding still holds: its entry is as it was, and so is its file.
+
+    What cannot be seen at the moment is not acted on.
+    """
     if finding.foreign is not None:
         return finding.foreign in content.foreign.values()
     if finding.old is not None:
@@ -266,6 +272,8 @@ def is_still_true(finding: Finding, folder: Path, content: IndexContent, plan: R
         now = FileSignature.of((folder / finding.file).lstat()) if is_bare_model_name(finding.file) else None
     except FileNotFoundError:
         now = None
+    except OSError:
+        return False
     if finding.kind is FindingKind.MISSING:
         return now is None
     if finding.new is None:

@@ -19,6 +19,8 @@ from sda_daemon.models.formats import has_model_ending
 from sda_daemon.signature import FileSignature
 
 SCAN_FILE_NAME = ".model_library.scan.json"
+UNSEEN = FileSignature(-1, 0, 0)
+"""Of a file that is there and that the system tells nothing of: it is no file's signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class Known:
 def scan_models(folder: Path) -> dict[str, FileSignature]:
     """Return the regular model files directly inside the folder, by name.
 
-    Symbolic links are not followed and not listed; hidden files are unfinished ones or none of ours.
+    Symbolic links are not followed and not listed; hidden files are unfinished ones or none of ours. A file that cannot
+    be looked at (a bad sector, say) is listed as `UNSEEN`: it is there all the same.
 
     Raises:
         OSError: the folder cannot be listed.
@@ -47,6 +50,9 @@ def scan_models(folder: Path) -> dict[str, FileSignature]:
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
+                continue
+            except OSError:
+                found[name] = UNSEEN
                 continue
             if stat.S_ISREG(status.st_mode):
                 found[name] = FileSignature.of(status)

@@ -9,6 +9,7 @@ from pathlib import Path
 from sda_daemon.errors import LibraryError, ModelExistsError, UnknownModelError
 from sda_daemon.files import write_atomic
 from sda_daemon.library.entry import ModelEntry, is_bare_model_name
+from sda_daemon.wording import quoted
 
 _CHUNK_BYTES = 1 << 20
 
@@ -21,15 +22,17 @@ def model_path(models_dir: Path, entry: ModelEntry) -> Path:
         LibraryError: the entry leads out of the folder; such a path is never followed.
     """
     if not is_bare_model_name(entry.file_path):
-        raise LibraryError(f"the entry of {entry.name!r} names {entry.file_path!r}, which is no file of the library",
-                           "Run: sda-daemon models repair")  # fmt: skip
+        raise LibraryError(
+            f"the entry of {quoted(entry.name)} names {quoted(entry.file_path)}, which is no file of the library",
+            "Run: sda-daemon models repair",
+        )
     path = models_dir / entry.file_path
     try:
         is_file = stat.S_ISREG(path.lstat().st_mode)
     except FileNotFoundError:
         is_file = False
     if not is_file:
-        raise UnknownModelError(f"the file of {entry.name!r} is gone: {path}", "Run: sda-daemon models repair")
+        raise UnknownModelError(f"the file of {quoted(entry.name)} is gone: {path}", "Run: sda-daemon models repair")
     return path
 
 

@@ -19,19 +19,32 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon.errors import LibraryError, ModelExistsError, ModelFileError
-from sda_daemon.files import fsync_folder, is_folder, make_shared_folder, publish_new, write_atomic
+from sda_daemon.files import (
+    fitting,
+    fsync_folder,
+    is_folder,
+    make_shared_folder,
+    publish_new,
+    read_small_file,
+    write_atomic,
+)
+from sda_daemon.library.batches import Batch, title
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.content import Fields, checked_fields
-from sda_daemon.library.entry import ModelEntry, entry_from_dict, is_bare_model_name
+from sda_daemon.library.entry import ModelEntry, check_entry, entry_from_dict, is_bare_model_name
 from sda_daemon.library.removal import unlink_models
 from sda_daemon.library.restored import remember_restored
 from sda_daemon.models.formats import SDA, format_of_name, has_model_ending, without_ending
 from sda_daemon.models.header import read_model_header
 from sda_daemon.models.metadata import file_name_candidates
+from sda_daemon.plain_json import read_json
 from sda_daemon.settings import own_output
+from sda_daemon.wording import LONGEST_QUOTE, clean, quoted
 
 TRASH_FOLDER = own_output.TRASH_FOLDER
 _NOTE_ENDING = ".json"
+_MAX_NOTE_BYTES = 64 * 2**20
+"""An index may hold very long texts, and a note holds one entry of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,49 +67,75 @@ def discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[Trashe
     """Move models into the trash; those whose file is gone already only leave the index.
 
     Raises:
-        LibraryError, OSError: the library is busy, or something cannot be written.
+        SomeFailedError: not all could be moved; the others were, and these are in the library as before.
+        LibraryError, OSError: the library is busy, or something cannot be written; nothing has changed.
     """
     folder = _trash_of(library.models_dir)
     stamp = datetime.now(UTC)
-    wanted = [entry for entry in entries if _is_ours(library.models_dir, entry.file_path)]
     make_shared_folder(folder)
-    trashed = [_note_down(folder, entry, library.fields_of(entry.model_id), stamp) for entry in wanted]
+    batch: Batch[TrashedModel] = Batch("moved to the trash")
+    leaving: list[tuple[ModelEntry, TrashedModel | None]] = []
+    for entry in entries:
+        with batch.each(title(entry)):
+            is_ours = _is_ours(library.models_dir, entry.file_path)
+            fields = library.fields_of(entry.model_id)
+            leaving.append((entry, _note_down(folder, entry, fields, stamp) if is_ours else None))
     try:
-        library.remove_many(entry.model_id for entry in entries)
+        library.remove_many(entry.model_id for entry, _ in leaving)
     except BaseException:
-        for item in trashed:
-            _note_of(item.path).unlink(missing_ok=True)
+        for _, item in leaving:
+            if item is not None:
+                _note_of(item.path).unlink(missing_ok=True)
         raise
-    for number, (entry, item) in enumerate(zip(wanted, trashed, strict=True)):
-        try:
-            with contextlib.suppress(FileNotFoundError):
+    staying: list[tuple[ModelEntry, Fields]] = []
+    for entry, item in leaving:
+        if item is None:
+            continue
+        with batch.each(title(entry)):
+            try:
                 (library.models_dir / entry.file_path).rename(item.path)
-        except OSError:
-            _take_back(library, trashed[number:])
-            raise
+            except OSError as error:
+                _note_of(item.path).unlink(missing_ok=True)
+                if isinstance(error, FileNotFoundError):
+                    continue  # it has just gone
+                staying.append((entry, item.fields))
+                raise
+            batch.done.append(item)
+    _take_back(library, staying)
     fsync_folder(folder)
     fsync_folder(library.models_dir)
-    return trashed
+    return batch.result()
 
 
-def _take_back(library: ModelLibrary, items: Sequence[TrashedModel]) -> None:
-    """Undo what was done for models whose file does not let itself be moved."""
+def _take_back(library: ModelLibrary, staying: Sequence[tuple[ModelEntry, Fields]]) -> None:
+    """Put models whose file does not let itself be moved or deleted into the index again, with all they had there."""
+    if not staying:
+        return
     with library.transaction():
-        library.add_entries(item.entry for item in items)
-        for item in items:
-            library.set_fields(item.entry.model_id, item.fields)
-    for item in items:
-        _note_of(item.path).unlink(missing_ok=True)
+        library.add_entries(entry for entry, _ in staying)
+        for entry, fields in staying:
+            library.set_fields(entry.model_id, fields)
 
 
 def purge(library: ModelLibrary, entries: Sequence[ModelEntry]) -> int:
     """Delete models for good; return how many files there were.
 
     Raises:
-        LibraryError, OSError: see `discard`.
+        SomeFailedError, LibraryError, OSError: see `discard`.
     """
+    leaving = [(entry, library.fields_of(entry.model_id)) for entry in entries]
     library.remove_many(entry.model_id for entry in entries)
-    return unlink_models(library.models_dir, [entry.file_path for entry in entries])
+    batch: Batch[int] = Batch("deleted")
+    staying: list[tuple[ModelEntry, Fields]] = []
+    for entry, fields in leaving:
+        with batch.each(title(entry)):
+            try:
+                batch.done.append(unlink_models(library.models_dir, [entry.file_path]))
+            except OSError:
+                staying.append((entry, fields))
+                raise
+    _take_back(library, staying)
+    return sum(batch.result())
 
 
 def list_trash(models_dir: Path) -> list[TrashedModel]:
@@ -123,62 +162,67 @@ def restore(library: ModelLibrary, items: Sequence[TrashedModel]) -> list[ModelE
     """Put models back, under their old file names where these are still free.
 
     Raises:
-        ModelExistsError: the library has one of these models again; nothing is restored.
-        LibraryError, OSError: the library is busy, or something cannot be written; nothing is restored.
+        ModelExistsError: the library has the model again.
+        SomeFailedError: not all could be restored; the others were, and these are in the trash as before.
+        LibraryError, OSError: the library is busy, or something cannot be written; nothing has changed.
     """
-    restored: list[ModelEntry] = []
-    moved: list[tuple[Path, Path]] = []
+    batch: Batch[ModelEntry] = Batch("restored")
+    moved: list[tuple[TrashedModel, Path]] = []
     try:
-        _restore(library, items, restored, moved)
+        with library.transaction():
+            for item in items:
+                with batch.each(title(item.entry)):
+                    entry = _put_back(library, item)
+                    moved.append((item, library.models_dir / entry.file_path))
+                    batch.done.append(entry)
+            fsync_folder(library.models_dir)
     except BaseException:
-        for target, source in reversed(moved):
+        for item, path in reversed(moved):
             with contextlib.suppress(OSError):
-                target.rename(source)
+                path.rename(item.path)
         raise
-    for item in items:
+    for item, _ in moved:
         with contextlib.suppress(OSError):  # without its file it is passed over
-            _note_of(item.path).unlink(missing_ok=True)
+            _note_of(item.path).unlink()
     with contextlib.suppress(OSError):  # they are back all the same
-        remember_restored(library.models_dir, (entry.model_id for entry in restored))
+        remember_restored(library.models_dir, (entry.model_id for entry in batch.done))
+    return batch.result()
+
+
+def _put_back(library: ModelLibrary, item: TrashedModel) -> ModelEntry:
+    """Give a model its file and its entry again, with all that other programs had put into it; see `restore`."""
+    entry = item.entry
+    known = library.get(entry.model_id)
+    if known is not None:
+        raise ModelExistsError(
+            f"the library has the model {quoted(entry.name)} again ({clean(known.file_path, LONGEST_QUOTE)})",
+            "Delete one of the two for good: sda-daemon models trash --empty, or models delete --purge",
+        )
+    check_entry(entry)
+    library.check_free(entry.model_id)
+    names = chain([entry.file_path], file_name_candidates(entry.name, _ending_of(item.path), entry.model_id))
+    restored = replace(entry, file_path=publish_new(item.path, library.models_dir, names).name)
+    library.add_entry(restored)
+    library.set_fields(restored.model_id, item.fields)
     return restored
-
-
-def _restore(
-    library: ModelLibrary, items: Sequence[TrashedModel], restored: list[ModelEntry], moved: list[tuple[Path, Path]]
-) -> None:
-    with library.transaction():
-        for item in items:
-            known = library.get(item.entry.model_id)
-            if known is not None:
-                raise ModelExistsError(
-                    f"the library has the model {item.entry.name!r} again ({known.file_path})",
-                    "Delete one of the two for good: sda-daemon models trash --empty, or models delete --purge",
-                )
-        for item in items:
-            names = chain([item.entry.file_path], file_name_candidates(item.entry.name, _ending_of(item.path)))
-            target = publish_new(item.path, library.models_dir, names)
-            moved.append((target, item.path))
-            restored.append(replace(item.entry, file_path=target.name))
-        fsync_folder(library.models_dir)
-        library.add_entries(restored)
-        for item in items:
-            library.set_fields(item.entry.model_id, item.fields)
 
 
 def empty(models_dir: Path, items: Iterable[TrashedModel]) -> int:
     """Delete models in the trash for good; return how many.
 
     Raises:
-        OSError: one cannot be deleted.
+        SomeFailedError: not all could be deleted; the others are.
+        OSError: the only one cannot be deleted.
     """
-    removed = 0
+    batch: Batch[TrashedModel] = Batch("deleted")
     for item in items:
-        _note_of(item.path).unlink(missing_ok=True)
-        item.path.unlink(missing_ok=True)
-        removed += 1
+        with batch.each(title(item.entry)):
+            item.path.unlink(missing_ok=True)
+            _note_of(item.path).unlink(missing_ok=True)
+            batch.done.append(item)
     with contextlib.suppress(OSError):  # not empty: someone keeps something else in it
         (models_dir / TRASH_FOLDER).rmdir()
-    return removed
+    return len(batch.result())
 
 
 def _trash_of(models_dir: Path) -> Path:
@@ -203,7 +247,7 @@ def _is_regular(path: Path) -> bool:
 def _note_down(folder: Path, entry: ModelEntry, fields: Fields, moment: datetime) -> TrashedModel:
     """Write the note of a model that is about to come, under a name that is free."""
     name = Path(entry.file_path)
-    stem = f"{without_ending(entry.file_path)}~{moment.strftime('%Y%m%dT%H%M%S')}"
+    stem = f"{fitting(without_ending(entry.file_path))}~{moment.strftime('%Y%m%dT%H%M%S')}"
     path = folder / f"{stem}{_ending_of(name)}"
     number = 0
     while path.exists() or _note_of(path).exists():
@@ -228,15 +272,24 @@ def _note_of(path: Path) -> Path:
 def _read_note(path: Path) -> TrashedModel | None:
     """Return what the note says; without one, what the file itself says."""
     try:
-        note = json.loads(_note_of(path).read_bytes())
+        note = read_json(read_small_file(_note_of(path), _MAX_NOTE_BYTES))
         entry, _ = entry_from_dict(note["entry"]["model_id"], note["entry"])
         if is_bare_model_name(entry.file_path) and format_of_name(entry.file_path) is format_of_name(path.name):
-            return TrashedModel(entry, path, str(note["deleted_at"]), checked_fields(note.get("fields", {}).items()))
+            fields = checked_fields(note.get("fields", {}).items())
+            return TrashedModel(entry, path, clean(note["deleted_at"], LONGEST_QUOTE), fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     try:
         header = read_model_header(path)
     except (ModelFileError, OSError):
         return None
-    moment = datetime.fromtimestamp(header.mtime_ns / 1e9, UTC).isoformat(timespec="seconds")
-    return TrashedModel(ModelEntry.from_metadata(header.metadata, path.name, header.size_bytes), path, moment)
+    entry = ModelEntry.from_metadata(header.metadata, path.name, header.size_bytes)
+    return TrashedModel(entry, path, _moment(header.mtime_ns))
+
+
+def _moment(time_ns: int) -> str:
+    """Return a file's time as ISO 8601; empty for one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return ""

@@ -20,7 +20,7 @@ from sda_daemon.files import fsync_folder, take_access, work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.transfer import model_path
-from sda_daemon.models.header import WISHES, model_error, read_model_header, read_pickled_dict
+from sda_daemon.models.header import WISHES, model_error, read_model_header, read_pickled_dict, readable_fields
 from sda_daemon.torchfile.archive import (
     LOCAL_HEADER_BYTES,
     PICKLE_NAME,
@@ -35,6 +35,7 @@ from sda_daemon.torchfile.plain import plain_value
 from sda_daemon.torchfile.reader import TorchContents, read_contents
 from sda_daemon.torchfile.splice import replace_value
 from sda_daemon.torchfile.values import fields_of, mapping_of
+from sda_daemon.wording import quoted
 
 _ALIGNMENT = 64
 """torch begins every tensor at such an offset, so that files can be mapped."""
@@ -82,7 +83,7 @@ def edit_model(library: ModelLibrary, model_id: str, change: MetadataChange) -> 
 
     Raises:
         UnknownModelError: no such model, or its file is gone.
-        UneditableModelError: its file is written in a way that cannot be edited safely.
+        UneditableModelError: its file is written in a way that cannot be edited safely, or no file can hold the change.
         BrokenModelError: its file is damaged.
         LibraryError, OSError: the library is busy, or something cannot be written; nothing has changed.
     """
@@ -91,9 +92,14 @@ def edit_model(library: ModelLibrary, model_id: str, change: MetadataChange) -> 
         if entry is None:
             raise UnknownModelError(f"there is no model {model_id!r} any more", "See: sda-daemon models list")
         path = model_path(library.models_dir, entry)
+        changed = change.apply(entry)
+        for name in changed.keys() - readable_fields(changed).keys():
+            raise UneditableModelError(
+                f"no model file can hold {name} = {quoted(changed[name])}", "Nothing was changed"
+            )
         with work_folder(library.models_dir) as workspace:
             temporary = workspace / "model"
-            size_bytes = write_edited(path, temporary, change.apply(entry))
+            size_bytes = write_edited(path, temporary, changed)
             take_access(temporary, path)
             temporary.replace(path)
         fsync_folder(library.models_dir)
@@ -150,13 +156,15 @@ def write_changed(source: Path, target: Path, changes: Mapping[str, Any]) -> int
             new_file.flush()
             os.fsync(new_file.fileno())
         _check_only_changed(before, target, changes)
+        read_model_header(target)  # also what was asked for may be more than a file can hold
         return target.stat().st_size
     except Fault as fault:
         target.unlink(missing_ok=True)
         raise model_error(fault, source) from fault
     except ValueError as error:
         target.unlink(missing_ok=True)
-        raise UneditableModelError(f"{source} cannot be edited: {error}", "Nothing was changed") from error
+        reason = str(error).replace(f"{target} ", "it ", 1)
+        raise UneditableModelError(f"{source} cannot be edited: {reason}", "Nothing was changed") from error
     except BaseException:
         target.unlink(missing_ok=True)
         raise

@@ -7,9 +7,10 @@ plain containers and inert stand-ins, after a walk over its opcodes that bounds 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-import reprlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from sda_daemon.torchfile.outlines import TensorOutline, tensor_outline
 from sda_daemon.torchfile.plain import plain_value
 from sda_daemon.torchfile.reader import Wishes, read_contents
 from sda_daemon.torchfile.values import fields_of, mapping_of, number_of, plain_analysis
+from sda_daemon.wording import LONGEST_VALUE, quoted, shortened
 
 WISHES = Wishes(max_pickle_bytes=64 * 2**20)
 """Of a model's `data.pkl`; real ones have 20 kB."""
@@ -69,6 +71,18 @@ class ModelDetails:
     weights: dict[str, TensorOutline]
 
 
+@contextlib.contextmanager
+def _raising_what_it_says(path: Path) -> Iterator[None]:
+    """Let a reader raise nothing but what it promises: one odd file must not end the reading of many."""
+    try:
+        yield
+    except (ModelFileError, OSError):
+        raise
+    except Exception as error:
+        reason = shortened(f"{type(error).__name__}: {error}", LONGEST_VALUE)
+        raise BrokenModelError(f"{path} is damaged, or holds values that no model has ({reason})") from error
+
+
 def read_model_header(path: Path, wishes: Wishes = WISHES) -> ModelHeader:
     """Read the metadata of a model file.
 
@@ -80,24 +94,26 @@ def read_model_header(path: Path, wishes: Wishes = WISHES) -> ModelHeader:
         BrokenModelError: truncated or damaged.
         OSError: the file cannot be opened.
     """
-    return _header(*read_pickled_dict(path, wishes), path)
+    with _raising_what_it_says(path):
+        return _header(*read_pickled_dict(path, wishes), path)
 
 
 def read_model_details(path: Path) -> ModelDetails:
     """Read all of a model file but its tensors; see `read_model_header`, also for what is raised."""
-    payload, status = read_pickled_dict(path)
-    header = _header(payload, status, path)
-    training_config = _plain_dict(payload.get("training_config"))
-    raw_weights = payload.get("model_state_dict")
-    outlines = {name: tensor_outline(value) for name, value in dict_items(raw_weights) if isinstance(name, str)}
-    return ModelDetails(
-        header=header,
-        spectrogram_config=_plain_dict(payload.get("spectrogram_config")),
-        training_config=training_config,
-        analysis=plain_analysis(payload.get("latent_analysis")),
-        decoder_activation=stored_activation(payload, training_config),
-        weights={name: outline for name, outline in outlines.items() if outline is not None},
-    )
+    with _raising_what_it_says(path):
+        payload, status = read_pickled_dict(path)
+        header = _header(payload, status, path)
+        training_config = _plain_dict(payload.get("training_config"))
+        raw_weights = payload.get("model_state_dict")
+        outlines = {name: tensor_outline(value) for name, value in dict_items(raw_weights) if isinstance(name, str)}
+        return ModelDetails(
+            header=header,
+            spectrogram_config=_plain_dict(payload.get("spectrogram_config")),
+            training_config=training_config,
+            analysis=plain_analysis(payload.get("latent_analysis")),
+            decoder_activation=stored_activation(payload, training_config),
+            weights={name: outline for name, outline in outlines.items() if outline is not None},
+        )
 
 
 def dict_items(value: Any) -> list[tuple[Any, Any]]:
@@ -119,10 +135,11 @@ def metadata_of(payload: Any, path: Path) -> ModelMetadata:
         )
     version = number_of(payload.get("version"))
     if isinstance(version, bool) or not isinstance(version, int):
-        raise BrokenModelError(f"{path} has no usable version number, but {reprlib.repr(version)}")
+        raise BrokenModelError(f"{path} has no usable version number, but {quoted(version)}")
     if version > SAVED_MODEL_VERSION:
         raise NewerModelError(
-            f"{path} has version {version}, newer than supported version {SAVED_MODEL_VERSION}", "Update sda-daemon"
+            f"{path} has version {quoted(version)}, newer than supported version {SAVED_MODEL_VERSION}",
+            "Update sda-daemon",
         )
     raw = fields_of(payload.get("metadata"))
     if raw is None:
@@ -175,7 +192,7 @@ def checked_metadata(raw: dict[str, Any], path: Path) -> ModelMetadata:
         try:
             values[name] = _as_type(value, type(default), _LONGEST_TEXTS.get(name, _LONGEST_TEXT))
         except (TypeError, ValueError, OverflowError) as error:
-            raise BrokenModelError(f"{path} has {name} = {reprlib.repr(value)} in its metadata: {error}") from error
+            raise BrokenModelError(f"{path} has {name} = {quoted(value)} in its metadata: {error}") from error
     return ModelMetadata.from_dict(values)
 
 
@@ -190,6 +207,19 @@ def _checked_tags(tags: Any, path: Path) -> Any:
             f"(at most {_MOST_TAGS} of {_LONGEST_TAG} characters, {_LONGEST_TAGS} in all)"
         )
     return tags
+
+
+def readable_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a model's fields that can be read again once they are in a file; an index may hold others."""
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        try:
+            read = getattr(checked_metadata({name: value}, Path()), name)
+        except BrokenModelError:
+            continue
+        if read == value or value != value:  # noqa: PLR0124 - only NaN is not itself
+            kept[name] = read
+    return kept
 
 
 def _as_type(value: Any, wanted: type, longest: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from itertools import chain, count
 from typing import Any
 
 from sda_daemon.models.formats import SDA
@@ -70,15 +71,33 @@ def _sanitize_filename(name: str) -> str:
     return collapsed[:MAX_FILE_STEM].strip("_") or "untitled"
 
 
-def file_name_candidates(name: str, ending: str = MODEL_FILE_EXTENSION) -> Iterator[str]:
-    """Yield file names to try for a model called `name`, the best first: `x.sda`, then `x_1.sda` and so on.
+def file_name_candidates(name: str | None, ending: str = MODEL_FILE_EXTENSION, model_id: str = "") -> Iterator[str]:
+    """Yield file names to try for a model, the best first; there is no end of them.
+
+    `x.sda`, then `x_1.sda` to `x_99.sda`, then with the beginning of the model's id, with more of it and with all of
+    it, which hardly any other file has, however many models have this name; at last with numbers again.
 
     Args:
-        name: the model's name.
+        name: what the model is called.
         ending: of its format.
+        model_id: its id; without one there are only numbers.
     """
-    stem = _sanitize_filename(name)
+    stem = _sanitize_filename(name or "")
     yield f"{stem}{ending}"
-    for number in range(1, 10_000):
-        suffix = f"_{number}"
-        yield f"{stem[: MAX_FILE_STEM - len(suffix)]}{suffix}{ending}"
+    known = "".join(char for char in model_id[:_LONGEST_ID].lower() if char in _KEPT)
+    for what in chain(range(1, _NUMBERED + 1), _beginnings(known), count(_NUMBERED + 1)):
+        tail = f"_{what}"
+        yield f"{stem[: MAX_FILE_STEM - len(tail)]}{tail}{ending}"
+
+
+_NUMBERED = 99
+"""Names that differ by a number are tried one after the other; thousands of them would take too long."""
+_LONGEST_ID = 40
+_SHORTEST_ID = 8
+
+
+def _beginnings(model_id: str) -> Iterator[str]:
+    """Yield longer and longer beginnings of an id, at last all of it."""
+    if model_id:
+        yield from (model_id[:length] for length in range(_SHORTEST_ID, len(model_id), 5))
+        yield model_id

@@ -16,6 +16,8 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sda_daemon.wording import text_of, well_formed
+
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 STREAM_VARIABLE = "JOURNAL_STREAM"
 MAX_FIELD_NAME = 64
@@ -47,19 +49,27 @@ def field_value(value: Any) -> str:
     """Return a value as text: true and false as JSON writes them, the rest as it prints."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    return text_of(value)
 
 
 def encode_entry(fields: Mapping[str, str] | Iterable[tuple[str, str]]) -> bytes:
     """Return one entry in the journal's format. Names must be valid field names already."""
     parts: list[bytes] = []
     for name, value in fields.items() if isinstance(fields, Mapping) else fields:
-        content = value.encode("utf-8", "surrogateescape")
+        content = _bytes_of(value)
         if b"\n" in content:
             parts += [name.encode(), b"\n", struct.pack("<Q", len(content)), content, b"\n"]
         else:
             parts += [name.encode(), b"=", content, b"\n"]
     return b"".join(parts)
+
+
+def _bytes_of(value: str) -> bytes:
+    """Return a value as it stands in the journal: paths byte for byte, other texts as far as UTF-8 goes."""
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return well_formed(value).encode()
 
 
 class Journal:

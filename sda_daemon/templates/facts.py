@@ -113,11 +113,19 @@ def checkpoint_facts(
         "parts": list(relative.parent.parts),
         "run": run_name(path, watch_root if is_watched else None, told),
         "size_bytes": size_bytes,
-        "mtime": datetime.fromtimestamp(mtime_s, UTC),
+        "mtime": _moment(mtime_s),
         "now": now,
         "host": host,
         **content,
     }
+
+
+def _moment(seconds: float) -> datetime:
+    """Return a moment; of one that no calendar has (file systems may hold such) the nearest that there is."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return (datetime.max if seconds > 0 else datetime.min).replace(tzinfo=UTC)
 
 
 def path_below(path: PurePath, watch_root: PurePath | None) -> PurePath:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sda_daemon.cli.library import find_models, open_library
-from sda_daemon.cli.options import AsJson, ConfigFile, Models, ModelsDir, TrashedModels, Yes, examples
+from sda_daemon.cli.library import entry_document, find_models, open_library
+from sda_daemon.cli.options import AsJson, ConfigFile, Everything, Models, ModelsDir, TrashedModels, Yes, examples
 from sda_daemon.cli.output import (
+    LONGEST_CELL,
     Column,
     ask,
     counted,
     human_date,
     human_size,
+    human_total,
     make_console,
     note,
     print_json,
+    print_list,
     print_table,
     say,
 )
-from sda_daemon.errors import ExitCode
+from sda_daemon.errors import ExitCode, ModelExistsError, SomeFailedError
+from sda_daemon.wording import MOST_LINES, clean, quoted
 
 if TYPE_CHECKING:
     from sda_daemon.library import ModelEntry
@@ -51,27 +56,36 @@ def delete_models(
     From the trash `restore` brings them back.
     """
     from sda_daemon.library import trash
+    from sda_daemon.library.batches import Batch, title
 
     library = open_library(models_dir, config)
-    entries = find_models(library, model)
-    for entry in entries:
-        note(f"  {entry.name}  ({entry.file_path}, {human_size(entry.file_size_bytes)}, {entry.model_id[:8]})")
+    batch: Batch[ModelEntry] = Batch("deleted")
+    entries = find_models(library, model, batch)
+    print_list([_outline(entry) for entry in entries], to=note)
     where = "for good" if purge else "into the trash"
     if not ask(f"Delete {counted(len(entries), 'model')} {where}?", yes=yes):
         note("Nothing was deleted.")
         return ExitCode.FAILED
-    if purge:
-        trash.purge(library, entries)
-    else:
-        trash.discard(library, entries)
-    if as_json:
-        print_json([_document(entry, trashed=not purge) for entry in entries])
-        return ExitCode.OK
-    for entry in entries:
-        say(f"deleted {entry.name!r} for good" if purge else f"moved {entry.name!r} to the trash")
-    if not purge:
-        note(f"Bring back with: sda-daemon models restore {entries[0].model_id[:8]}")
+    with batch.each(title(entries[0])):
+        if purge:
+            trash.purge(library, entries)
+        else:
+            trash.discard(library, entries)
+    batch.done += [entry for entry in entries if library.get(entry.model_id) is None]
+    if as_json and batch.done:
+        print_json([_document(entry, trashed=not purge) for entry in batch.done])
+    elif not as_json:
+        sentence = "deleted {} for good" if purge else "moved {} to the trash"
+        print_list([sentence.format(quoted(entry.name)) for entry in batch.done])
+        if batch.done and not purge:
+            note(f"Bring back with: sda-daemon models restore {batch.done[0].model_id[:8]}")
+    batch.result()
     return ExitCode.OK
+
+
+def _outline(entry: ModelEntry) -> str:
+    name, file = clean(entry.name or "-", LONGEST_CELL), clean(entry.file_path, LONGEST_CELL)
+    return f"  {name}  ({file}, {human_size(entry.file_size_bytes)}, {entry.model_id[:8]})"
 
 
 def _document(entry: ModelEntry, *, trashed: bool) -> dict[str, Any]:
@@ -81,6 +95,7 @@ def _document(entry: ModelEntry, *, trashed: bool) -> dict[str, Any]:
 def show_trash(
     empty: Annotated[bool, typer.Option("--empty", help="Delete everything in the trash for good.")] = False,
     yes: Yes = False,
+    everything: Everything = False,
     as_json: AsJson = False,
     models_dir: ModelsDir = None,
     config: ConfigFile = None,
@@ -90,6 +105,7 @@ def show_trash(
     The last deleted first.
     """
     from sda_daemon.library import trash
+    from sda_daemon.library.batches import Batch, title
 
     library = open_library(models_dir, config)
     items = trash.list_trash(library.models_dir)
@@ -102,26 +118,31 @@ def show_trash(
         note("The trash is empty.")
         return ExitCode.OK
     if not as_json:
-        _print_trash(items)
+        _print_trash(items, everything=everything)
     if not empty:
         return ExitCode.OK
-    total = human_size(sum(item.size_bytes for item in items))
+    total = human_total(item.size_bytes for item in items)
     if not ask(f"Delete {counted(len(items), 'model')} ({total}) for good?", yes=yes):
         note("Nothing was deleted.")
         return ExitCode.FAILED
-    trash.empty(library.models_dir, items)
-    if as_json:
-        print_json([_trashed_document(item) for item in items])
-    else:
-        say(f"deleted {counted(len(items), 'model')} for good, {total}")
+    batch: Batch[TrashedModel] = Batch("deleted")
+    with batch.each(title(items[0].entry)):
+        trash.empty(library.models_dir, items)
+    batch.done += [item for item in items if not os.path.lexists(item.path)]
+    if as_json and batch.done:
+        print_json([_trashed_document(item) for item in batch.done])
+    elif batch.done:
+        total = human_total(item.size_bytes for item in batch.done)
+        say(f"deleted {counted(len(batch.done), 'model')} for good, {total}")
+    batch.result()
     return ExitCode.OK
 
 
 def _trashed_document(item: TrashedModel) -> dict[str, Any]:
-    return {**item.entry.to_dict(), "path": str(item.path), "deleted_at": item.deleted_at}
+    return {**entry_document(item.entry), "path": str(item.path), "deleted_at": item.deleted_at}
 
 
-def _print_trash(items: Sequence[TrashedModel]) -> None:
+def _print_trash(items: Sequence[TrashedModel], *, everything: bool) -> None:
     console = make_console()
     columns = [
         Column("Name", least=18, style="bold"),
@@ -132,7 +153,7 @@ def _print_trash(items: Sequence[TrashedModel]) -> None:
     ]
     rows = [
         (
-            item.entry.name,
+            item.entry.name or "-",
             item.entry.dataset_name or "-",
             human_size(item.size_bytes),
             human_date(item.deleted_at),
@@ -140,7 +161,7 @@ def _print_trash(items: Sequence[TrashedModel]) -> None:
         )
         for item in items
     ]
-    print_table(console, columns, rows)
+    print_table(console, columns, rows, "sda-daemon models trash --all", None if everything else MOST_LINES)
 
 
 def restore_models(
@@ -148,15 +169,27 @@ def restore_models(
 ) -> None:
     """Bring models back from the trash."""
     from sda_daemon.library import trash
+    from sda_daemon.library.batches import Batch, title
     from sda_daemon.library.lookup import find_entry
 
     library = open_library(models_dir, config)
     items = {id(item.entry): item for item in trash.list_trash(library.models_dir)}
     newest = list({item.entry.model_id: item.entry for item in reversed(items.values())}.values())
-    wanted = [items[id(find_entry(newest, text, library.models_dir / trash.TRASH_FOLDER))] for text in model]
-    restored = trash.restore(library, list({item.entry.model_id: item for item in wanted}.values()))
-    if as_json:
-        print_json([entry.to_dict() for entry in restored])
-        return
-    for entry in restored:
-        say(f"restored {entry.name!r} as {entry.file_path}")
+    batch: Batch[ModelEntry] = Batch("restored")
+    wanted: dict[str, TrashedModel] = {}
+    for text in model:
+        with batch.each(text):
+            item = items[id(find_entry(newest, text, library.models_dir / trash.TRASH_FOLDER))]
+            wanted[item.entry.model_id] = item
+    try:
+        batch.done += trash.restore(library, list(wanted.values()))
+    except SomeFailedError as error:
+        batch.done += error.done
+        batch.failures += error.failures
+    except ModelExistsError as error:
+        batch.failures.append((title(next(iter(wanted.values())).entry), error))
+    if as_json and batch.done:
+        print_json([entry_document(entry) for entry in batch.done])
+    elif not as_json:
+        print_list([f"restored {quoted(entry.name)} as {clean(entry.file_path, LONGEST_CELL)}" for entry in batch.done])
+    batch.result()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sda_daemon.cli.library import find_models, open_library
+from sda_daemon.cli.library import entry_document, find_models, open_library
 from sda_daemon.cli.options import AsJson, ConfigFile, Model, ModelsDir, examples
 from sda_daemon.cli.output import (
+    LONGEST_CELL,
+    LONGEST_FIELD,
     Column,
-    clean,
     counted,
+    human_count,
     human_date,
     human_duration,
     human_number,
@@ -23,6 +26,7 @@ from sda_daemon.cli.output import (
     print_json,
     print_table,
 )
+from sda_daemon.wording import LONGEST_VALUE, MOST_LINES, and_more, clean, listed, real, shortened, text_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +39,9 @@ EXAMPLES = examples(
     "sda-daemon models show 'field-recordings epoch 190' --json | jq .provenance",
 )
 _BAR = 10
+_MOST_STEPS = 10_000
+MOST_FIELDS = 50
+"""Most values of a config that are shown; real ones have some thirty."""
 
 
 def show_model(model: Model, as_json: AsJson = False, models_dir: ModelsDir = None, config: ConfigFile = None) -> int:
@@ -43,7 +50,8 @@ def show_model(model: Model, as_json: AsJson = False, models_dir: ModelsDir = No
     What it is called, how it was trained, its sliders, and where it came from. Exits with 73 if its file may not
     be read: then only what the index says is shown.
     """
-    from sda_daemon.errors import ExitCode, ModelFileError, explained, remedy
+    from sda_daemon.errors import ExitCode, LibraryError, ModelFileError, explained, remedy
+    from sda_daemon.library.transfer import model_path
     from sda_daemon.models.header import read_model_details
 
     library = open_library(models_dir, config)
@@ -51,8 +59,8 @@ def show_model(model: Model, as_json: AsJson = False, models_dir: ModelsDir = No
     path = library.models_dir / entry.file_path
     details, problem, code = None, "", ExitCode.OK
     try:
-        details = read_model_details(path)
-    except ModelFileError as error:
+        details = read_model_details(model_path(library.models_dir, entry))
+    except (ModelFileError, LibraryError) as error:
         problem = str(error)
     except OSError as error:
         problem = explained(error)
@@ -63,7 +71,7 @@ def show_model(model: Model, as_json: AsJson = False, models_dir: ModelsDir = No
     console = make_console()
     _print_description(console, entry, path)
     if details is None:
-        note(f"sda-daemon: its file cannot be read: {clean(problem)}")
+        note(f"sda-daemon: its file cannot be read: {problem}")
         return code
     _print_training(console, entry, details)
     if details.analysis is not None:
@@ -71,13 +79,13 @@ def show_model(model: Model, as_json: AsJson = False, models_dir: ModelsDir = No
         print_sliders(console, details.analysis)
     if details.header.provenance:
         console.print("\nProvenance", style="bold")
-        print_fields(console, [(key.replace("_", " "), str(value)) for key, value in details.header.provenance.items()])
+        print_fields(console, config_fields(details.header.provenance))
     return code
 
 
 def document(entry: ModelEntry, path: Path, details: ModelDetails | None, problem: str) -> dict[str, Any]:
     """Return what `--json` prints: the index's 16 fields and what the file says."""
-    values = {**entry.to_dict(), "path": str(path), "problem": problem or None}
+    values = {**entry_document(entry), "path": str(path), "problem": problem or None}
     if details is None:
         more: dict[str, Any] = dict.fromkeys(
             ("latent_dim", "decoder_activation", "spectrogram_config", "training_config", "analysis", "provenance")
@@ -99,9 +107,10 @@ def document(entry: ModelEntry, path: Path, details: ModelDetails | None, proble
 
 
 def _print_description(console: Console, entry: ModelEntry, path: Path) -> None:
-    console.print(clean(entry.name), style="bold")
+    console.print(clean(entry.name or "-", LONGEST_CELL), style="bold")
     if entry.description:
-        console.print("\n".join("  " + clean(line) for line in entry.description.split("\n")))
+        lines = shortened(entry.description, LONGEST_VALUE).split("\n")
+        console.print("\n".join("  " + clean(line) for line in listed(lines, "--json", indent="")))
     dataset = entry.dataset_name or "-"
     if entry.dataset_file_count:
         dataset += f", {counted(entry.dataset_file_count, 'file')}"
@@ -127,19 +136,19 @@ def _print_training(console: Console, entry: ModelEntry, details: ModelDetails) 
         console,
         [
             ("date", human_date(entry.training_date)),
-            ("epoch", str(entry.training_epochs)),
+            ("epoch", human_count(entry.training_epochs)),
             ("training loss", human_number(entry.final_train_loss)),
             ("validation loss", human_number(entry.final_val_loss)),
-            *((key.replace("_", " "), config_text(value)) for key, value in details.training_config.items()),
+            *config_fields(details.training_config),
         ],
     )
     console.print("\nModel", style="bold")
     print_fields(
         console,
         [
-            ("latent dimensions", str(details.header.latent_dim or "-")),
+            ("latent dimensions", human_count(details.header.latent_dim or None)),
             ("decoder activation", details.decoder_activation or "-"),
-            ("weights", f"{counted(len(details.weights), 'tensor')}, {parameters:,} numbers"),
+            ("weights", f"{counted(len(details.weights), 'tensor')}, {_grouped(parameters)} numbers"),
             ("spectrogram", config_text(details.spectrogram_config)),
         ],
     )
@@ -152,13 +161,37 @@ def _count(shape: tuple[int, ...]) -> int:
     return count
 
 
+def _grouped(count: int) -> str:
+    return f"{count:,}" if count < 10**15 else human_count(count)
+
+
 def config_text(value: Any) -> str:
     """Return a value of a config on one line."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {config_text(item)}" for key, item in value.items()) or "-"
+        return ", ".join(f"{key} {config_text(item)}" for key, item in _first(value.items())) or "-"
     if isinstance(value, list):
-        return ", ".join(config_text(item) for item in value) or "-"
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        return ", ".join(config_text(item) for item in _first(value)) or "-"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else text_of(value)
+
+
+def _first(items: Iterable[Any]) -> Iterator[Any]:
+    """More of them would not be shown on one line anyway."""
+    return islice(items, LONGEST_FIELD)
+
+
+def config_fields(values: Mapping[str, Any], text: Callable[[str, Any], str] | None = None) -> list[tuple[str, str]]:
+    """Return the values of a config as names and texts, of very many the first.
+
+    Args:
+        values: the config.
+        text: returns the text for a key and its value; by default `config_text`.
+    """
+    shown = [
+        (key.replace("_", " "), text(key, value) if text else config_text(value))
+        for key, value in islice(values.items(), MOST_FIELDS)
+    ]
+    left = len(values) - len(shown)
+    return [*shown, ("…", and_more(left, "--json"))] if left else shown
 
 
 def print_sliders(console: Console, analysis: Mapping[str, Any]) -> None:
@@ -170,6 +203,7 @@ def print_sliders(console: Console, analysis: Mapping[str, Any]) -> None:
     if not total:
         return
     rows = []
+    first = _item(shares, 0)
     for index in range(total):
         share = _item(shares, index)
         low, high = (_steps(analysis, key, index) for key in ("safe_min", "safe_max"))
@@ -178,7 +212,7 @@ def print_sliders(console: Console, analysis: Mapping[str, Any]) -> None:
                 f"  {index + 1}",
                 _label(analysis, index),
                 f"{share:.1%}" if share is not None else "-",
-                "█" * max(0, min(_BAR, round((share or 0.0) * _BAR / max(_item(shares, 0) or 1.0, 1e-9)))),
+                "█" * round(_BAR * _part(share, first)),
                 f"{low} … {high}",
                 _strongest(analysis, index),
             )
@@ -191,7 +225,12 @@ def print_sliders(console: Console, analysis: Mapping[str, Any]) -> None:
         Column("Safe range"),
         Column("Goes with", least=12, rank=1),
     ]
-    print_table(console, columns, rows)
+    print_table(console, columns, rows, "--json", MOST_LINES)
+
+
+def _part(share: float | None, first: float | None) -> float:
+    """Return how long a bar is in comparison with the first one, from 0 to 1."""
+    return min(1.0, max(0.0, share / max(first or 1.0, 1e-9))) if share is not None else 0.0
 
 
 def _list(analysis: Mapping[str, Any], key: str) -> list[Any]:
@@ -200,27 +239,28 @@ def _list(analysis: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _item(values: list[Any], index: int) -> float | None:
-    value = values[index] if index < len(values) else None
-    return float(value) if isinstance(value, int | float) else None
+    value = real(values[index]) if index < len(values) else None
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _steps(analysis: Mapping[str, Any], key: str, index: int) -> str:
     """Return an end of a range in whole slider positions."""
     value, step = _item(_list(analysis, key), index), _item(_list(analysis, "step_size"), index)
     steps = analysis.get("n_steps")
-    reach = steps // 2 if isinstance(steps, int) and steps > 1 else 10
-    if value is None or not step or math.isnan(value):
+    reach = steps // 2 if isinstance(steps, int) and 1 < steps <= _MOST_STEPS else 10
+    if value is None or not step:
         return "-"
-    position = -(-value // step) if key.endswith("min") else value // step
-    return f"{int(max(-reach, min(reach, position))):+d}"
+    position = max(-reach, min(reach, value / step))
+    return f"{math.ceil(position) if key.endswith('min') else math.floor(position):+d}"
 
 
 def _label(analysis: Mapping[str, Any], index: int) -> str:
     default = f"Axis {index + 1}"
     for key in ("component_labels", "suggested_labels"):
         labels = _list(analysis, key)
-        if index < len(labels) and str(labels[index]).strip() not in ("", default):
-            return str(labels[index]).strip()
+        label = text_of(labels[index]).strip() if index < len(labels) else ""
+        if label not in ("", default):
+            return label
     return default
 
 
@@ -234,4 +274,4 @@ def _strongest(analysis: Mapping[str, Any], index: int) -> str:
     if not found:
         return "-"
     value, name = max(found, key=lambda pair: abs(pair[0]))
-    return f"{name.replace('_', ' ')} {value:+.2f}"
+    return f"{name.replace('_', ' ')} {value:+.2f}" if abs(value) < 1e6 else f"{name} {value:+.2g}"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sda_daemon.cli.library import find_models, open_library
+from sda_daemon.cli.library import entry_document, find_models, open_library
 from sda_daemon.cli.options import AsJson, ConfigFile, Models, ModelsDir, examples
-from sda_daemon.cli.output import print_json, say
+from sda_daemon.cli.output import LONGEST_CELL, print_json, print_list
+from sda_daemon.wording import clean, quoted
+
+if TYPE_CHECKING:
+    from sda_daemon.library import ModelEntry
 
 EXAMPLES = examples(
     "sda-daemon models edit 1a2ff958 --name 'Rain on tin' --tag keeper",
@@ -48,6 +53,7 @@ def edit_models(
     Both the file and the index are rewritten, atomically; the weights stay as they are, bit for bit, and the
     file keeps its name.
     """
+    from sda_daemon.library.batches import Batch, title
     from sda_daemon.models.editing import MetadataChange, edit_model
 
     change = MetadataChange(name, description, dataset, files, duration, tuple(tag or ()), tuple(untag or ()))
@@ -55,19 +61,26 @@ def edit_models(
         raise typer.BadParameter("nothing to change: give --name, --description, --dataset, --tag or --untag")
     if name is not None and not name.strip():
         raise typer.BadParameter("a model needs a name")
+    if duration is not None and not math.isfinite(duration):
+        raise typer.BadParameter(f"--dataset-duration must be a number of seconds, not {duration:g}")
     library = open_library(models_dir, config)
-    entries = find_models(library, model)
-    if name is not None and len(entries) > 1:
-        raise typer.BadParameter(f"{len(entries)} models cannot all be called {name!r}")
-    edited = []
+    batch: Batch[ModelEntry] = Batch("edited")
+    entries = find_models(library, model, batch)
+    if name is not None and (count := len(entries) + len(batch.failures)) > 1:
+        raise typer.BadParameter(f"{count} models cannot all be called {quoted(name)}")
+    sentences = []
     for entry in entries:
-        edited.append(edit_model(library, entry.model_id, change))
-        if not as_json:
-            say(_sentence(entry.name, edited[-1].name, edited[-1].file_path))
-    if as_json:
-        print_json([entry.to_dict() for entry in edited])
+        with batch.each(title(entry)):
+            edited = edit_model(library, entry.model_id, change)
+            batch.done.append(edited)
+            sentences.append(_sentence(entry.name, edited.name, edited.file_path))
+    if as_json and batch.done:
+        print_json([entry_document(entry) for entry in batch.done])
+    elif not as_json:
+        print_list(sentences)
+    batch.result()
 
 
 def _sentence(old: str, new: str, file: str) -> str:
-    renamed = f" (was {old!r})" if old != new else ""
-    return f"changed {new!r}{renamed} in {file}"
+    renamed = f" (was {quoted(old)})" if old != new else ""
+    return f"changed {quoted(new)}{renamed} in {clean(file, LONGEST_CELL)}"

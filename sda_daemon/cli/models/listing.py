@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sda_daemon.cli.library import open_library
+from sda_daemon.cli.library import entry_document, open_library
 from sda_daemon.cli.options import AsJson, ConfigFile, ModelsDir, examples
 from sda_daemon.cli.output import (
     Column,
-    clean,
     counted,
+    human_count,
     human_date,
     human_number,
     human_size,
@@ -23,6 +23,7 @@ from sda_daemon.cli.output import (
     print_json,
     print_table,
 )
+from sda_daemon.wording import clean
 
 if TYPE_CHECKING:
     from sda_daemon.library import ModelEntry, ModelLibrary
@@ -159,7 +160,7 @@ def _print_found(
     found = library.search(query, tags=tags, sort_by=key.field, reverse=key.descending != reverse)
     shown = found[:limit]
     if as_json:
-        print_json([entry.to_dict() for entry in shown])
+        print_json([entry_document(entry) for entry in shown])
     elif columns:
         for entry in shown:
             typer.echo("\t".join(_raw(entry, KEYS[key.strip()].field) for key in columns.split(",")))
@@ -185,6 +186,7 @@ def _note_foreign(library: ModelLibrary, *, is_whole: bool) -> None:
 
 
 def _raw(entry: ModelEntry, field: str) -> str:
+    """Return a value for a script, whole."""
     value: Any = getattr(entry, field)
     if isinstance(value, list):
         return clean(",".join(value))
@@ -194,12 +196,12 @@ def _raw(entry: ModelEntry, field: str) -> str:
 COLUMNS: tuple[tuple[Column, Callable[[ModelEntry], str]], ...] = (
     (Column("Name", least=18, style="bold"), lambda entry: entry.name or "-"),
     (Column("Dataset", least=8, rank=4), lambda entry: entry.dataset_name or "-"),
-    (Column("Epoch", right=True), lambda entry: str(entry.training_epochs)),
+    (Column("Epoch", right=True), lambda entry: human_count(entry.training_epochs)),
     (Column("Val loss", right=True), lambda entry: human_number(entry.final_val_loss)),
     (Column("Tags", least=10, rank=3, style="cyan"), lambda entry: ", ".join(entry.tags) or "-"),
     (
         Column("Sliders", right=True, rank=1),
-        lambda entry: str(entry.n_active_components) if entry.has_analysis else "-",
+        lambda entry: human_count(entry.n_active_components) if entry.has_analysis else "-",
     ),
     (Column("Size", right=True, rank=5), lambda entry: human_size(entry.file_size_bytes)),
     (Column("Saved", rank=2), lambda entry: human_date(entry.save_date)),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sda_daemon.cli.library import open_library
-from sda_daemon.cli.options import AsJson, ConfigFile, ModelsDir, Yes, examples
+from sda_daemon.cli.options import AsJson, ConfigFile, Everything, ModelsDir, Yes, examples
 from sda_daemon.cli.output import Column, ask, counted, make_console, note, print_json, print_table, say
 from sda_daemon.errors import ExitCode
+from sda_daemon.wording import MOST_LINES
 
 if TYPE_CHECKING:
     from sda_daemon.daemon.loss import Loss
@@ -26,6 +28,7 @@ EXAMPLES = examples(
 def repair_library(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     yes: Yes = False,
+    everything: Everything = False,
     as_json: AsJson = False,
     models_dir: ModelsDir = None,
     config: ConfigFile = None,
@@ -41,7 +44,7 @@ def repair_library(
     library = open_library(models_dir, config)
     plan = library.plan_repair()
     if not as_json:
-        _print_plan(plan)
+        _print_plan(plan, everything=everything)
     applied = False
     if plan.changes_index and not dry_run:
         if not ask(f"Make {counted(_changes(plan), 'change')} of the index?", yes=yes):
@@ -145,7 +148,7 @@ _WORDS = {
 }
 
 
-def _print_plan(plan: RepairPlan) -> None:
+def _print_plan(plan: RepairPlan, *, everything: bool) -> None:
     if not plan.findings and not plan.put_back:
         say(f"The index agrees with the folder: {counted(plan.entries, 'model')}.")
     found = _documents(plan)
@@ -162,4 +165,8 @@ def _print_plan(plan: RepairPlan) -> None:
         (item["kind"].replace("_", " "), _WORDS[item["action"]], item["file"] or item["old_model_id"], item["reason"])
         for item in found
     ]
-    print_table(console, columns, rows)
+    how = "sda-daemon models repair --dry-run --all"
+    print_table(console, columns, rows, how, None if everything else MOST_LINES)
+    if len(rows) > MOST_LINES and not everything:
+        counts = Counter(row[0] for row in rows)
+        say(f"{len(rows)} findings: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))

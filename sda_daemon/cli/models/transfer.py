@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sda_daemon.cli.library import find_models, open_library
 from sda_daemon.cli.options import ANY_PATH, AsJson, ConfigFile, Model, Models, ModelsDir, examples
-from sda_daemon.cli.output import note, print_json
+from sda_daemon.cli.output import note, print_file_path, print_json
+from sda_daemon.wording import LONGEST_QUOTE, shortened
+
+if TYPE_CHECKING:
+    from sda_daemon.library import ModelEntry
+    from sda_daemon.models.playability import Trouble
 
 PATH_EXAMPLES = examples('cp "$(sda-daemon models path rain)" /media/stick/')
 EXPORT_EXAMPLES = examples(
@@ -25,7 +31,7 @@ def print_path(model: Model, models_dir: ModelsDir = None, config: ConfigFile = 
 
     library = open_library(models_dir, config)
     (entry,) = find_models(library, [model])
-    typer.echo(model_path(library.models_dir, entry))
+    print_file_path(model_path(library.models_dir, entry))
 
 
 def export_model(
@@ -58,16 +64,20 @@ def export_model(
     activation, but for .sda, whose application opens it and plays it wrong: that is said.
     """
     from sda_daemon.files import is_folder
+    from sda_daemon.library.batches import Batch, title
     from sda_daemon.models.exporting import export_model as export
     from sda_daemon.models.formats import format_called
 
     library = open_library(models_dir, config)
-    entries = find_models(library, model)
-    if len(entries) > 1 and not is_folder(to):
-        raise typer.BadParameter(f"{len(entries)} models need an existing folder to go to, {to} is none")
+    batch: Batch[tuple[ModelEntry, Path, Sequence[Trouble]]] = Batch("exported")
+    entries = find_models(library, model, batch)
+    if (count := len(entries) + len(batch.failures)) > 1 and not is_folder(to):
+        raise typer.BadParameter(f"{count} models need an existing folder to go to, {to} is none")
     wanted = None if model_format is None else format_called(model_format)
-    done = [(entry, *export(library.models_dir, entry, to, wanted, replace=force)) for entry in entries]
-    if as_json:
+    for entry in entries:
+        with batch.each(title(entry)):
+            batch.done.append((entry, *export(library.models_dir, entry, to, wanted, replace=force)))
+    if as_json and batch.done:
         print_json(
             [
                 {
@@ -76,11 +86,12 @@ def export_model(
                     "path": str(path),
                     "warnings": [str(trouble) for trouble in troubles],
                 }
-                for entry, path, troubles in done
+                for entry, path, troubles in batch.done
             ]
         )
-        return
-    for entry, path, troubles in done:
-        typer.echo(path)
-        for trouble in troubles:
-            note(f"sda-daemon: {entry.name}: {trouble}.")
+    elif not as_json:
+        for entry, path, troubles in batch.done:
+            print_file_path(path)
+            for trouble in troubles:
+                note(f"sda-daemon: {shortened(title(entry), LONGEST_QUOTE)}: {trouble}.")
+    batch.result()
