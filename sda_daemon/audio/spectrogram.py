@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from sda_daemon.wording import quoted
 
 GRIFFIN_LIM_ITERATIONS = 64
 GRIFFIN_LIM_STARTS = 4
@@ -66,7 +67,7 @@ class SpectrogramConfig:
         for name in ("sample_rate", "n_fft", "hop_length", "n_mels"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 2**24:
-                raise ValueError(f"spectrogram {name} must be a positive whole number, not {reprlib.repr(value)}")
+                raise ValueError(f"spectrogram {name} must be a positive whole number, not {quoted(value)}")
         if self.n_fft > _LARGEST_FFT or self.n_mels > self.n_fft // 2 + 1:
             raise ValueError(
                 f"spectrogram n_fft must be at most {_LARGEST_FFT} and n_mels at most n_fft // 2 + 1, "
@@ -77,14 +78,14 @@ class SpectrogramConfig:
         for name in ("f_min", "power"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-                raise ValueError(f"spectrogram {name} must be a number from 0 up, not {reprlib.repr(value)}")
+                raise ValueError(f"spectrogram {name} must be a number from 0 up, not {quoted(value)}")
         if self.power == 0:
             raise ValueError("spectrogram power must be larger than 0")
         top = self.f_max
         if top is not None and (
             isinstance(top, bool) or not isinstance(top, int | float) or not self.f_min < top < math.inf
         ):
-            raise ValueError(f"spectrogram f_max must be a frequency above f_min, not {reprlib.repr(top)}")
+            raise ValueError(f"spectrogram f_max must be a frequency above f_min, not {quoted(top)}")
         if top is None and self.f_min >= self.sample_rate / 2:
             raise ValueError(f"spectrogram f_min must be below half the sample rate, not {self.f_min}")
 

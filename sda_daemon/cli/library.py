@@ -93,5 +93,7 @@ def _explain_foreign(library: ModelLibrary, text: str) -> None:
 
 
 def entry_document(entry: ModelEntry) -> dict[str, Any]:
-    """Return what `--json` prints of an entry: the index's 16 fields."""
-    return {**entry.to_dict(), "has_analysis": bool(entry.has_analysis)}
+    """Return what `--json` prints of an entry: the index's 16 fields, of the documented types."""
+    values = entry.to_dict()
+    numbers = {name: int(value) for name, value in values.items() if isinstance(value, bool)}
+    return {**values, **numbers, "has_analysis": bool(entry.has_analysis)}

@@ -144,10 +144,11 @@ def human_number(value: object) -> str:
 
 
 def human_count(value: object) -> str:
-    """Return a whole number; a missing one as a dash."""
-    if not isinstance(value, int):
-        return human_number(value)
-    return str(value) if abs(value) < 10**15 else human_number(value)
+    """Return a whole number; what is no number, or none that anything could be counted to, is a dash."""
+    number = real(value)
+    if number is None or not math.isfinite(number):
+        return "-"
+    return str(value) if isinstance(value, int) and abs(value) < 10**15 else human_number(number)
 
 
 def human_date(text: object) -> str:
@@ -208,7 +209,10 @@ class Column:
 
 
 def fitting_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int) -> Text:
-    """Return a table that fits into `width`: texts are cut first, then the least important columns left out."""
+    """Return a table that fits into `width`: texts are cut first, then the least important columns left out.
+
+    In a terminal that is too narrow even for the others, these are cut too.
+    """
     from rich.cells import cell_len
 
     cells = [[clean(cell, LONGEST_CELL) for cell in row] for row in rows]
@@ -233,6 +237,9 @@ def fitting_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], widt
             if spare > 0 and widths[index] < natural[index]:
                 widths[index] += 1
                 spare -= 1
+    for _ in range(-spare):  # not even so: then every column gives way
+        widest = max(shown, key=lambda index: widths[index])
+        widths[widest] = max(1, widths[widest] - 1)
     titles = [column.title for column in columns]
     lines = (
         [_line([(titles[index], widths[index], columns[index].right, "bold") for index in shown])]

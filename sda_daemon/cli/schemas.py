@@ -15,24 +15,32 @@ class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+Text = str | None
+Number = int | float | None
+"""The index is shared with other programs: a text may be missing, a count may be none, or no whole number."""
+
+
 class Entry(_Document):
-    """One model of the index: its 16 fields, dates in ISO 8601."""
+    """One model of the index: its 16 fields, dates in ISO 8601.
+
+    What another program has left empty is null, and so is a number that is infinite, not a number or beyond 1.8e308.
+    """
 
     model_id: str
-    name: str
-    description: str
+    name: Text
+    description: Text
     file_path: str = Field(description="Bare file name in the models folder.")
-    file_size_bytes: int
-    dataset_name: str
-    dataset_file_count: int
-    dataset_total_duration_s: float
-    training_date: str
-    save_date: str
-    training_epochs: int
-    final_train_loss: float | None = Field(description="null if it is infinite or no number.")
-    final_val_loss: float | None = Field(description="null if it is infinite or no number.")
+    file_size_bytes: Number
+    dataset_name: Text
+    dataset_file_count: Number
+    dataset_total_duration_s: Number
+    training_date: Text
+    save_date: Text
+    training_epochs: Number
+    final_train_loss: Number = Field(description="null if it is infinite or no number.")
+    final_val_loss: Number = Field(description="null if it is infinite or no number.")
     has_analysis: bool
-    n_active_components: int
+    n_active_components: Number
     tags: list[str]
 
 
@@ -63,7 +71,7 @@ class Exported(_Document):
     """A copied model file."""
 
     model_id: str
-    name: str
+    name: Text
     path: str
     warnings: list[str] = Field(description="What the application that opens the copy will not play right.")
 
@@ -72,7 +80,7 @@ class Deleted(_Document):
     """A deleted model."""
 
     model_id: str
-    name: str
+    name: Text
     file_path: str
     trashed: bool = Field(description="Whether `restore` can bring it back.")
 
@@ -120,7 +128,7 @@ class Verified(_Document):
     """The check of one model."""
 
     model_id: str
-    name: str
+    name: Text
     file_path: str
     result: Literal["ok", "unrecorded", "changed", "broken", "unreadable", "missing"]
     reason: str
@@ -143,7 +151,7 @@ class ConvertResult(_Document):
     path: str
     action: Literal["added", "updated", "duplicate", "failed"]
     model_id: str | None
-    name: str | None
+    name: Text
     file_path: str | None
     cause: str | None = Field(description="Static name of why it failed.")
     reason: str | None
@@ -191,13 +199,13 @@ class Inspect(_Document):
     names: dict[str, Literal["safe", "torch", "numpy", "foreign", "refused"]]
     keys: list[InspectKey]
     weights: list[Tensor]
-    numbers: dict[str, float | None]
+    numbers: dict[str, Number]
     training_config: dict[str, Any]
     spectrogram_config: dict[str, Any]
     metadata: dict[str, Any]
     provenance: dict[str, Any]
     analysis: dict[str, Any] | None
-    curves: dict[str, list[list[float]]] = Field(description="Lists of [epoch, loss] by name.")
+    curves: dict[str, list[list[float | None]]] = Field(description="Lists of [epoch, loss] by name.")
 
 
 class EventDocument(_Document):

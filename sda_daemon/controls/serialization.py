@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from sda_daemon.controls.analysis import DEFAULT_N_STEPS, AnalysisResult, FloatArray
+from sda_daemon.wording import quoted
 
 ANALYSIS_VERSION = 1
 _MOST_NUMBERS = 10_000_000
@@ -35,9 +35,9 @@ def analysis_from_dict(values: Mapping[str, Any]) -> AnalysisResult:
         raise ValueError(f"an analysis must be a dict, not a {type(values).__name__}")
     version = values.get("version", ANALYSIS_VERSION)
     if isinstance(version, bool) or not isinstance(version, int):
-        raise ValueError(f"the analysis has no usable version number, but {reprlib.repr(version)}")
+        raise ValueError(f"the analysis has no usable version number, but {quoted(version)}")
     if version > ANALYSIS_VERSION:
-        raise ValueError(f"analysis version {version} is newer than supported version {ANALYSIS_VERSION}")
+        raise ValueError(f"analysis version {quoted(version)} is newer than supported version {ANALYSIS_VERSION}")
     missing = [name for name in ("pca_components", "pca_mean", *_PER_COMPONENT) if values.get(name) is None]
     if missing:
         raise ValueError(f"the analysis lacks {', '.join(missing)}")
@@ -68,7 +68,7 @@ def _whole(values: Mapping[str, Any], name: str, default: int) -> int:
     try:
         return default if value is None else int(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{name} must be a whole number, not {reprlib.repr(value)}") from error
+        raise ValueError(f"{name} must be a whole number, not {quoted(value)}") from error
 
 
 def _labels(values: Mapping[str, Any], name: str) -> list[str]:
@@ -76,7 +76,7 @@ def _labels(values: Mapping[str, Any], name: str) -> list[str]:
     if labels is None:
         return []
     if not isinstance(labels, list | tuple) or not all(isinstance(label, str) for label in labels):
-        raise ValueError(f"{name} must be a list of texts, not {reprlib.repr(labels)}")
+        raise ValueError(f"{name} must be a list of texts, not {quoted(labels)}")
     return list(labels)
 
 

@@ -71,7 +71,7 @@ def _file_names(wanted: str, models_dir: Path | None) -> frozenset[str]:
 
 def _candidates(wanted: str, found: Sequence[ModelEntry]) -> str:
     lines = [
-        f"  {clean(entry.model_id, LONGEST_QUOTE)}  {clean(entry.name, LONGEST_QUOTE)}"
+        f"  {clean(entry.model_id, LONGEST_QUOTE)}  {clean(entry.name or '-', LONGEST_QUOTE)}"
         f"  ({clean(entry.file_path, LONGEST_QUOTE)})"
         for entry in found
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sda_daemon.errors import LibraryError, ModelExistsError, UnknownModelError
 from sda_daemon.files import write_atomic
+from sda_daemon.library.batches import title
 from sda_daemon.library.entry import ModelEntry, is_bare_model_name
 from sda_daemon.wording import quoted
 
@@ -23,7 +24,7 @@ def model_path(models_dir: Path, entry: ModelEntry) -> Path:
     """
     if not is_bare_model_name(entry.file_path):
         raise LibraryError(
-            f"the entry of {quoted(entry.name)} names {quoted(entry.file_path)}, which is no file of the library",
+            f"the entry of {quoted(title(entry))} names {quoted(entry.file_path)}, which is no file of the library",
             "Run: sda-daemon models repair",
         )
     path = models_dir / entry.file_path
@@ -32,7 +33,7 @@ def model_path(models_dir: Path, entry: ModelEntry) -> Path:
     except FileNotFoundError:
         is_file = False
     if not is_file:
-        raise UnknownModelError(f"the file of {quoted(entry.name)} is gone: {path}", "Run: sda-daemon models repair")
+        raise UnknownModelError(f"the file of {quoted(title(entry))} is gone: {path}", "Run: sda-daemon models repair")
     return path
 
 

@@ -195,7 +195,7 @@ def _put_back(library: ModelLibrary, item: TrashedModel) -> ModelEntry:
     known = library.get(entry.model_id)
     if known is not None:
         raise ModelExistsError(
-            f"the library has the model {quoted(entry.name)} again ({clean(known.file_path, LONGEST_QUOTE)})",
+            f"the library has the model {quoted(title(entry))} again ({clean(known.file_path, LONGEST_QUOTE)})",
             "Delete one of the two for good: sda-daemon models trash --empty, or models delete --purge",
         )
     check_entry(entry)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +44,7 @@ from sda_daemon.torchfile.outlines import tensor_call
 from sda_daemon.torchfile.plain import describe_foreign, plain_value
 from sda_daemon.torchfile.stand_ins import StandIn
 from sda_daemon.torchfile.values import fields_of, mapping_of, omega_value
+from sda_daemon.wording import quoted
 
 CHECKPOINT_VERSION = 1
 """Newest version of the training application's checkpoints that this program knows."""
@@ -142,7 +142,7 @@ def _unused_keys(content: Mapping[Any, Any]) -> list[Any]:
 def _interpret(content: Mapping[str, Any], path: Path, file: TorchFile, *, is_bare: bool) -> Checkpoint:
     version = _scalar(content.get("version", CHECKPOINT_VERSION))
     if isinstance(version, bool) or not isinstance(version, int):
-        raise BrokenCheckpointError(f"{path} has no usable version number, but {reprlib.repr(version)}")
+        raise BrokenCheckpointError(f"{path} has no usable version number, but {quoted(version)}")
     if version > CHECKPOINT_VERSION:
         raise NewerCheckpointError(
             f"{path}: checkpoint version {version} is newer than supported version {CHECKPOINT_VERSION}",

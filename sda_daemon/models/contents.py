@@ -6,7 +6,6 @@ Also finds the weights under the names that wrappers of a model put before its o
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +17,7 @@ from sda_daemon.torchfile.outlines import tensor_outline
 from sda_daemon.torchfile.plain import describe_foreign
 from sda_daemon.torchfile.stand_ins import StandIn
 from sda_daemon.torchfile.values import mapping_of
+from sda_daemon.wording import quoted
 
 WEIGHTS_KEY = "model_state_dict"
 KIND_KEYS = ("format", "model_type", "normalization_stats")
@@ -70,7 +70,7 @@ def plain_names(names: Iterable[Any]) -> Names:
     for name in names:
         found = _WEIGHT.fullmatch(name) if isinstance(name, str) else None
         if found is None:
-            companions.append(name if isinstance(name, str) else reprlib.repr(name))
+            companions.append(name if isinstance(name, str) else quoted(name))
         else:
             groups.setdefault(f"{found[1]}." if found[1] else "", {})[name] = found[2]
     if not groups:
@@ -187,7 +187,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _short(key: Any) -> str:
-    return reprlib.repr(key) if isinstance(key, str | int | float | bytes | None) else describe_foreign(key)
+    return quoted(key) if isinstance(key, str | int | float | bytes | None) else describe_foreign(key)
 
 
 def _described(content: Any) -> str:

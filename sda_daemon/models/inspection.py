@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from sda_daemon.torchfile.plain import describe_foreign, plain_value
 from sda_daemon.torchfile.reader import TorchContents, Wishes, read_contents
 from sda_daemon.torchfile.stand_ins import StandIn, StorageRef
 from sda_daemon.torchfile.values import array_values, fields_of, list_of, mapping_of, number_of, plain_analysis
+from sda_daemon.wording import quoted, text_of
 
 _MOST_SHOWN = 10_000
 """Keys and names that are shown of one dict."""
@@ -148,7 +148,7 @@ def _interpret(content: Any, found: Inspection) -> None:
 
 
 def _key_text(key: Any) -> str:
-    return key if isinstance(key, str) else reprlib.repr(key)
+    return key if isinstance(key, str) else quoted(key)
 
 
 def _number(value: Any) -> float | None:
@@ -187,7 +187,7 @@ def describe(value: Any) -> str:
         return repr(value) if len(value) <= 60 else f"{value[:57]!r}..."
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else text_of(value)
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import reprlib
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 from sda_daemon.torchfile.globals import EMPTY_BYTES, modern_name
 from sda_daemon.torchfile.stand_ins import StandIn
+from sda_daemon.wording import quoted
 
 _ARRAY_FORMATS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I",
                   "u2": "H", "u1": "B", "b1": "?"}  # fmt: skip
@@ -243,4 +243,4 @@ def _count(values: Any) -> int:
 
 
 def _text(key: Any) -> str:
-    return str(key) if isinstance(key, str | bool | float) else reprlib.repr(key)
+    return str(key) if isinstance(key, str | bool | float) else quoted(key)

@@ -177,8 +177,8 @@ def test_access_of_new_files(tmp_path: Path, umask: None) -> None:
 # --- a restore that fails ---------------------------------------------------------------------------
 
 
-def test_b39_a_failed_restore_leaves_nothing_behind(library: ModelLibrary) -> None:
-    """Of several models one cannot be added: all of them are in the trash as before, and none in the folder."""
+def test_b39_what_cannot_be_restored_stays_in_the_trash(library: ModelLibrary) -> None:
+    """Of several models one cannot be added: that one is in the trash as before, and the others are restored."""
     folder = library.models_dir
     library.add_entry(write_model(folder / "b.sda"))
     trash.discard(library, library.list_all())

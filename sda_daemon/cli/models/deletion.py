@@ -76,7 +76,7 @@ def delete_models(
         print_json([_document(entry, trashed=not purge) for entry in batch.done])
     elif not as_json:
         sentence = "deleted {} for good" if purge else "moved {} to the trash"
-        print_list([sentence.format(quoted(entry.name)) for entry in batch.done])
+        print_list([sentence.format(quoted(title(entry))) for entry in batch.done])
         if batch.done and not purge:
             note(f"Bring back with: sda-daemon models restore {batch.done[0].model_id[:8]}")
     batch.result()
@@ -191,5 +191,7 @@ def restore_models(
     if as_json and batch.done:
         print_json([entry_document(entry) for entry in batch.done])
     elif not as_json:
-        print_list([f"restored {quoted(entry.name)} as {clean(entry.file_path, LONGEST_CELL)}" for entry in batch.done])
+        print_list(
+            [f"restored {quoted(title(entry))} as {clean(entry.file_path, LONGEST_CELL)}" for entry in batch.done]
+        )
     batch.result()

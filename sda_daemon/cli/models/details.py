@@ -112,10 +112,11 @@ def _print_description(console: Console, entry: ModelEntry, path: Path) -> None:
         lines = shortened(entry.description, LONGEST_VALUE).split("\n")
         console.print("\n".join("  " + clean(line) for line in listed(lines, "--json", indent="")))
     dataset = entry.dataset_name or "-"
-    if entry.dataset_file_count:
-        dataset += f", {counted(entry.dataset_file_count, 'file')}"
-    if entry.dataset_total_duration_s:
-        dataset += f", {human_duration(entry.dataset_total_duration_s)}"
+    for value, text in (
+        (entry.dataset_file_count, counted(entry.dataset_file_count, "file")),
+        (entry.dataset_total_duration_s, human_duration(entry.dataset_total_duration_s)),
+    ):
+        dataset += f", {text}" if value and not text.startswith("-") else ""
     print_fields(
         console,
         [
