@@ -135,7 +135,8 @@ def _json_line(event: dict[str, Any], **settings: Any) -> str:
 
 def _visible(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
     """Let no control character of a name or a path reach the terminal."""
-    return {key: clean(value, LONGEST_LOGGED) if isinstance(value, str) else value for key, value in event.items()}
+    shown = presentable(event, LONGEST_LOGGED)
+    return {key: clean(value) if isinstance(value, str) else value for key, value in shown.items()}
 
 
 def _utc_time() -> Any:

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sda_daemon import logs
+from sda_daemon.service.journal import encode_entry
 
 PROGRAM = """
 import logging
@@ -24,3 +33,63 @@ def test_what_packages_log_becomes_events() -> None:
     assert (event["event"], event["level"]) == ("package.said", "warning")
     assert (event["package"], event["text"]) == ("watchdog.observers", "the disk is gone")
     assert made.stdout == ""
+
+
+ODD = r"""
+import sys
+from sda_daemon import events
+from sda_daemon.logs import configure_logging
+configure_logging("info", sys.argv[1])
+name = "R\ud800in \x1b[2J\udcff\n\x07"
+values = {"path": "/drop/\udcff\x1b.pt", "model_id": "\ud800", "name": name, "file": "x" * 10**6}
+events.CONVERSION_SUCCEEDED(**values, duration_s=float("nan"))
+events.CONVERSION_FAILED(path="a", kind="b", reason="c", permanent=10**5000, attempt=10**400, retry_in_s=float("inf"))
+"""
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_odd_values_in_a_log(log_format: str, encoding: str) -> None:
+    """Lone surrogates, control characters, numbers without end, a megabyte of name: a line each, valid and bounded."""
+    made = subprocess.run(
+        [sys.executable, "-c", ODD, log_format],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert made.stdout == b""
+    text = made.stderr.decode("utf-8", "strict")
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert len(text) < 30_000
+    lines = text.splitlines()
+    assert len(lines) == 2
+    if log_format == "json":
+        first, second = (json.loads(line, parse_constant=refuse) for line in lines)
+        assert first["name"] == "R\ufffdin \x1b[2J\ufffd\n\x07"
+        assert (first["path"], first["model_id"], first["duration_s"]) == ("/drop/\ufffd\x1b.pt", "\ufffd", None)
+        assert first["file"] == "x" * 9_999 + "…"
+        assert (second["permanent"], second["attempt"], second["retry_in_s"]) == (None, None, None)
+
+
+def refuse(constant: str) -> Any:
+    """Python's json reads what no other program does, unless it is told not to."""
+    raise ValueError(constant)
+
+
+@given(st.dictionaries(st.sampled_from(["path", "name", "reason", "attempt"]),
+       st.text(st.characters(exclude_categories=())) | st.integers() | st.floats() | st.lists(st.text())))  # fmt: skip
+def test_any_event_can_be_told_the_journal(values: dict[str, Any]) -> None:
+    """One line of plain text as its message, each value as a field, a path byte for byte."""
+    fields = logs.journal_fields({"event": "conversion.failed", "level": "error", **values})
+    entry = encode_entry(fields)
+    assert entry.startswith(b"MESSAGE=")
+    fields["MESSAGE"].encode("utf-8", "strict")
+    assert "\n" not in fields["MESSAGE"]
+    assert "\x1b" not in fields["MESSAGE"]
+    if isinstance(values.get("path"), str) and "\n" not in values["path"] and os.fsencode("\udcff") == b"\xff":
+        try:
+            raw = os.fsencode(values["path"])
+        except UnicodeEncodeError:
+            return
+        assert b"SDA_PATH=" + raw + b"\n" in entry

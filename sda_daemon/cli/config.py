@@ -106,7 +106,7 @@ def show(config: ConfigFile = None) -> None:
 
     path = find_config(config)
     loaded = load_config(path)
-    typer.echo(f"# {path.absolute()}")
+    say(f"# {path.absolute()}")
     typer.echo(write_effective(loaded.settings, loaded.origins), nl=False)
 
 
@@ -138,19 +138,19 @@ def init(
     application = find_application(beside) if beside is not None else None
     text = config_beside(application) if application is not None else None
     for written in write_new_config(target, text):
-        typer.echo(f"wrote {written}")
+        say(f"wrote {written}")
     place = f" {target}" if path is not None else ""
     option = f" --config {target}" if path is not None else ""
     if application is not None:
         kind = "" if application.generation == "auto" else f", of the generation {application.generation!r}"
         source = application.config or f"{application.home} (its defaults: it has no config.toml yet)"
-        typer.echo(f"for the application of {source}{kind}")
-        typer.echo(f"models go to {application.models}")
-        typer.echo(f"watched: {application.datasets} and {application.models}")
-        typer.echo(f"Look at it, then: sda-daemon config check{place}")
+        say(f"for the application of {source}{kind}")
+        say(f"models go to {application.models}")
+        say(f"watched: {application.datasets} and {application.models}")
+        say(f"Look at it, then: sda-daemon config check{place}")
     else:
-        typer.echo(f"Set models_dir and the watched folders in it, then: sda-daemon config check{place}")
-    typer.echo(f"and start the daemon: sda-daemon run{option}")
+        say(f"Set models_dir and the watched folders in it, then: sda-daemon config check{place}")
+    say(f"and start the daemon: sda-daemon run{option}")
     return ExitCode.OK
 
 

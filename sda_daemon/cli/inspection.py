@@ -243,4 +243,4 @@ def _print_curves(console: Console, found: Inspection) -> None:
     if lines:
         _heading(console, "Loss by epoch")
         for line in lines:
-            console.print(f"  {line}")
+            console.print(f"  {clean(line)}")

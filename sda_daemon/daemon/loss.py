@@ -65,8 +65,8 @@ def find_loss(models_dir: Path, state_dir: Path, at_least: int = MASS_LOSS_COUNT
         at_least: how many models must have been in it: fewer may well have been deleted by hand.
     """
     record = _record_of(_recall(state_dir), models_dir)
-    models = int(record.get("models", 0))
-    if models < at_least:
+    models = record.get("models", 0)
+    if not isinstance(models, int) or models < at_least:
         return None
     finding = why_bare(models_dir, state_dir)
     return Loss(models_dir, state_dir, models, finding) if finding else None
@@ -134,8 +134,9 @@ def _recall(state_dir: Path) -> Mapping[str, Any]:
 
 
 def _record_of(reported: Mapping[str, Any], models_dir: Path) -> Mapping[str, Any]:
-    record: Mapping[str, Any] = reported.get(_FILLED) or {}
-    return record if record.get("models_dir") == os.path.realpath(models_dir) else {}
+    record = reported.get(_FILLED)
+    is_of_it = isinstance(record, dict) and record.get("models_dir") == os.path.realpath(models_dir)
+    return record if isinstance(record, dict) and is_of_it else {}
 
 
 class Caretaker(Librarian):

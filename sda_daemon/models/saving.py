@@ -23,10 +23,12 @@ from sda_daemon.library.repair import copy_id
 from sda_daemon.library.scan import scan_models
 from sda_daemon.models.checkpoint import Checkpoint, checked_weights, read_checkpoint
 from sda_daemon.models.digest import weights_digest
+from sda_daemon.models.header import readable_fields
 from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, ModelMetadata, file_name_candidates
 from sda_daemon.models.model_file import model_payload, write_model_file
 from sda_daemon.models.vae import ConvVAE, OutputActivation, weights_layout
 from sda_daemon.torchfile.plain import plain_value
+from sda_daemon.wording import quoted
 
 
 def save_model(
@@ -47,7 +49,7 @@ def save_model(
         LibraryError: the index cannot be read or locked.
         OSError: a file cannot be written. A failure leaves neither file nor entry.
         ValueError: the model has never been run, its weights are not finite or do not fit the config, or a
-            config is unusable: what could not be loaded again is not saved.
+            config or the metadata is unusable: what could not be loaded again is not saved.
     """
     if model.decoder.fc is None:
         raise ValueError("this model has no decoder.fc yet: run it once, or load weights, before saving")
@@ -184,6 +186,9 @@ def _save(
         has_analysis=parts.analysis is not None,
         n_active_components=parts.analysis.n_active_components if parts.analysis else 0,
     )
+    values = {name: value for name, value in complete.to_dict().items() if value is not None}
+    for name in values.keys() - readable_fields(values).keys():
+        raise ValueError(f"no model file can hold {name} = {quoted(values[name])}")
     library = ModelLibrary(models_dir)
     sweep_work_folders(models_dir)
     with work_folder(models_dir) as workspace:
@@ -203,7 +208,8 @@ def _publish(library: ModelLibrary, temporary: Path, metadata: ModelMetadata, si
     target: Path | None = None
     try:
         with library.transaction():
-            target = publish_new(temporary, library.models_dir, file_name_candidates(metadata.name))
+            names = file_name_candidates(metadata.name, model_id=metadata.model_id)
+            target = publish_new(temporary, library.models_dir, names)
             fsync_folder(library.models_dir)
             before = library.get(metadata.model_id)
             if before is not None and before.file_path in scan_models(library.models_dir):

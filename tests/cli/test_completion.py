@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.console import COMMAND, environment, run
+from tests.cli.odd_library import add_odd_entries
 
 
 def complete(shell: str, line: str, library: Path) -> set[str]:
@@ -79,3 +80,11 @@ def test_unknown_shell(library: Path) -> None:
     printed = run("completion", "tcsh", cwd=library)
     assert printed.code == 2
     assert "'bash', 'zsh', 'fish'" in printed.stderr
+
+
+def test_odd_names_do_not_spoil_the_others(library: Path) -> None:
+    """Names that are missing, endless, or cannot be typed are not offered; the others are."""
+    add_odd_entries(library / "models")
+    offered = complete("bash", "sda-daemon models show --models-dir models R", library)
+    assert offered == {"Rain on tin"}
+    assert "huge" in complete("bash", "sda-daemon models show --models-dir models hu", library)

@@ -1,5 +1,6 @@
-"""Odd values in an index, in model files, in paths and in the ledger: every command shows them, or something in their
-place, and is never kept from showing the others.
+"""Odd values in an index, in model files, in paths and in the ledger.
+
+Every command shows them, or something in their place, and is never kept from showing the others.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from sda_daemon.library.lookup import short_ids
 from sda_daemon.models.inspection import Inspection, KeyOutline
 from sda_daemon.plain_json import json_bytes
 from sda_daemon.torchfile.globals import Judgement
-from sda_daemon.torchfile.unpickler import TensorOutline
+from sda_daemon.torchfile.outlines import TensorOutline
 from tests.cli.console import COMMAND, check_golden, environment, run
 from tests.cli.odd_library import HUGE, ODD, add_odd_entries
 from tests.library.model_files import write_payload
@@ -238,8 +239,8 @@ def test_status_of_an_odd_ledger(library: Path) -> None:
     bad = str(library / "runs" / "bad.pt")
     with sqlite3.connect(ledger) as database:
         for number, (status, reason, try_at, at) in enumerate(
-            [("failed", "x" * 10**6, 1e300, 1e300), ("refused", "\x1b[2J\nb", -1e300, -1e300), ("given_up", "c", 0, 1e11),
-             ("of another version", "d", 0, 0), ("failed", None or "", math.inf, math.inf)]
+            [("failed", "x" * 10**6, 1e300, 1e300), ("refused", "\x1b[2J\nb", -1e300, -1e300),
+             ("given_up", "c", 0, 1e11), ("of another version", "d", 0, 0), ("failed", "", math.inf, math.inf)]
         ):  # fmt: skip
             path = bad.replace("/runs/", f"/{'./' * (number + 1)}runs/")
             database.execute(
@@ -271,7 +272,7 @@ ENTRIES = st.fixed_dictionaries({
     "model_id": TEXT,
     "file_path": TEXT.filter(bool),
 })  # fmt: skip
-LIBRARIES = st.lists(ENTRIES, max_size=8, unique_by=lambda values: values["model_id"])
+LIBRARIES = st.lists(ENTRIES, max_size=8, unique_by=lambda values: str(values["model_id"]))
 
 
 def entries_of(found: list[dict[str, Any]]) -> list[ModelEntry]:
@@ -304,7 +305,7 @@ def test_any_entries_can_be_kept_sorted_and_searched(
     assert values[: len(present)] == present, "what is missing comes last"
     library.remove("none like it")
     with library.transaction():
-        library._index._changes["none like it"] = None
+        library._index._changes.entries["none like it"] = None
     again = ModelLibrary(folder)
     assert repr([entry.to_dict() for entry in again.list_all(field, reverse)]) == repr(
         [entry.to_dict() for entry in listed]
@@ -332,10 +333,10 @@ def test_any_entries_can_be_shown(found: list[dict[str, Any]], width: int) -> No
     raw = json_bytes([entry_document(entry) for entry in entries])
     documents = json.loads(raw.decode("utf-8", "strict"), parse_constant=refuse)
     SCHEMAS["models list"].model_validate_json(raw, strict=True)
-    for entry, document in zip(entries, documents, strict=True):
+    for entry, shown in zip(entries, documents, strict=True):
         for name, value in entry.to_dict().items():
             if isinstance(value, int | float) and not isinstance(value, bool) and name != "has_analysis":
-                assert document[name] in (None, value)
+                assert shown[name] in (None, value)
 
 
 @given(st.one_of(NUMBER, TEXT, st.datetimes().map(str), st.lists(NUMBER)))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from sda_daemon.conversion.ledger import LEDGER_FILE_NAME, KeptSource, Ledger, MadeModel
 from sda_daemon.conversion.policy import LedgerRow, Status
@@ -140,3 +144,91 @@ def test_kept_sources_are_news_once_for_each_content(ledger: Ledger, tmp_path: P
     again_open = Ledger(tmp_path)
     assert again_open.keep_source(first)
     again_open.close()
+
+
+TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
+"""Every code point, lone surrogates included."""
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(TEXT, TEXT, TEXT, st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False))
+def test_any_text_can_be_remembered(
+    ledger: Ledger, path: str, text: str, model_id: str, number: int, at: float
+) -> None:
+    """Paths, ids and digests of any characters come back as they went in, and are found again."""
+    assume(os.fsdecode(os.fsencode(path)) == path if is_path(path) else True)
+    written = LedgerRow(
+        path, text, FileSignature(1, number, number), Status.FAILED, 1, "io", text, model_id, text, "t", at, at or 1.0
+    )
+    ledger.put([written])
+    found = ledger.get(path)
+    assert found is not None
+    assert replace(found, reason=text) == written
+    assert (path, text) in ledger.paths_of_model(model_id)
+    assert path in ledger.contents_of_root(text)
+    ledger.remember_models([MadeModel(model_id, text, path, text)])
+    assert ledger.made_model(model_id) == MadeModel(model_id, text, path, text)
+    ledger.mark_superseded([model_id])
+    ledger.forget_models([model_id])
+    ledger.forget([path])
+    assert ledger.get(path) is None
+
+
+def is_path(text: str) -> bool:
+    """Whether a text may be one that the system gave."""
+    return all(not "\ud800" <= char < "\udc80" and not "\udd00" <= char < "\ue000" for char in text)
+
+
+def test_texts_of_earlier_versions_are_found(ledger: Ledger, tmp_path: Path) -> None:
+    """A path that is not UTF-8 is stored as it has been from the beginning."""
+    ledger.put([row("/drop/ä\udcff.pt")])
+    with sqlite3.connect(tmp_path / LEDGER_FILE_NAME) as database:
+        ((stored,),) = database.execute("SELECT path FROM checkpoints").fetchall()
+    database.close()
+    assert stored == "\0/drop/Ã¤ÿ.pt"
+
+
+ODD_ROWS: dict[str, dict[str, object]] = {
+    "a status of the future": {"status": "archived"},
+    "bytes": {"kind": b"\xff"},
+    "a text for a number": {"attempts": "many"},
+    "a text for a date": {"updated_at": "yesterday"},
+    "text that is not UTF-8": {"path": b"\xff\xfe"},
+}
+
+
+@pytest.mark.parametrize("name", ODD_ROWS)
+def test_a_row_that_makes_no_sense_is_as_good_as_none(name: str, ledger: Ledger, tmp_path: Path) -> None:
+    """It hides itself only: the others are found, listed, counted and tried again."""
+    ledger.put([row("/drop/a.pt", Status.FAILED, kind="io"), row("/drop/odd.pt", Status.FAILED), row("/drop/b.pt")])
+    with sqlite3.connect(tmp_path / LEDGER_FILE_NAME) as database:
+        for column, value in ODD_ROWS[name].items():
+            cast = "CAST(? AS TEXT)" if column == "path" else "?"
+            database.execute(f"UPDATE checkpoints SET {column} = {cast} WHERE path = '/drop/odd.pt'", (value,))
+    database.close()
+    assert ledger.get("/drop/odd.pt") is None
+    assert "/drop/a.pt" in [item.path for item in ledger.of_status(*Status)]
+    assert ledger.contents_of_root("/drop")["/drop/b.pt"] == (1, 2**62, 3)
+    assert ledger.counts_since(0.0)[Status.DONE] == 1
+    assert "/drop/a.pt" in ledger.reset_attempts()
+    ledger.put([row("/drop/odd.pt")])
+    assert ledger.get("/drop/odd.pt") is not None
+
+
+def test_a_damaged_fact_about_the_daemon_is_left_out(ledger: Ledger, tmp_path: Path) -> None:
+    """The others are read, and the next daemon publishes it again."""
+    ledger.report({"daemon": {"pid": 1}, "library": {"models": 3}})
+    with sqlite3.connect(tmp_path / LEDGER_FILE_NAME) as database:
+        database.execute("UPDATE report SET value = '{' WHERE key = 'daemon'")
+    database.close()
+    other = Ledger(tmp_path)
+    assert other.reported() == {"library": {"models": 3}}
+    other.close()
+
+
+def test_a_reason_is_bounded(ledger: Ledger) -> None:
+    """Of a message that quotes a whole file a person needs the beginning."""
+    ledger.put([row("a", Status.FAILED, reason="x" * 10**6)])
+    found = ledger.get("a")
+    assert found is not None
+    assert found.reason == "x" * 1999 + "…"

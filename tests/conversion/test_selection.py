@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -36,3 +38,24 @@ def test_exactly_one_stays_whatever_the_order(facts: list[tuple[int, float]], se
     lost = {item.model_id for item in superseded(select, models)}
     assert len(lost) == max(0, len(models) - 1)
     assert lost == {item.model_id for item in superseded(select, models[::-1])}
+
+
+NUMBER: st.SearchStrategy[Any] = st.none() | st.integers() | st.floats() | st.sampled_from([10**400, -(10**400)])
+
+
+@given(st.lists(st.tuples(NUMBER, NUMBER, st.none() | st.text()), max_size=6), st.sampled_from(["best", "latest"]))
+def test_one_stays_whatever_an_index_says(facts: list[tuple[Any, Any, Any]], select: Select) -> None:
+    """Other programs may have left out a number, or written one beyond all floats."""
+    models = [
+        dataclasses.replace(model(str(number), 0, 0.0), training_epochs=epoch, final_val_loss=loss, training_date=date)
+        for number, (epoch, loss, date) in enumerate(facts)
+    ]
+    assert len(superseded(select, models)) == max(0, len(models) - 1)
+
+
+def test_a_number_that_is_missing_is_the_worst() -> None:
+    """No loss is worse than any loss, no epoch is before any epoch."""
+    unknown = dataclasses.replace(model("x", 0, 0.0), training_epochs=None, final_val_loss=10**400)  # type: ignore[arg-type]
+    known = model("a", 0, 99.0)
+    assert superseded("best", [unknown, known]) == [unknown]
+    assert superseded("latest", [unknown, known]) == [unknown]

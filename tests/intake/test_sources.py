@@ -397,3 +397,23 @@ def test_free_names() -> None:
     names = free_names(Path("/x") / ("n" * 252 + ".pt"))
     next(names)
     assert len(sidecar_of(next(names)).name) == 255
+
+
+def test_moving_where_ten_thousand_have_the_name(drop: Path, tmp_path: Path) -> None:
+    """Nothing is replaced, however many there are; and names as long as names can be are shortened."""
+    done = tmp_path / "done"
+    done.mkdir()
+    for name in ("x.pt", *(f"x_{number}.pt" for number in range(1, 10_001))):
+        (done / name).touch()
+    path = drop / "x.pt"
+    path.write_text("moved")
+    assert move_source(path, drop, done) == done / "x_10001.pt"
+    assert (done / "x_10001.pt").read_text() == "moved"
+    assert all(other.stat().st_size == 0 for other in done.iterdir() if other.name != "x_10001.pt")
+    long = drop / ("y" * 252 + ".pt")
+    for content in ("first", "second"):
+        long.write_text(content)
+        assert move_source(long, drop, done).read_text() == content
+    long.write_text("third")
+    delete_source(long)
+    assert not long.exists()

@@ -89,7 +89,7 @@ def odd_files(folder: Path) -> dict[str, str]:
 
 
 def test_files_with_odd_values(daemon: DaemonProcess, drop: Drop) -> None:
-    """What can be read is adopted, what cannot be is named and left alone; at a start, while it runs, without ledger."""
+    """What can be read is adopted, what cannot is named and left alone; at a start, while it runs, without ledger."""
     daemon.models_dir.mkdir()
     expected = odd_files(daemon.models_dir)
     daemon.start()
@@ -227,8 +227,10 @@ def test_a_ledger_with_odd_rows(daemon: DaemonProcess, drop: Drop) -> None:
     daemon.stop()
     with sqlite3.connect(daemon.state_dir / "ledger.sqlite3") as database:
         database.execute("UPDATE checkpoints SET status = 'of the future' WHERE path LIKE '%well1%'")
-        row = "INSERT INTO checkpoints VALUES (CAST(x'ff2f61' AS TEXT), ?, 1, 1, 1, ?, 'x', 1, x'00', '', '', '', 9e99, 9e99)"
-        database.execute(row, (str(daemon.drop), "failed"))
+        row = (
+            "INSERT INTO checkpoints VALUES (CAST(x'ff' AS TEXT), ?, 1, 1, 1, 'failed', 'x', 1, x'', '', '', '', 1, 1)"
+        )
+        database.execute(row, (str(daemon.drop),))
         row = (
             "INSERT INTO checkpoints VALUES (?, ?, 1, 1, 1, 'refused', 1, 'broken', 'why not', '', '', '', 9e99, 9e99)"
         )
@@ -246,4 +248,64 @@ def test_a_ledger_with_odd_rows(daemon: DaemonProcess, drop: Drop) -> None:
         str(daemon.drop / "well1" / "x.pt")
     ]
     converted(daemon, drop, 3)
+    assert daemon.stop() == 0
+
+
+TIDYING = """
+import sys
+import sda_daemon.conversion.publish as publishing
+from sda_daemon.cli.app import run_app
+inner, calls = publishing.publish_new, []
+def publish_new(temporary, folder, names):
+    calls.append(1)
+    if len(calls) == 2:
+        temporary.unlink()
+    return inner(temporary, folder, names)
+publishing.publish_new = publish_new
+run_app(sys.argv[1:])
+"""
+"""A daemon beside which something tidies up: the second finished file is gone just before it would get its name."""
+
+
+def test_one_that_cannot_be_published(daemon: DaemonProcess, drop: Drop) -> None:
+    """Of five that end together four are in the library at once; the fifth fails alone, is tried again, and comes."""
+    daemon.write_config(workers=2)
+    sources = [drop(daemon.base / "away" / f"run{seed}" / "x.pt", seed) for seed in range(5)]
+    daemon.start_within(TIDYING)
+    for source in sources:
+        (daemon.drop / source.parent.name).mkdir()
+        source.rename(daemon.drop / source.parent.name / source.name)
+    (failed,) = daemon.wait_for("conversion.failed")
+    assert (failed["kind"], failed["permanent"], failed["attempt"]) == ("cannot_publish", False, 1)
+    assert "No such file or directory" in failed["reason"]
+    assert failed["retry_in_s"] is not None
+    daemon.wait_for("conversion.succeeded", count=4)
+    assert daemon.events("conversion.succeeded", path=failed["path"]) == []
+    daemon.wait_for("conversion.succeeded", path=failed["path"])
+    daemon.wait_for_models(5)
+    assert len(daemon.events("conversion.failed")) == 1
+    assert len(daemon.events("conversion.started")) == 6
+    assert daemon.stop() == 0
+    assert [path.name for path in daemon.models_dir.glob(".sda-work-*")] == []
+
+
+def test_a_name_that_ten_thousand_have(daemon: DaemonProcess, drop: Drop) -> None:
+    """Whatever has all the numbered names: more models of this name come into the library, and others beside them."""
+    daemon.models_dir.mkdir()
+    for name in ("rain.sda", *(f"rain_{number}.sda" for number in range(1, 10_000))):
+        (daemon.models_dir / name).mkdir()
+    daemon.write_config(metadata={"name": "{{ 'Rain' if epoch == 7 else run }}"})
+    from sda_daemon.demo.checkpoints import write_small_checkpoint
+
+    daemon.start()
+    drop(daemon.drop / "a" / "x.pt", 1)
+    drop(daemon.drop / "b" / "x.pt", 2)
+    other = write_small_checkpoint(daemon.base / "x.pt", 3, epoch=8)
+    (daemon.drop / "c").mkdir()
+    other.rename(daemon.drop / "c" / "x.pt")
+    entries = {entry.model_id: entry for entry in daemon.wait_for_models(3)}
+    assert {entry.file_path for entry in entries.values()} == {
+        "c.sda" if entry.name == "c" else f"rain_{model_id[:8]}.sda" for model_id, entry in entries.items()
+    }
+    assert daemon.events("conversion.failed") == []
     assert daemon.stop() == 0

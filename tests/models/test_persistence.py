@@ -547,3 +547,17 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> Non
         save(tmp_path / "file")
     with pytest.raises(LibraryError, match="cannot be made"):
         save(tmp_path / "file" / "models")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", "x" * 200_000), ("tags", [1]), ("dataset_total_duration_s", "long"),
+     pytest.param("dataset_file_count", 10**400, id="huge")],
+)  # fmt: skip
+def test_metadata_that_could_not_be_read_again_is_not_saved(field: str, value: Any, tmp_path: Path) -> None:
+    """Said at once, by its name; nothing is left of it."""
+    model = small_model()
+    metadata = dataclasses.replace(ModelMetadata(name="Rain"), **{field: value})
+    with pytest.raises(ValueError, match=f"no model file can hold {field} = "):
+        save_model(model, SMALL_MELS.to_dict(), {}, metadata, tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,245 @@
+"""An index, a folder and files in which single things are wrong: these alone are affected."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sda_daemon.errors import BrokenModelError
+from sda_daemon.library import ModelEntry, ModelLibrary
+from sda_daemon.library.entry import is_bare_model_name
+from sda_daemon.library.repair import FindingKind, plan_repair
+from sda_daemon.library.scan import UNSEEN, scan_models
+from sda_daemon.models.header import read_model_header
+from sda_daemon.signature import FileSignature
+from tests.library.model_files import entry, write_model, write_payload
+
+DIGITS = "7" * 5000
+
+
+def write_index(folder: Path, text: str | bytes) -> Path:
+    """Write an index as another program would."""
+    path = folder / "model_library.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_number_without_end_spoils_its_entry_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Python refuses to read 5,000 digits: that entry is left out, and nothing is set aside as broken."""
+    models = {e.model_id: e.to_dict() for e in (entry(0), entry(1), entry(2))}
+    text = json.dumps({"version": 1, "models": models}).replace(
+        '"training_epochs": 0', f'"training_epochs": {DIGITS}', 1
+    )
+    write_index(tmp_path, text)
+    library = ModelLibrary(tmp_path)
+    assert {e.model_id for e in library.list_all()} == {"id00001", "id00002"}
+    assert list(tmp_path.glob("*.broken-*")) == []
+    assert "training_epochs must be a number, not '7777" in caplog.text
+
+
+def test_foreign_numbers_without_end_stay(tmp_path: Path) -> None:
+    """In fields and keys of other programs, digit by digit, through every write."""
+    values = {**entry(0).to_dict(), "vocoder": {"steps": 1, "text": "x"}}
+    text = json.dumps({"version": 1, "theirs": [1], "models": {"id00000": values}})
+    text = text.replace('"steps": 1', f'"steps": -{DIGITS}').replace(
+        '"theirs": [1]', f'"theirs": [{DIGITS}, "{DIGITS}x"]'
+    )
+    path = write_index(tmp_path, text)
+    library = ModelLibrary(tmp_path)
+    library.add_entry(entry(1))
+    library.add_entry(dataclasses.replace(entry(0), name="renamed"))
+    written = path.read_text()
+    assert f'"steps": -{DIGITS}' in written
+    assert f'"theirs": [{DIGITS}, "{DIGITS}x"]' in written
+    assert {e.name for e in ModelLibrary(tmp_path).list_all()} == {"renamed", "Model 1"}
+
+
+def test_bytes_that_are_not_utf8_spoil_their_entry_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Edited by hand in another encoding: the entry is left out, and adopted anew from its file."""
+    entries = [write_model(tmp_path / f"{name}.sda", f"id-{name}", name) for name in ("a", "b")]
+    models = {e.model_id: e.to_dict() for e in entries}
+    raw = json.dumps({"version": 1, "models": models}).encode().replace(b'"name": "a"', b'"name": "\xe4"')
+    write_index(tmp_path, raw)
+    library = ModelLibrary(tmp_path)
+    assert [e.name for e in library.list_all()] == ["b"]
+    assert "name holds bytes that are not UTF-8: '\\\\udce4'" in caplog.text
+    assert list(tmp_path.glob("*.broken-*")) == []
+    assert library.repair_index() == (0, 1)
+    assert sorted(e.name for e in ModelLibrary(tmp_path).list_all()) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", 5),
+        ("tags", "rain"),
+        ("tags", [1]),
+        ("tags", None),
+        ("training_epochs", "7"),
+        pytest.param("final_val_loss", 10**5000, id="endless"),
+        ("has_analysis", {"a": 1}),
+        ("has_analysis", "yes"),
+        ("save_date", 2026),
+        ("file_size_bytes", [1]),
+    ],
+)
+def test_what_no_index_holds_is_not_added(field: str, value: Any, tmp_path: Path) -> None:
+    """Said at once, with field and value, and not when everybody's index is to be written."""
+    library = ModelLibrary(tmp_path)
+    library.add_entry(entry(1))
+    with pytest.raises(ValueError, match=field):
+        library.add_entry(dataclasses.replace(entry(2), **{field: value}))
+    library.add_entry(entry(3))
+    assert ModelLibrary(tmp_path).count() == 2
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [], "yes"])
+def test_a_flag_of_another_kind(value: Any, tmp_path: Path) -> None:
+    """`has_analysis` is true or false: an entry that says otherwise is left out, alone."""
+    models = {e.model_id: e.to_dict() for e in (entry(0), entry(1))}
+    models["id00000"]["has_analysis"] = value
+    write_index(tmp_path, json.dumps({"version": 1, "models": models}))
+    assert [e.model_id for e in ModelLibrary(tmp_path).list_all()] == ["id00001"]
+
+
+def test_entries_without_tags_do_not_share_them(tmp_path: Path) -> None:
+    """Two entries without the field: a tag of one is not a tag of the other."""
+    models = {e.model_id: {k: v for k, v in e.to_dict().items() if k != "tags"} for e in (entry(0), entry(1))}
+    write_index(tmp_path, json.dumps({"version": 1, "models": models}))
+    first, second = ModelLibrary(tmp_path).list_all("model_id", reverse=False)
+    first.tags.append("x")
+    assert second.tags == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("x.sda", True),
+        ("ü" * 125 + ".sda", True),
+        ("\udcff.sda", True),
+        ("\ud800.sda", False),
+        ("x" * 252 + ".sda", False),
+        ("ü" * 126 + ".sda", False),
+        ("a\0.sda", False),
+    ],
+)
+def test_names_that_files_can_have(name: str, expected: bool, tmp_path: Path) -> None:
+    """Exactly those under which the system makes a file."""
+    assert is_bare_model_name(name) is expected
+    try:
+        (tmp_path / name).write_bytes(b"")
+        made = True
+    except (OSError, ValueError):
+        made = False
+    assert made is expected
+    library = ModelLibrary(tmp_path / "models")
+    models = {"x": {**entry(0).to_dict(), "model_id": "x", "file_path": name}, "id00001": entry(1).to_dict()}
+    write_index(tmp_path / "models", json.dumps({"version": 1, "models": models}))
+    library.refresh()
+    assert not library.holds("x")
+    kinds = {finding.kind for finding in library.plan_repair().findings}
+    assert kinds == ({FindingKind.MISSING} if expected else {FindingKind.MISSING, FindingKind.OUTSIDE})
+    assert library.repair_index() == (2, 0)
+
+
+def test_a_broken_index_beside_a_copy_that_cannot_be_read(tmp_path: Path) -> None:
+    """An earlier broken one is a folder now: the new one is kept, and the backup is taken."""
+    library = ModelLibrary(tmp_path)
+    library.add_entry(write_model(tmp_path / "a.sda"))
+    (tmp_path / "model_library.json.broken-1").mkdir()
+    (tmp_path / "model_library.json.broken-2").symlink_to(tmp_path / "nowhere")
+    write_index(tmp_path, "{")
+    assert [e.file_path for e in ModelLibrary(tmp_path).list_all()] == ["a.sda"]
+    assert [p.read_text() for p in tmp_path.glob("*.broken-*Z")] == ["{"]
+
+
+def test_a_file_that_the_system_tells_nothing_of(tmp_path: Path) -> None:
+    """A file whose size and date cannot be asked for is there all the same: its entry stays, and it is told."""
+    known = write_model(tmp_path / "a.sda")
+
+    def read(_path: Path) -> Any:
+        raise OSError(5, "Input/output error")
+
+    plan = plan_repair(tmp_path, {known.model_id: known}, {"a.sda": UNSEEN}, {}, read_header=read)
+    assert [(f.kind, f.reason) for f in plan.findings] == [(FindingKind.INVALID, "[Errno 5] Input/output error")]
+    again = plan_repair(tmp_path, {known.model_id: known}, {"a.sda": UNSEEN}, plan.known, read_header=read)
+    assert again.findings == (), "told once"
+    plan = plan_repair(tmp_path, {known.model_id: known}, scan_models(tmp_path), again.known)
+    assert plan.findings == (), "and when it can be read again, all is well"
+
+
+ODD_PAYLOADS: dict[str, dict[str, Any]] = {
+    "version": {"version": 10**5000},
+    "an infinite count": {"metadata": {"training_epochs": float("inf")}},
+    "a text for a number": {"metadata": {"final_val_loss": "low"}},
+    "an endless name": {"metadata": {"name": "x" * 10**6}},
+    "a list for a name": {"metadata": {"name": ["x"]}},
+}
+
+
+@pytest.mark.parametrize("name", ODD_PAYLOADS)
+def test_a_file_with_odd_metadata_is_named_and_left_alone(name: str, tmp_path: Path) -> None:
+    """It is one finding; the files beside it are adopted, and the message is short."""
+    good = [write_model(tmp_path / f"{stem}.sda") for stem in ("a", "z")]
+    values = {"format": "sda_model", "version": 1, **ODD_PAYLOADS[name]}
+    values["metadata"] = {**good[0].metadata().to_dict(), "model_id": "odd", **ODD_PAYLOADS[name].get("metadata", {})}
+    write_payload(tmp_path / "m.sda", values)
+    library = ModelLibrary(tmp_path)
+    plan = library.plan_repair()
+    (invalid,) = plan.of(FindingKind.INVALID)
+    assert invalid.file == "m.sda"
+    assert len(invalid.reason) < 1000
+    assert library.repair_index() == (0, 2)
+
+
+def test_whatever_a_reader_meets_is_told_as_damage(tmp_path: Path) -> None:
+    """No other exception leaves it: neither for keys of 5,000 digits nor for a name that no file can have."""
+    for name in ("a\0b.sda", "\ud800.sda"):
+        with pytest.raises(BrokenModelError, match="damaged, or holds values that no model has"):
+            read_model_header(tmp_path / name)
+
+
+def test_dates_beyond_what_a_ledger_holds(tmp_path: Path) -> None:
+    """A file of the year 2400 has a signature of 64 bits, the same in a scan and when it is read."""
+    write_model(tmp_path / "a.sda")
+    os.utime(tmp_path / "a.sda", (1, 13_569_465_600))
+    if (tmp_path / "a.sda").stat().st_mtime_ns < 2**63:
+        pytest.skip("this file system knows no such year")
+    signature = FileSignature.of((tmp_path / "a.sda").stat())
+    assert -(2**63) <= signature.mtime_ns < 2**63
+    library = ModelLibrary(tmp_path)
+    assert library.repair_index() == (0, 1)
+    assert library.plan_repair().findings == ()
+    assert ModelLibrary(tmp_path).plan_repair().findings == ()
+    reads: list[Path] = []
+
+    def read(path: Path) -> Any:
+        reads.append(path)
+        return read_model_header(path)
+
+    entries = {e.model_id: e for e in library.list_all()}
+    plan_repair(tmp_path, entries, scan_models(tmp_path), library._known, read_header=read)
+    assert reads == [], "what is known of it is known by its signature"
+
+
+def test_entries_are_documents_of_their_own() -> None:
+    """An entry that is asked for its metadata gives it whatever is in it."""
+    odd = ModelEntry(**{**entry(0).to_dict(), "name": None, "training_epochs": 1.5})
+    assert odd.metadata().name is None
+
+
+def test_leftovers_of_others_do_not_keep_ours(tmp_path: Path) -> None:
+    """A folder that is called like a temporary file stays, and what is beside it is swept all the same."""
+    ModelLibrary(tmp_path)
+    (tmp_path / ".model_library.json.1.tmp").mkdir()
+    for number in (0, 2):
+        (tmp_path / f".model_library.json.{number}.tmp").write_text("")
+    ModelLibrary(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob(".*.tmp")) == [".model_library.json.1.tmp"]
+    shutil.rmtree(tmp_path / ".model_library.json.1.tmp")
