@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from sda_daemon import logs
 from sda_daemon.service.journal import encode_entry
+from tests.odd_texts import ODD_TEXTS
 
 PROGRAM = """
 import logging
@@ -78,7 +79,7 @@ def refuse(constant: str) -> Any:
 
 
 @given(st.dictionaries(st.sampled_from(["path", "name", "reason", "attempt"]),
-       st.text(st.characters(exclude_categories=())) | st.integers() | st.floats() | st.lists(st.text())))  # fmt: skip
+       ODD_TEXTS | st.integers() | st.floats() | st.lists(st.text())))  # fmt: skip
 def test_any_event_can_be_told_the_journal(values: dict[str, Any]) -> None:
     """One line of plain text as its message, each value as a field, a path byte for byte."""
     fields = logs.journal_fields({"event": "conversion.failed", "level": "error", **values})

@@ -13,18 +13,17 @@ from hypothesis import strategies as st
 
 from sda_daemon.plain_json import LongNumber, json_bytes, presentable, read_json
 from sda_daemon.wording import and_more, clean, listed, quoted, real, shortened, text_of, well_formed
+from tests.odd_texts import ODD_TEXTS
 
-TEXT = st.text(st.characters(exclude_categories=()))
-"""Every code point, lone surrogates included."""
 LONG = st.integers(4301, 6000).map(lambda digits: 10**digits)
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.binary() | LONG,
-    lambda inner: st.lists(inner) | st.dictionaries(TEXT | st.integers() | LONG, inner),
+    st.none() | st.booleans() | st.integers() | st.floats() | ODD_TEXTS | st.binary() | LONG,
+    lambda inner: st.lists(inner) | st.dictionaries(ODD_TEXTS | st.integers() | LONG, inner),
     max_leaves=15,
 )
 
 
-@given(TEXT)
+@given(ODD_TEXTS)
 def test_clean_text_is_one_visible_line(text: str) -> None:
     """Nothing that steers a terminal, nothing that UTF-8 cannot express; what is visible stays as it is."""
     shown = clean(text)
@@ -100,8 +99,8 @@ def refuse(constant: str) -> Any:
 
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | TEXT | LONG,
-    lambda inner: st.lists(inner) | st.dictionaries(TEXT | st.integers() | LONG | st.floats(), inner),
+    st.none() | st.booleans() | st.integers() | st.floats() | ODD_TEXTS | LONG,
+    lambda inner: st.lists(inner) | st.dictionaries(ODD_TEXTS | st.integers() | LONG | st.floats(), inner),
     max_leaves=15,
 )
 

@@ -21,10 +21,7 @@ Number = int | float | None
 
 
 class Entry(_Document):
-    """One model of the index: its 16 fields, dates in ISO 8601.
-
-    What another program has left empty is null, and so is a number that is infinite, not a number or beyond 1.8e308.
-    """
+    """One model of the index: its 16 fields, dates in ISO 8601; null where another program has left one empty."""
 
     model_id: str
     name: Text
@@ -37,8 +34,8 @@ class Entry(_Document):
     training_date: Text
     save_date: Text
     training_epochs: Number
-    final_train_loss: Number = Field(description="null if it is infinite or no number.")
-    final_val_loss: Number = Field(description="null if it is infinite or no number.")
+    final_train_loss: Number = Field(description="null also if it is infinite or not a number.")
+    final_val_loss: Number = Field(description="null also if it is infinite or not a number.")
     has_analysis: bool
     n_active_components: Number
     tags: list[str]

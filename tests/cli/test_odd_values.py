@@ -35,6 +35,7 @@ from sda_daemon.torchfile.outlines import TensorOutline
 from tests.cli.console import COMMAND, check_golden, environment, run
 from tests.cli.odd_library import HUGE, ODD, add_odd_entries
 from tests.library.model_files import write_payload
+from tests.odd_texts import ODD_TEXTS
 
 M = ("--models-dir", "models")
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -261,16 +262,14 @@ def test_status_of_an_odd_ledger(library: Path) -> None:
 
 # --- any value at all -----------------------------------------------------------------------------
 
-TEXT = st.text(st.characters(exclude_categories=()), max_size=30)
-"""Every code point, lone surrogates included."""
 NUMBER = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from([HUGE, -HUGE, 10**4299]))
 ENTRIES = st.fixed_dictionaries({
-    **dict.fromkeys(("name", "description", "dataset_name", "training_date", "save_date"), st.none() | TEXT),
+    **dict.fromkeys(("name", "description", "dataset_name", "training_date", "save_date"), st.none() | ODD_TEXTS),
     **dict.fromkeys(("file_size_bytes", "dataset_file_count", "dataset_total_duration_s", "training_epochs",
                      "final_train_loss", "final_val_loss", "n_active_components", "has_analysis"), NUMBER),
-    "tags": st.none() | st.lists(TEXT, max_size=3),
-    "model_id": TEXT,
-    "file_path": TEXT.filter(bool),
+    "tags": st.none() | st.lists(ODD_TEXTS, max_size=3),
+    "model_id": ODD_TEXTS,
+    "file_path": ODD_TEXTS.filter(bool),
 })  # fmt: skip
 LIBRARIES = st.lists(ENTRIES, max_size=8, unique_by=lambda values: str(values["model_id"]))
 
@@ -280,7 +279,7 @@ def entries_of(found: list[dict[str, Any]]) -> list[ModelEntry]:
     return [entry_from_dict(values["model_id"], values)[0] for values in found]
 
 
-@given(LIBRARIES, st.sampled_from([field.name for field in dataclasses.fields(ModelEntry)]), st.booleans(), TEXT)
+@given(LIBRARIES, st.sampled_from([field.name for field in dataclasses.fields(ModelEntry)]), st.booleans(), ODD_TEXTS)
 def test_any_entries_can_be_kept_sorted_and_searched(
     tmp_path_factory: pytest.TempPathFactory, found: list[dict[str, Any]], field: str, reverse: bool, query: str
 ) -> None:
@@ -312,7 +311,7 @@ def test_any_entries_can_be_kept_sorted_and_searched(
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(LIBRARIES, st.integers(1, 150))
 @example(
     [{**dict.fromkeys(field.name for field in dataclasses.fields(ModelEntry)), "model_id": "x", "file_path": "x"}], 1
@@ -339,7 +338,7 @@ def test_any_entries_can_be_shown(found: list[dict[str, Any]], width: int) -> No
                 assert shown[name] in (None, value)
 
 
-@given(st.one_of(NUMBER, TEXT, st.datetimes().map(str), st.lists(NUMBER)))
+@given(st.one_of(NUMBER, ODD_TEXTS, st.datetimes().map(str), st.lists(NUMBER)))
 @example(math.nan)
 @example("0001-01-01T00:00:00+14:00")
 @example("9999-12-31T23:59:59-14:00")
@@ -355,15 +354,15 @@ def test_any_value_has_a_short_human_form(value: Any) -> None:
 
 
 VALUES = st.recursive(
-    st.one_of(NUMBER, TEXT, st.integers(4301, 6000).map(lambda digits: 10**digits)),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    st.one_of(NUMBER, ODD_TEXTS, st.integers(4301, 6000).map(lambda digits: 10**digits)),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ODD_TEXTS, inner, max_size=4),
     max_leaves=12,
 )
 FIELDS = ("n_active_components", "explained_variance_ratio", "safe_min", "safe_max", "step_size", "n_steps",
           "component_labels", "suggested_labels", "feature_correlations")  # fmt: skip
 
 
-@given(st.dictionaries(st.sampled_from(FIELDS) | TEXT, VALUES, max_size=9))
+@given(st.dictionaries(st.sampled_from(FIELDS) | ODD_TEXTS, VALUES, max_size=9))
 def test_any_analysis_can_be_shown(analysis: dict[str, Any]) -> None:
     """Whatever stands in place of arrays."""
     from rich.console import Console
@@ -375,28 +374,31 @@ def test_any_analysis_can_be_shown(analysis: dict[str, Any]) -> None:
     json.loads(json_bytes(analysis).decode("utf-8", "strict"), parse_constant=refuse)
 
 
+LOSSES = st.floats(allow_nan=False, allow_infinity=False)
 INSPECTIONS = st.builds(
     Inspection,
-    path=TEXT,
+    path=ODD_TEXTS,
     size_bytes=st.integers(0, 2**70),
-    container=TEXT,
+    container=ODD_TEXTS,
     version=st.none() | st.integers(),
     parts=st.integers(0, 2**70),
-    names=st.dictionaries(TEXT, st.sampled_from(Judgement), max_size=40),
-    keys=st.lists(st.builds(KeyOutline, TEXT, TEXT, st.integers(0, 2**2000)), max_size=70),
+    names=st.dictionaries(ODD_TEXTS, st.sampled_from(Judgement), max_size=40),
+    keys=st.lists(st.builds(KeyOutline, ODD_TEXTS, ODD_TEXTS, st.integers(0, 2**2000)), max_size=70),
     weights=st.dictionaries(
-        TEXT,
-        st.builds(TensorOutline, TEXT, st.lists(st.integers(0, 2**70)).map(tuple), st.integers(0, 2**2000)),
+        ODD_TEXTS,
+        st.builds(TensorOutline, ODD_TEXTS, st.lists(st.integers(0, 2**70)).map(tuple), st.integers(0, 2**2000)),
         max_size=5,
     ),
-    numbers=st.dictionaries(TEXT, st.integers() | st.floats() | st.sampled_from([HUGE, -HUGE]), max_size=5),
-    training_config=st.dictionaries(TEXT, VALUES, max_size=70),
-    metadata=st.dictionaries(TEXT | st.just("save_date"), VALUES, max_size=4),
+    numbers=st.dictionaries(ODD_TEXTS, st.integers() | st.floats() | st.sampled_from([HUGE, -HUGE]), max_size=5),
+    training_config=st.dictionaries(ODD_TEXTS, VALUES, max_size=70),
+    metadata=st.dictionaries(ODD_TEXTS | st.just("save_date"), VALUES, max_size=4),
     analysis=st.none() | st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4),
     curves=st.dictionaries(
-        TEXT, st.lists(st.tuples(st.floats(), st.floats(allow_nan=False, allow_infinity=False)), max_size=4), max_size=2
+        ODD_TEXTS,
+        st.lists(st.tuples(st.floats(), st.floats(allow_nan=False, allow_infinity=False)), max_size=4),
+        max_size=2,
     ),
-    problems=st.lists(TEXT, max_size=30),
+    problems=st.lists(ODD_TEXTS, max_size=30),
 )
 
 

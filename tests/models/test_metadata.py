@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import islice
 
 from hypothesis import given
-from hypothesis import strategies as st
 
 from sda_daemon.library.entry import is_bare_model_name
 from sda_daemon.models.metadata import file_name_candidates
+from tests.odd_texts import ODD_TEXTS
 
 ID = "1a2ff958-0b1c-5000-8000-000000000001"
 
@@ -35,7 +35,7 @@ def test_a_hundred_tries_are_enough() -> None:
     assert tries == 100
 
 
-@given(st.text(st.characters(exclude_categories=())), st.text(st.characters(exclude_categories=())))
+@given(ODD_TEXTS, ODD_TEXTS)
 def test_every_name_is_one_for_a_file(name: str, model_id: str) -> None:
     """Whatever a model and its id are called: portable, not hidden, not too long, each only once."""
     names = list(islice(file_name_candidates(name, model_id), 150))
