@@ -242,10 +242,10 @@ def json_reference() -> str:
         MADE_BY.format(source="sda_daemon/cli/schemas.py"),
         "",
         "What each command prints with `--json`, on stdout and alone there; messages go to stderr. Keys are only",
-        "ever added. It is UTF-8, whatever the terminal's encoding; bytes of a file name, and characters of a text, that",
-        "UTF-8 cannot express are U+FFFD. Numbers that JSON cannot express (an infinite loss) or that are beyond 1.8e308",
-        "are `null`. `number` is a float, `integer` a whole number. Lists are complete, however long; people get the first",
-        "of them, and how many more there are.",
+        "ever added. It is UTF-8, whatever the terminal's encoding; what UTF-8 cannot express (bytes of a file name,",
+        "lone surrogates of a text) is U+FFFD. Numbers that JSON cannot express (an infinite loss) or that are beyond",
+        "1.8e308 are `null`. `number` is a float, `integer` a whole number. Lists are complete, however long; people",
+        "get the first of them, and how many more there are.",
         "",
     ]
     shown: dict[str, type[BaseModel]] = {}
