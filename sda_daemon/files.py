@@ -78,6 +78,11 @@ def read_small_file(path: Path, max_bytes: int) -> bytes:
     return content
 
 
+def says_gone(error: OSError) -> bool:
+    """Tell whether an error means that there is no such file: also a name that is too long for one is no file's."""
+    return error.errno in (errno.ENOENT, errno.ENAMETOOLONG)
+
+
 def begin_writeback(descriptor: int) -> None:
     """Let the kernel begin to write a file out, and not keep of it in memory what is written already.
 

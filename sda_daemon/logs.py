@@ -90,7 +90,8 @@ def print_error(text: str) -> None:
 
 def journal_fields(event: dict[str, Any]) -> dict[str, str]:
     """Return the journal entry for an event: a sentence, a priority, and each key as a field."""
-    values = {key: value for key, value in event.items() if key not in ("event", "level") and value is not None}
+    known = {key: value if isinstance(value, str) else presentable(value) for key, value in event.items()}
+    values = {key: value for key, value in known.items() if key not in ("event", "level") and value is not None}
     return {
         # In one line of plain text: the journal shows a message with control characters as a blob.
         "MESSAGE": clean(sentence(event["event"], values), LONGEST_LOGGED),

@@ -79,7 +79,8 @@ def refuse(constant: str) -> Any:
 
 
 @given(st.dictionaries(st.sampled_from(["path", "name", "reason", "attempt"]),
-       ODD_TEXTS | st.integers() | st.floats() | st.lists(st.text())))  # fmt: skip
+       ODD_TEXTS | st.integers() | st.floats() | st.lists(st.text())
+       | st.integers(4301, 5000).map(lambda digits: 10**digits)))  # fmt: skip
 def test_any_event_can_be_told_the_journal(values: dict[str, Any]) -> None:
     """One line of plain text as its message, each value as a field, a path byte for byte."""
     fields = logs.journal_fields({"event": "conversion.failed", "level": "error", **values})

@@ -214,17 +214,11 @@ def is_inside(file_path: str) -> bool:
 
 
 def _can_be_named(name: str) -> bool:
-    """Tell whether a file can have a name: names are bytes, of which lone surrogates can stand for some only."""
-    if name.isascii():
-        return len(name) <= LONGEST_FILE_NAME
+    """Tell whether a file can have a name: names are bytes, and not every lone surrogate stands for one."""
     try:
-        return len(os.fsencode(name)) <= LONGEST_FILE_NAME
+        return name.isascii() or bool(os.fsencode(name))
     except UnicodeEncodeError:
         return False
-
-
-LONGEST_FILE_NAME = 255
-"""Bytes that a file's name may have on Linux."""
 
 
 def sort_entries(entries: Iterable[ModelEntry], sort_by: str, reverse: bool) -> list[ModelEntry]:

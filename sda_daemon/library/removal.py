@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from sda_daemon.files import says_gone
 from sda_daemon.library.entry import is_bare_model_name
 
 
@@ -30,10 +31,8 @@ def unlink_models(models_dir: Path, names: Iterable[str]) -> int:
                 if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                     os.unlink(name, dir_fd=folder)
                     removed += 1
-            except FileNotFoundError:
-                continue
             except OSError as error:
-                failure = failure or error
+                failure = failure if failure is not None or says_gone(error) else error
     finally:
         os.close(folder)
     if failure is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sda_daemon import events
 from sda_daemon.errors import ModelFileError, explained
+from sda_daemon.files import says_gone
 from sda_daemon.library.content import ForeignEntry, ForeignKind, IndexContent
 from sda_daemon.library.entry import ModelEntry, differs, is_bare_model_name
 from sda_daemon.library.findings import Finding, FindingKind, RepairPlan
@@ -270,10 +271,10 @@ def is_still_true(finding: Finding, folder: Path, content: IndexContent, plan: R
             return False
     try:
         now = FileSignature.of((folder / finding.file).lstat()) if is_bare_model_name(finding.file) else None
-    except FileNotFoundError:
+    except OSError as error:
+        if not says_gone(error):
+            return False
         now = None
-    except OSError:
-        return False
     if finding.kind is FindingKind.MISSING:
         return now is None
     if finding.new is None:

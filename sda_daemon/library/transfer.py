@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from sda_daemon.errors import LibraryError, ModelExistsError, UnknownModelError
-from sda_daemon.files import write_atomic
+from sda_daemon.files import says_gone, write_atomic
 from sda_daemon.library.batches import title
 from sda_daemon.library.entry import ModelEntry, is_bare_model_name
 from sda_daemon.wording import quoted
@@ -30,7 +30,9 @@ def model_path(models_dir: Path, entry: ModelEntry) -> Path:
     path = models_dir / entry.file_path
     try:
         is_file = stat.S_ISREG(path.lstat().st_mode)
-    except FileNotFoundError:
+    except OSError as error:
+        if not says_gone(error):
+            raise
         is_file = False
     if not is_file:
         raise UnknownModelError(f"the file of {quoted(title(entry))} is gone: {path}", "Run: sda-daemon models repair")

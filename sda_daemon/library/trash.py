@@ -26,6 +26,7 @@ from sda_daemon.files import (
     make_shared_folder,
     publish_new,
     read_small_file,
+    says_gone,
     write_atomic,
 )
 from sda_daemon.library.batches import Batch, title
@@ -240,7 +241,9 @@ def _is_ours(models_dir: Path, name: str) -> bool:
 def _is_regular(path: Path) -> bool:
     try:
         return stat.S_ISREG(path.lstat().st_mode)
-    except FileNotFoundError:
+    except OSError as error:
+        if not says_gone(error):
+            raise
         return False
 
 

@@ -87,7 +87,9 @@ def parse_document(text: str, source: str, *, aliases: bool = True, empty_hint: 
     except RecursionError as error:
         raise ConfigError(problems=[Problem(source, 0, 0, "", "it is nested too deeply")]) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(problems=[Problem(source, 0, 0, "", f"this is not YAML: {error}")]) from error
+        # Python's own words for a number of more than 4,300 digits advise a programmer.
+        reason = "a number in it has more digits than can be read" if "int_max_str_digits" in str(error) else error
+        raise ConfigError(problems=[Problem(source, 0, 0, "", f"this is not YAML: {reason}")]) from error
     if data is None:
         message = "the file is empty" + (f"; {empty_hint}" if empty_hint else "")
         raise ConfigError(problems=[Problem(source, 0, 0, "", message)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os.path
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -157,6 +157,10 @@ def expand_path(value: str, base_dir: Path, environment: Mapping[str, str]) -> P
         raise ValueError("a path is needed, this one is empty")
     if "\0" in text:
         raise ValueError("a path has no null characters")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise ValueError("no file can have this name: a part of it is not a character") from error
     if text == "~" or text.startswith("~/"):
         home = environment.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - the environment goes first
         text = home + text[1:]

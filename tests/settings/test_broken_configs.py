@@ -21,6 +21,16 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
         "FILE: the file is empty; it needs at least models_dir and one watch path; see sda-daemon config init",
     ),
     (
+        "a number without end",
+        f"{GOOD}workers: {'9' * 5000}\n",
+        "FILE: this is not YAML: a number in it has more digits than can be read",
+    ),
+    (
+        "a path that no file can have",
+        'models_dir: "m\\ud800"\nwatch:\n  - path: runs\n',
+        "FILE:1:1: models_dir: 'm\\ud800': no file can have this name: a part of it is not a character",
+    ),
+    (
         "only comments",
         "# nothing yet\n",
         "FILE: the file is empty; it needs at least models_dir and one watch path; see sda-daemon config init",
