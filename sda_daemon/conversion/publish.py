@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from sda_daemon.access import take_access
 from sda_daemon.conversion.job import Converted, Failed
 from sda_daemon.errors import SdaError, explained, is_refusal
-from sda_daemon.files import fsync_folder, publish_new, take_access
+from sda_daemon.files import fsync_folder, publish_new
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry, check_entry
 from sda_daemon.library.naming import name_apart

@@ -121,6 +121,8 @@ class Librarian:
         try:
             plan = self.library.plan_repair().without([FindingKind.OUTSIDE])  # those are for a person to remove
             if self._is_mass_loss(plan):
+                with self.library.transaction():
+                    pass  # what another program has left out is put back all the same
                 return
             plan = self._without_recent(plan)
             self.library.apply_repair(plan)

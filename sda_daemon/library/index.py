@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon import events
+from sda_daemon.access import Access, give_access
 from sda_daemon.errors import LibraryError, LibraryUnreadableError, NewerIndexError, is_refusal
-from sda_daemon.files import Access, give_access, write_atomic
+from sda_daemon.files import write_atomic
 from sda_daemon.library.content import IndexContent, parse_index
 
 INDEX_FILE_NAME = "model_library.json"

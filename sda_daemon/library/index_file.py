@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon import events
-from sda_daemon.files import Access, usual_access
+from sda_daemon.access import Access, usual_access
 from sda_daemon.library.content import (
     Fields,
     ForeignEntry,

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sda_daemon.files import Access, write_atomic
+from sda_daemon.access import Access
+from sda_daemon.files import write_atomic
 from sda_daemon.library.content import (
     Fields,
     ForeignKind,

@@ -18,17 +18,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from sda_daemon.access import make_shared_folder
 from sda_daemon.errors import LibraryError, ModelExistsError, ModelFileError
-from sda_daemon.files import (
-    fitting,
-    fsync_folder,
-    is_folder,
-    make_shared_folder,
-    publish_new,
-    read_small_file,
-    says_gone,
-    write_atomic,
-)
+from sda_daemon.files import fitting, fsync_folder, is_folder, publish_new, read_small_file, says_gone, write_atomic
 from sda_daemon.library.batches import Batch, title
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.content import Fields, checked_fields

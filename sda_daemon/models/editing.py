@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from sda_daemon.access import take_access
 from sda_daemon.errors import UneditableModelError, UnknownModelError
-from sda_daemon.files import fsync_folder, take_access, work_folder
+from sda_daemon.files import fsync_folder, work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.transfer import model_path

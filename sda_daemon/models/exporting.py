@@ -10,8 +10,9 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from sda_daemon.access import take_access
 from sda_daemon.errors import LibraryError, UnplayableModelError
-from sda_daemon.files import TEMPORARY_ENDING, fsync_folder, take_access
+from sda_daemon.files import TEMPORARY_ENDING, fsync_folder
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.transfer import export, free_target, model_path
 from sda_daemon.models.editing import write_changed

@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
+from sda_daemon.access import take_access
 from sda_daemon.audio.spectrogram import SpectrogramConfig
 from sda_daemon.controls.analysis import AnalysisResult
 from sda_daemon.errors import CheckpointError, MisfittingWeightsError, ModelFileError, NonFiniteWeightsError
-from sda_daemon.files import fsync_folder, fsync_large, publish_new, sweep_work_folders, take_access, work_folder
+from sda_daemon.files import fsync_folder, fsync_large, publish_new, sweep_work_folders, work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.removal import unlink_models

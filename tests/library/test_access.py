@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from sda_daemon.access import Access, make_shared_folder, take_access, usual_access
 from sda_daemon.daemon.locks import instance_lock, is_locked
 from sda_daemon.errors import ForeignEntryError
-from sda_daemon.files import Access, make_shared_folder, publish_new, take_access, usual_access, write_atomic
+from sda_daemon.files import publish_new, write_atomic
 from sda_daemon.library import ModelLibrary, trash
 from sda_daemon.library.kept import KEPT_FILE_NAME
 from sda_daemon.models.formats import DISTILL
@@ -211,7 +212,8 @@ import sda_daemon.cli, sda_daemon.library.transfer, sda_daemon.models.editing, s
 import encodings.cp437, encodings.idna, tempfile, zipfile, shutil, pickletools, glob
 from pathlib import Path
 from sda_daemon.errors import LibraryError
-from sda_daemon.files import publish_new, take_access
+from sda_daemon.access import take_access
+from sda_daemon.files import publish_new
 from sda_daemon.library import ModelLibrary, trash
 from sda_daemon.models.editing import MetadataChange, edit_model
 from sda_daemon.daemon.locks import is_locked

@@ -481,3 +481,36 @@ def test_a_name_that_another_model_has_now_after_a_stale_index(tmp_path: Path, i
         library = ModelLibrary(tmp_path)
     library.repair_index()
     assert [item.model_id for item in library.list_all()] == ["other-id"]
+
+
+def test_b25_a_recovery_forgets_nothing(library: ModelLibrary) -> None:
+    """What is missing when a broken index is found is given time to come back, as at any other moment."""
+    away = library.models_dir.with_name("away")
+    away.mkdir()
+    library.add_entry(write_model(library.models_dir / "d.sda"))
+    for name in "ab":
+        (library.models_dir / f"{name}.sda").rename(away / f"{name}.sda")
+    library.index_path.write_text("{")
+    again = ModelLibrary(library.models_dir)
+    assert set(state(again)) >= {"a.sda", "b.sda", "c.sda"}
+    for name in "ab":
+        (away / f"{name}.sda").rename(library.models_dir / f"{name}.sda")
+    assert again.repair_index() in ((0, 0), (0, 1))
+    assert state(again) == {**START, "d.sda": "id-of-d"}
+
+
+def test_b25_the_brake_holds_in_a_recovery_too(library: ModelLibrary) -> None:
+    """Most files hold other models than the backup says: no entry goes, and the others are taken up."""
+    library.add_entry(write_model(library.models_dir / "d.sda"))
+    for name in "abc":
+        write_model(library.models_dir / f"{name}.sda", f"other-{name}", "a longer name")
+    write_model(library.models_dir / "e.sda")
+    library.index_path.write_text("{")
+    eventually_older(library.models_dir / "a.sda")
+    again = ModelLibrary(library.models_dir)
+    kept = {item.model_id for item in again.list_all()}
+    assert {"id-of-a", "id-of-b", "id-of-c", "id-of-e"} <= kept
+    assert not any(model_id.startswith("other") for model_id in kept)
+    assert again.plan_repair().is_mass_loss
+    again.repair_index()
+    assert {"other-a", "other-b", "other-c"} <= {item.model_id for item in again.list_all()}
