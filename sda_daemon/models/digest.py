@@ -1,19 +1,25 @@
-"""The identity of a model: a digest of its weights, and the id that follows from it."""
+"""The identity of a model: a digest of its weights, and the id that follows from it.
+
+Imported where torch must not be: it is loaded when a digest is computed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import uuid
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "sda-daemon:weights")
 
 
 def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
     """Return `sha256:…` over names, dtypes, shapes and bytes of all weights, in order of their names."""
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(state_dict):
         tensor = state_dict[name].detach().cpu().contiguous()

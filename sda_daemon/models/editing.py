@@ -32,9 +32,11 @@ from sda_daemon.torchfile.archive import (
 )
 from sda_daemon.torchfile.comparison import is_same
 from sda_daemon.torchfile.faults import Fault
+from sda_daemon.torchfile.pickles import walk_pickle
 from sda_daemon.torchfile.plain import plain_value
 from sda_daemon.torchfile.reader import TorchContents, read_contents
-from sda_daemon.torchfile.splice import replace_value
+from sda_daemon.torchfile.splice import encode_value, replace_value
+from sda_daemon.torchfile.unpickler import InertUnpickler
 from sda_daemon.torchfile.values import fields_of, mapping_of
 from sda_daemon.wording import quoted
 
@@ -121,6 +123,33 @@ def write_edited(source: Path, target: Path, fields: Mapping[str, Any]) -> int:
     Raises:
         UneditableModelError, BrokenModelError, OSError: see `edit_model`; nothing is left at `target`.
     """
+    return write_changed(source, target, {"metadata": _changed_metadata(source, fields)})
+
+
+def write_with_analysis(source: Path, target: Path, analysis: Mapping[str, Any]) -> int:
+    """Write a copy of a model file that has a latent analysis, durably; return its size in bytes.
+
+    Of its metadata only what tells of the analysis changes.
+
+    Args:
+        source: the model file.
+        target: a file that is not there yet.
+        analysis: the analysis as a dict, its arrays as numpy's.
+
+    Raises:
+        UneditableModelError, BrokenModelError, OSError: see `edit_model`; nothing is left at `target`.
+    """
+    fields = {"has_analysis": True, "n_active_components": int(analysis["n_active_components"])}
+    changes = {"latent_analysis": dict(analysis), "metadata": _changed_metadata(source, fields)}
+    return write_changed(source, target, changes)
+
+
+def _changed_metadata(source: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's metadata with other values in some fields.
+
+    Raises:
+        UneditableModelError: something of it would be lost.
+    """
     payload, _ = read_pickled_dict(source)
     read_model_header(source)
     lost: list[str] = []
@@ -131,7 +160,7 @@ def write_edited(source: Path, target: Path, fields: Mapping[str, Any]) -> int:
         raise UneditableModelError(
             f"{source} cannot be edited: its metadata has something that would be lost: {unkept}", "Nothing was changed"
         )
-    return write_changed(source, target, {"metadata": {**old, **fields}})
+    return {**old, **fields}
 
 
 def write_changed(source: Path, target: Path, changes: Mapping[str, Any]) -> int:
@@ -142,7 +171,7 @@ def write_changed(source: Path, target: Path, changes: Mapping[str, Any]) -> int
     Args:
         source: the model file.
         target: a file that is not there yet.
-        changes: plain values by key.
+        changes: values by key, plain or with numpy's arrays of numbers.
 
     Raises:
         UneditableModelError, BrokenModelError, OSError: see `edit_model`; nothing is left at `target`.
@@ -214,8 +243,14 @@ def _check_only_changed(before: TorchContents, target: Path, changes: Mapping[st
     if not same_keys or not all(is_same(old[key], new[key]) for key in old if key not in changes):
         raise ValueError("something else than what was to change came out different")
     for key, value in changes.items():
-        if not is_same(plain_value(new[key], lambda _where, _what: None), value):
+        if not is_same(new[key], _as_read(value)):
             raise ValueError(f"{key} came out different")
+
+
+def _as_read(value: Any) -> Any:
+    """Return a value as the reader gives it: arrays as stand-ins that hold their type, shape and bytes."""
+    walk = walk_pickle(b"\x80\x02" + encode_value(value, 0) + b".")
+    return InertUnpickler(walk).load()
 
 
 def _weights_of(archive: TorchArchive) -> list[tuple[str, int, int]]:

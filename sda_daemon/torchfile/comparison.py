@@ -11,7 +11,7 @@ from sda_daemon.torchfile.stand_ins import StandIn, StorageRef
 def is_same(left: Any, right: Any) -> bool:
     """Tell whether two values are equal, in order and in type; what holds itself, or is shared, is looked at once.
 
-    NaN is the same as NaN, a tuple as a tuple with the same items.
+    NaN is the same as NaN, a tuple as a tuple with the same items, an array of numpy as one of the same type and bytes.
     """
     waiting, seen = [(left, right)], set()
     while waiting:
@@ -51,4 +51,9 @@ def _inner(one: Any, other: Any) -> list[tuple[Any, Any]] | None:
         return [] if math.isnan(other) else None
     if isinstance(one, int) and isinstance(other, int):
         return [] if isinstance(one, bool) == isinstance(other, bool) and not one - other else None
-    return [] if type(one) is type(other) and one == other else None
+    if type(one) is not type(other):
+        return None
+    if type(one).__module__ == "numpy" and hasattr(one, "tobytes"):  # arrays are compared one by one by `==`
+        is_alike = one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+        return [] if is_alike else None
+    return [] if one == other else None

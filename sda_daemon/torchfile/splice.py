@@ -2,13 +2,16 @@
 
 The pickle is walked over, never loaded. Only what `torch.save` writes is understood: protocol 2, a plain
 dict at the top. Later parts of a pickle may refer back to texts inside the replaced value; these
-references are written out.
+references are written out. A value with numpy's arrays is written as numpy itself writes it, with places in the memo
+that the rest does not use.
 """
 
 from __future__ import annotations
 
+import pickle
 import pickletools
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +23,8 @@ _REFUSED = frozenset({"POP", "POP_MARK", "DUP", "FRAME", "MEMOIZE", "INST", "OBJ
 _PUTS = frozenset({"BINPUT", "LONG_BINPUT", "PUT"})
 _GETS = frozenset({"BINGET", "LONG_BINGET", "GET"})
 _MARK: Any = object()
+_LARGEST_NUMBER = 8
+"""Bytes of one; longer floats are not the same on every machine."""
 
 
 @dataclass(slots=True)
@@ -47,7 +52,8 @@ def replace_value(pickle_data: bytes, key: str, value: Any) -> bytes:
     Args:
         pickle_data: the `data.pkl` of a torch file.
         key: which value.
-        value: a plain value: None, bool, int, float, str, a list or a dict of these.
+        value: a plain value (None, bool, int, float, str), one of numpy's numbers or arrays of numbers, or a list or
+            a dict of these.
 
     Raises:
         ValueError: the pickle is damaged, or not of the kind that torch writes; the message says why.
@@ -61,7 +67,7 @@ def replace_value(pickle_data: bytes, key: str, value: Any) -> bytes:
     if walk.value is None:
         raise ValueError(f"it has no {key!r}")
     begin, end = walk.value
-    parts, position = [pickle_data[:begin], encode_plain(value)], end
+    parts, position = [pickle_data[:begin], encode_value(value, max(walk.puts, default=-1) + 1)], end
     for start, stop, put_at, item in walk.gets:
         if start >= end and begin <= put_at < end:
             if item.text is None:
@@ -130,6 +136,64 @@ def _look_for(key: str, items: list[_Item], end: int, walk: _Walk) -> None:
         if items[index].text == key:
             stop = items[index + 2].start if index + 2 < len(items) else end
             walk.value = (items[index + 1].start, stop)
+
+
+def encode_value(value: Any, first_place: int) -> bytes:
+    """Return a value, arrays and all, as operations of protocol 2 that use the memo only from a place on.
+
+    Args:
+        value: see `replace_value`.
+        first_place: the first place in the memo that is free; those behind it are free too.
+
+    Raises:
+        ValueError: it holds something that a file must not hold.
+    """
+    if not _has_numpy(value):
+        return encode_plain(value)
+    data = pickle.dumps(_whole(value), protocol=2)
+    operations = [(operation, argument, position or 0) for operation, argument, position in pickletools.genops(data)]
+    parts: list[bytes] = []
+    ends = [position for _, _, position in operations[1:]]
+    for (operation, argument, position), end in zip(operations, ends, strict=False):
+        if operation.name in _PUTS:
+            parts.append(b"r" + struct.pack("<I", first_place + int(argument or 0)))
+        elif operation.name in _GETS:
+            parts.append(b"j" + struct.pack("<I", first_place + int(argument or 0)))
+        elif operation.name != "PROTO":
+            parts.append(data[position:end])
+    return b"".join(parts)
+
+
+def _has_numpy(value: Any) -> bool:
+    """Tell whether there is an array or a number of numpy in a value.
+
+    Raises:
+        ValueError: there is one that is not made of numbers.
+    """
+    if isinstance(value, Mapping):
+        return any([_has_numpy(item) for item in value.values()])
+    if isinstance(value, list | tuple):
+        return any([_has_numpy(item) for item in value])
+    numpy = sys.modules.get("numpy")  # who has an array has imported it
+    if numpy is None or not isinstance(value, numpy.ndarray | numpy.generic):
+        return False
+    if value.dtype.kind not in "biuf" or value.dtype.itemsize > _LARGEST_NUMBER:
+        raise ValueError(f"an array of {value.dtype} is not one of numbers that every program reads")
+    return True
+
+
+def _whole(value: Any) -> Any:
+    """Return a value in which keys are texts, and arrays lie in the usual order of this machine."""
+    if isinstance(value, Mapping):
+        return {str(key): _whole(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(item) for item in value]
+    numpy = sys.modules["numpy"]
+    if isinstance(value, numpy.ndarray):
+        return numpy.array(value, dtype=value.dtype.newbyteorder("="), order="C", subok=False)
+    if not isinstance(value, numpy.generic):
+        encode_plain(value)  # refuses what is not plain
+    return value
 
 
 def encode_plain(value: Any) -> bytes:

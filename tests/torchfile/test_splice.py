@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
+import sys
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
-from sda_daemon.torchfile.splice import encode_plain, replace_value
+from sda_daemon.models.torch_file import read_torch_file
+from sda_daemon.torchfile.comparison import is_same
+from sda_daemon.torchfile.pickles import walk_pickle
+from sda_daemon.torchfile.splice import encode_plain, encode_value, replace_value
+from sda_daemon.torchfile.unpickler import InertUnpickler
+from sda_daemon.torchfile.values import plain_analysis
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -93,3 +105,123 @@ def test_junk_is_refused(junk: bytes) -> None:
     """Nothing but ValueError comes of bytes that are no pickle."""
     with pytest.raises(ValueError, match=r"."):
         replace_value(b"\x80\x02" + junk, "metadata", {})
+
+
+# --- arrays -----------------------------------------------------------------------------------------
+
+NUMBERS = st.sampled_from(["<f8", "<f4", "<f2", ">f8", ">i2", "<i8", "<i4", "|i1", "|u1", "<u4", "|b1"])
+ARRAYS = NUMBERS.flatmap(
+    lambda kind: arrays.arrays(kind, arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5))
+)
+WITH_ARRAYS = st.dictionaries(
+    st.text(), ARRAYS | ARRAYS.map(np.asfortranarray) | PLAIN | st.lists(ARRAYS, max_size=2), min_size=1, max_size=4
+)
+NUMPY = [
+    (np._core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    np.ndarray,
+    np.dtype,
+    bytes,  # of an array without numbers
+    *(type(np.dtype(kind)) for kind in "fdegbBhHiIlLqQ?"),
+]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are the same to whoever reads them: arrays by type, shape and every bit of their numbers."""
+    if isinstance(one, np.ndarray | np.generic):
+        native = np.asarray(other).astype(np.asarray(other).dtype.newbyteorder("="))
+        return one.dtype == native.dtype and one.shape == native.shape and one.tobytes() == native.tobytes()
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def torch_bytes(content: Any) -> tuple[bytes, bytes]:
+    """Return a file of torch.save, and its pickle."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    raw = file.getvalue()
+    return raw, torch._C.PyTorchFileReader(io.BytesIO(raw)).get_record("data.pkl")
+
+
+def with_pickle(content: Any, data: bytes, path: Path) -> Path:
+    """Write a file of torch.save in which another pickle stands."""
+    reader = torch._C.PyTorchFileReader(io.BytesIO(torch_bytes(content)[0]))
+    writer = torch._C.PyTorchFileWriter(str(path))
+    for name in reader.get_all_records():
+        if name not in ("version", "byteorder", ".data/serialization_id", ".format_version", ".storage_alignment"):
+            record = data if name == "data.pkl" else reader.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_record("byteorder", sys.byteorder.encode(), len(sys.byteorder))
+    writer.write_end_of_file()
+    return path
+
+
+@settings(max_examples=40)
+@given(WITH_ARRAYS, WITH_ARRAYS, PLAIN)
+def test_arrays_are_read_by_everyone(
+    tmp_path_factory: pytest.TempPathFactory, new: dict[str, Any], there: dict[str, Any], after: Any
+) -> None:
+    """By torch as an application calls it, by torch at its strictest, and by this program; the rest is as it was."""
+    weights = torch.arange(6.0).reshape(2, 3)
+    content = {"weights": weights, "latent_analysis": None, "other": there, "again": [there, weights], "after": after}
+    data = replace_value(torch_bytes(content)[1], "latent_analysis", new)
+    path = with_pickle(content, data, tmp_path_factory.mktemp("file") / "x.pt")
+    with torch.serialization.safe_globals(NUMPY):
+        strict = torch.load(path, weights_only=True)
+    for loaded in (torch.load(path, weights_only=False), strict):
+        assert list(loaded) == list(content)
+        assert same(loaded["latent_analysis"], new)
+        assert same(loaded["other"], there)
+        assert loaded["again"][0] is loaded["other"]
+        assert torch.equal(loaded["weights"], weights)
+        assert loaded["after"] == after
+    ours = read_torch_file(path).content
+    assert same({**ours["latent_analysis"]}, {str(key): value for key, value in new.items()})
+    assert plain_analysis(ours["latent_analysis"]) is not None
+
+
+@given(WITH_ARRAYS, WITH_ARRAYS)
+def test_places_in_the_memo_are_nobody_elses(first: dict[str, Any], second: dict[str, Any]) -> None:
+    """Also when it is done again, and again, every other value stays."""
+    row = np.arange(3.0)
+    content = {"a": None, "b": [row, row], "c": None, "d": {"text": "shared", "row": row}, "e": "shared"}
+    data = pickle.dumps(content, protocol=2)
+    for value in (first, second):
+        data = replace_value(replace_value(data, "a", value), "c", {"again": value, "more": np.float32(0.5)})
+    loaded = pickle.loads(data)
+    assert same(loaded["a"], second)
+    assert same(loaded["c"]["again"], second)
+    assert loaded["b"][0] is loaded["b"][1] is loaded["d"]["row"]
+    assert loaded["d"]["text"] == loaded["e"] == "shared"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.array([object()]), np.array(["text"]), np.array([1 + 2j]), np.array(["2026-01-01"], "M8[D]")],
+    ids=["objects", "texts", "complex", "times"],
+)
+def test_only_numbers_go_into_a_file(value: Any) -> None:
+    """What some program could not read, or must not run, is refused."""
+    with pytest.raises(ValueError, match="not one of numbers"):
+        encode_value({"deep": [value]}, 0)
+    with pytest.raises(ValueError, match="no plain value"):
+        encode_value([np.arange(3), {1, 2}], 0)
+
+
+def read(value: Any) -> Any:
+    """Return what this program's reader makes of a value."""
+    return InertUnpickler(walk_pickle(pickle.dumps(value, protocol=2))).load()
+
+
+@given(ARRAYS, ARRAYS)
+def test_arrays_are_compared_by_type_shape_and_bytes(one: Any, other: Any) -> None:
+    """As arrays, and as what stands for them in a file that was read."""
+    alike = one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    for view in (lambda value: value, read):
+        assert is_same(view({"x": one}), view({"x": one.copy()}))
+        assert is_same(view([one]), view([other])) == alike
+        assert not is_same(view([one]), view([one.astype("<f8") if one.dtype != np.dtype("<f8") else None]))
+    assert not is_same(math.nan, one)
