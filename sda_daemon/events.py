@@ -124,6 +124,18 @@ SELECT_BEGINS = Event("select.begins", WARNING,
 MODEL_SUPERSEDED = Event("model.superseded", INFO,
                          "A model gave way to a better or later one of the same folder (`select`); it is in the trash.",
                          ("model_id", "name", "file", "by", "select"))  # fmt: skip
+MODEL_GAVE_WAY = Event("model.gave_way", WARNING,
+                       "Another program has saved the same weights: the daemon's model of them is in the trash.",
+                       ("model_id", "name", "file", "by", "by_id", "by_file", "hint"))  # fmt: skip
+MODEL_STAYED = Event("model.stayed", INFO,
+                     "Another program has saved the same weights, but the daemon's model of them is in use and stays.",
+                     ("model_id", "name", "file", "by", "by_id", "by_file", "reason"))  # fmt: skip
+MODEL_GIVEN_SLIDERS = Event("model.given_sliders", INFO,
+                            "Another program's model got the sliders of one with the same weights.",
+                            ("model_id", "name", "file", "sliders"))  # fmt: skip
+MODEL_WITHOUT_SLIDERS = Event("model.without_sliders", WARNING,
+                              "Another program's model lacks sliders, and cannot be given them; it stays as it is.",
+                              ("model_id", "name", "file", "reason"))  # fmt: skip
 SOURCE_DELETED = Event("source.deleted", INFO, "A checkpoint was deleted after its model was safe (`after: delete`).",
                        ("path",))  # fmt: skip
 SOURCE_MOVED = Event("source.moved", INFO, "A checkpoint was moved after its model was safe (`after: move`).",
@@ -161,6 +173,12 @@ LIBRARY_ENTRY_INVALID = Event("library.entry_invalid", WARNING,
 LIBRARY_ENTRY_FOREIGN = Event("library.entry_foreign", INFO,
                               "An entry of the index is of no model that this program knows; it stays as it is.",
                               ("key", "file", "reason"))  # fmt: skip
+LIBRARY_WEIGHTS_KNOWN = Event("library.weights_known", INFO,
+                              "Models were read to know which weights they hold; what is known is not read again.",
+                              ("files", "unreadable", "left", "duration_s"))  # fmt: skip
+LIBRARY_WEIGHTS_UNKNOWN = Event("library.weights_unknown", WARNING,
+                                "The weights of a model cannot be read; that is not tried again before it changes.",
+                                ("file", "reason"))  # fmt: skip
 LIBRARY_PUT_BACK = Event("library.put_back", WARNING,
                          "What another program had left out of the index, because it does not know it, was put back.",
                          ("count", "what"))  # fmt: skip

@@ -22,6 +22,7 @@ from sda_daemon.wording import LONGEST_VALUE, MOST_LINES, clean, quoted, shorten
 if TYPE_CHECKING:
     from sda_daemon.conversion.batch import BatchResult, Source
     from sda_daemon.conversion.job import ConversionJob
+    from sda_daemon.conversion.pool import WorkerPool
     from sda_daemon.library import ModelLibrary
     from sda_daemon.settings.schema import MetadataSettings, RuleSettings, Settings
     from sda_daemon.signature import FileSignature
@@ -111,6 +112,7 @@ def convert(
     try:
         with (
             _destination(plan.models_dir, dry_run=dry_run) as (library, work_dir),
+            _known(library, pool if sources else None, dry_run=dry_run, quiet=as_json),
             progress("Converting", len(sources), quiet=as_json) as bar,
         ):
 
@@ -233,6 +235,20 @@ def _destination(models_dir: Path, *, dry_run: bool) -> Iterator[tuple[ModelLibr
     else:
         with tempfile.TemporaryDirectory(prefix="sda-daemon-dry-run-") as nothing:
             yield ModelLibrary(Path(nothing)), ""
+
+
+@contextlib.contextmanager
+def _known(library: ModelLibrary, pool: WorkerPool | None, *, dry_run: bool, quiet: bool) -> Iterator[None]:
+    """Make known, before anything is converted, which weights the library has under ids of other programs."""
+    from sda_daemon.conversion.batch import count_unknown, learn_weights
+
+    if pool is not None and (count := count_unknown(library)):
+        with progress("Reading what is there", count, quiet=quiet) as bar:
+            for _ in learn_weights(library, pool, save=not dry_run):
+                bar()
+    yield
+    if not dry_run:
+        library.weights.save()
 
 
 def _job(

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from sda_daemon.conversion.digests import FILES_AT_ONCE, NO_CONTENT, read_weights
 from sda_daemon.conversion.interrupts import wait_for_first
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
-from sda_daemon.conversion.pool import ConversionPool
+from sda_daemon.conversion.pool import ConversionPool, TaskPool
 from sda_daemon.conversion.publish import Action, failure_of, publish
 from sda_daemon.errors import LibraryError, explained, is_refusal
 from sda_daemon.files import is_folder, status_of
@@ -22,11 +23,15 @@ from sda_daemon.intake.probe import look
 from sda_daemon.intake.scan import CheckpointNames, CheckpointScan
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
+from sda_daemon.library.scan import scan_models
+from sda_daemon.library.weights import find_twin
 from sda_daemon.models.formats import format_called
 from sda_daemon.models.metadata import file_name_candidates
 from sda_daemon.models.playability import Trouble
 from sda_daemon.signature import FileSignature
 
+MOST_LEARNED = 500
+"""So many model files are read at most before a batch begins, to know which weights they hold."""
 _MAX_TURNS = 3
 """How often a checkpoint is converted again because its model vanished from the library meanwhile."""
 
@@ -190,6 +195,44 @@ def convert_batch(
                 waiting.append((source, turn + 1))
 
 
+def count_unknown(library: ModelLibrary) -> int:
+    """Return how many models `learn_weights` would read."""
+    return len(_unknown(library))
+
+
+def learn_weights(library: ModelLibrary, pool: TaskPool, *, save: bool) -> Iterator[str]:
+    """Learn which weights the models of a library hold, where that is not known; yield each file that was looked at.
+
+    At most `MOST_LEARNED` files are read in one go, those first whose id this program has not made.
+
+    Args:
+        library: the models.
+        pool: its workers read them.
+        save: whether what is learned is kept for the next time.
+    """
+    waiting, at_once = _unknown(library), FILES_AT_ONCE
+    while waiting:
+        future = pool.call(read_weights, str(library.models_dir), waiting[:at_once])
+        wait_for_first([future])
+        try:
+            found = future.result()
+        except Exception:  # noqa: BLE001 - a file that its reader dies of is not known, and costs no one anything
+            if at_once > 1:
+                at_once = 1
+                continue
+            found = []
+        library.weights.learn_all(item for item in found if item.signature != NO_CONTENT)
+        count = max(1, len(found))
+        yield from waiting[:count]
+        del waiting[:count]
+    if save:
+        library.weights.save()
+
+
+def _unknown(library: ModelLibrary) -> list[str]:
+    return library.weights.unknown(scan_models(library.models_dir), library.entries())[:MOST_LEARNED]
+
+
 def _publish(library: ModelLibrary, finished: Sequence[Converted], dry_run: _DryRun) -> Iterator[BatchResult]:
     yield from (dry_run.would_become(item) for item in finished if not item.job.temporary_name)
     made = [item for item in finished if item.job.temporary_name]
@@ -228,7 +271,7 @@ class _DryRun:
 
     def would_become(self, item: Converted) -> BatchResult:
         """Return what a conversion would give."""
-        known = self._library.get(item.metadata.model_id)
+        known = self._library.get(item.metadata.model_id) or find_twin(self._library, item.weights_digest)
         if known is None:
             ending = format_called(item.format_name).ending
             names = file_name_candidates(item.plain_name or item.metadata.name, ending, item.metadata.model_id)

@@ -53,6 +53,25 @@ class ConversionJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Sliders:
+    """A copy of another program's model file, in the work folder, that has the sliders which that one lacks.
+
+    Attributes:
+        file: name of the model's file.
+        before: signature of the content that was copied.
+        temporary: path of the copy.
+        n_active_components: how many sliders there are.
+        size_bytes: of the copy.
+    """
+
+    file: str
+    before: FileSignature
+    temporary: str
+    n_active_components: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Converted:
     """A finished model file in the work folder, or the news that the library has this model already.
 
@@ -68,6 +87,9 @@ class Converted:
         plain_name: the model's name without what tells it from another of that name; its file is called after it.
         format_name: what it is written in.
         troubles: what the application that opens it will not play right.
+        twin_id: id of the model of the same weights that another program has saved; empty where none was seen.
+        sliders: of that model, which lacked them.
+        no_sliders: why they cannot be added to it; empty if they can, or need not be.
     """
 
     job: ConversionJob
@@ -81,6 +103,9 @@ class Converted:
     plain_name: str = ""
     format_name: str = SDA.name
     troubles: tuple[Trouble, ...] = ()
+    twin_id: str = ""
+    sliders: Sliders | None = None
+    no_sliders: str = ""
 
     @property
     def was_written(self) -> bool:

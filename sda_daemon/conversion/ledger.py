@@ -234,6 +234,18 @@ class Ledger:
         )
         return found.fetchone() is not None
 
+    def rename_model(self, old_id: str, new_id: str) -> int:
+        """Remember that what was converted into one model is another; return of how many checkpoints that is news."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            changed = self._db.execute(
+                "UPDATE checkpoints SET model_id = ?, status = CASE status WHEN ? THEN ? ELSE status END "
+                "WHERE model_id = ?",
+                (new_id, Status.DONE, Status.DUPLICATE, old_id),
+            )
+            self._db.execute("DELETE FROM models WHERE model_id = ?", (old_id,))
+        return changed.rowcount
+
     def forget_models(self, model_ids: Iterable[str]) -> None:
         """Forget models that are no more."""
         with self._db:

@@ -19,6 +19,7 @@ from sda_daemon.models.playability import LibraryUse, Trouble, choose_format, tr
 
 if TYPE_CHECKING:
     from sda_daemon.library import ModelEntry, ModelLibrary
+    from sda_daemon.library.weights import KnownWeights
     from sda_daemon.models.checkpoint import Checkpoint
 
 
@@ -32,9 +33,10 @@ class Place:
         troubles: what the application that opens it will not play right.
         by_daemon: whether the model is the daemon's own.
         plain_name: the model's name without what tells it from another of that name.
-        words: digest of the words that no person has given.
         is_wanted: whether a file is to be written at all.
         further: what other programs have put into the file whose place it takes, by key.
+        words: digest of the words that no person has given; see `library.touched`.
+        twin: the model of the same weights that another program has saved under an id of its own.
     """
 
     metadata: ModelMetadata
@@ -42,12 +44,13 @@ class Place:
     troubles: tuple[Trouble, ...]
     by_daemon: bool
     plain_name: str
-    words: str
     is_wanted: bool = True
     further: dict[str, Any] = field(default_factory=dict)
+    words: str = ""
+    twin: ModelEntry | None = None
 
 
-def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint, wanted: str) -> Place:
+def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint, wanted: str, digest: str) -> Place:
     """Look into the library and tell where a model goes.
 
     Args:
@@ -55,6 +58,7 @@ def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint
         metadata: what the model is called if it is new, its id included.
         checkpoint: what it is made of.
         wanted: the format that is asked for.
+        digest: of its weights.
 
     Raises:
         ForeignEntryError: something of another program stands in the index under the model's id.
@@ -64,7 +68,7 @@ def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint
     from sda_daemon.library.naming import name_apart
     from sda_daemon.library.touched import WORDS_DIGEST, is_touched
 
-    known, plain_name, words = None, metadata.name, _words_of(metadata)
+    known, plain_name, twin = None, metadata.name, twin_of(job.models_dir, digest)
     if is_mentioned(Path(job.models_dir), metadata.model_id, metadata.name):
         library = library_at(job.models_dir)
         _check_free(library, metadata.model_id)
@@ -72,14 +76,18 @@ def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint
         if known is None:
             others = (entry for entry in library.entries() if entry.model_id != job.instead_of)
             metadata = replace(metadata, name=name_apart(metadata, others))
+    if twin is not None and (known is None or not library.holds(known.model_id)):
+        theirs = format_of_name(twin.file_path) or format_for(job, checkpoint, wanted)[0]
+        return Place(metadata, theirs, (), job.by_daemon, plain_name, is_wanted=False, twin=twin)
     if known is None:
         chosen, found = format_for(job, checkpoint, wanted)
-        return Place(metadata, chosen, found, job.by_daemon, plain_name, words)
+        return Place(metadata, chosen, found, job.by_daemon, plain_name, words=_words_of(metadata, plain_name))
     chosen = format_of_name(known.file_path) or format_for(job, checkpoint, wanted)[0]
-    by_daemon, provenance = job.by_daemon, _provenance_of(library, known)
+    provenance = _provenance_of(library, known)
+    by_daemon, words = job.by_daemon, _words_of(metadata, plain_name)
     if provenance is not None:
         by_daemon = job.by_daemon and bool(provenance.get("made_by_daemon"))
-        words = str(provenance.get(WORDS_DIGEST, "")) if is_touched(known, provenance) else _words_of(known)
+        words = str(provenance.get(WORDS_DIGEST, "")) if is_touched(known, provenance) else _words_of(known, known.name)
     place = Place(
         metadata=_keep_words(metadata, known),
         format=chosen,
@@ -87,6 +95,7 @@ def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint
         by_daemon=by_daemon,
         plain_name=plain_name,
         words=words,
+        twin=twin,
     )
     if not library.holds(known.model_id):
         return place
@@ -138,6 +147,22 @@ def library_at(models_dir: str) -> ModelLibrary:
     return library
 
 
+def twin_of(models_dir: str, digest: str) -> ModelEntry | None:
+    """Return the model of these weights that another program has saved in a library; see `library.weights`."""
+    from sda_daemon.library.weights import find_twin
+
+    if not _weights_at(models_dir).of_digest(digest):
+        return None
+    return find_twin(library_at(models_dir), digest)
+
+
+@lru_cache(maxsize=4)
+def _weights_at(models_dir: str) -> KnownWeights:
+    from sda_daemon.library.weights import KnownWeights
+
+    return KnownWeights(Path(models_dir))
+
+
 def _provenance_of(library: ModelLibrary, known: ModelEntry) -> dict[str, Any] | None:
     """Return where the model that is brought up to date came from; None if its file does not tell.
 
@@ -151,10 +176,10 @@ def _provenance_of(library: ModelLibrary, known: ModelEntry) -> dict[str, Any] |
         return None
 
 
-def _words_of(item: ModelMetadata | ModelEntry) -> str:
+def _words_of(item: ModelMetadata | ModelEntry, name: str) -> str:
     from sda_daemon.library.touched import words_digest
 
-    return words_digest(item.name, item.description, item.dataset_name, item.tags)
+    return words_digest(name, item.description, item.dataset_name, item.tags)
 
 
 def _keep_words(metadata: ModelMetadata, known: ModelEntry) -> ModelMetadata:

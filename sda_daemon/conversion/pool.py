@@ -16,7 +16,7 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -48,6 +48,14 @@ class ConversionPool(Protocol):
 
     def close(self) -> None:
         """Stop at once; jobs that are running are cut off and their futures fail."""
+
+
+@runtime_checkable
+class TaskPool(Protocol):
+    """An engine that can run other things than conversions, too. What must not be done without one is not done."""
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Call a function in a worker; the future's result may be any exception, also that the worker died."""
 
 
 class WorkerPool:
@@ -129,6 +137,16 @@ class WorkerPool:
             inner = self._running().schedule(worker.preview, args=[job], timeout=self._time_limit_s)
         inner.add_done_callback(finish)
         return outer
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Call a function in a worker; see the protocol."""
+        try:
+            with held_back():
+                inner: Future[T] = self._running().schedule(function, args=list(arguments), timeout=self._time_limit_s)
+        except (OSError, RuntimeError) as error:  # no more processes or descriptors
+            inner = Future()
+            inner.set_exception(CancelledError(f"no worker process could be started: {error}"))
+        return inner
 
     def warm(self) -> None:
         """Start the processes and let them import torch."""

@@ -14,17 +14,19 @@ from enum import StrEnum
 from pathlib import Path
 
 from sda_daemon.access import take_access
-from sda_daemon.conversion.job import Converted, Failed
+from sda_daemon.conversion.job import Converted, Failed, Sliders
 from sda_daemon.errors import SdaError, explained, is_refusal
 from sda_daemon.files import fsync_folder, publish_new
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry, check_entry
 from sda_daemon.library.naming import name_apart
 from sda_daemon.library.removal import unlink_models
+from sda_daemon.library.weights import Weights, find_twin
 from sda_daemon.models.editing import write_edited
 from sda_daemon.models.formats import format_called, format_of_name
 from sda_daemon.models.metadata import file_name_candidates
 from sda_daemon.service.sandbox import tell
+from sda_daemon.signature import FileSignature
 from sda_daemon.wording import LONGEST_VALUE, shortened
 
 
@@ -33,11 +35,11 @@ class Action(StrEnum):
 
     ADDED = "added"
     UPDATED = "updated"
-    """The same weights, now with analysis: file, id and name are kept."""
+    """The same weights, now with analysis: file, id and name are kept, whichever program has made it."""
     REPLACED = "replaced"
     """Other weights under the same path: the model that was made of it before gave way to this one."""
     DUPLICATE = "duplicate"
-    """The library has this model already."""
+    """The library has this model already, or another program has saved one of the same weights there."""
     AGAIN = "again"
     """The library had this model when the worker looked, and has it no more: it must be converted again."""
     FAILED = "failed"
@@ -163,7 +165,13 @@ def _publish_one(
     temporary = _temporary_of(item)
     known = library.get(item.metadata.model_id)
     is_there = known is not None and library.holds(known.model_id)
-    if known is not None and is_there and not _brings_analysis(item, known):
+    twin = _with_twin(library, item, is_there=is_there)
+    is_news = known is not None and is_there and _brings_analysis(item, known)
+    if twin is not None and not is_news:
+        if item.was_written:
+            temporary.unlink(missing_ok=True)
+        return twin
+    if known is not None and is_there and not is_news:
         if item.was_written:
             temporary.unlink(missing_ok=True)
         return Published(item, Action.DUPLICATE, known)
@@ -196,6 +204,9 @@ def _publish_one(
         if has_other_ending:
             left.append(old.file_path)
     library.add_entry(entry)
+    library.weights.learn(
+        Weights(target.name, FileSignature.of(target.lstat()), item.weights_digest, item.metadata.model_id)
+    )
     return Published(item, action, entry)
 
 
@@ -210,3 +221,61 @@ def _entry_of(library: ModelLibrary, item: Converted, name: str) -> ModelEntry:
     check_entry(entry)
     library.check_free(entry.model_id)
     return entry
+
+
+def _with_twin(library: ModelLibrary, item: Converted, *, is_there: bool) -> Published | None:
+    """Tell what becomes of a conversion whose weights another program has saved; None where there is no such model.
+
+    Args:
+        library: where to.
+        item: the conversion. Sliders that the other model lacks are given to it.
+        is_there: whether this program's own model of these weights is there, too.
+    """
+    twin = find_twin(library, item.weights_digest)
+    if twin is not None and item.sliders is not None and item.sliders.file == twin.file_path:
+        better = give_sliders(library, twin, item.sliders)
+        return Published(item, Action.AGAIN if better is None else Action.UPDATED, better)
+    if item.sliders is not None:
+        Path(item.sliders.temporary).unlink(missing_ok=True)
+    if twin is None:
+        return None
+    is_lacking = item.metadata.has_analysis and not twin.has_analysis
+    is_unseen = item.twin_id != twin.model_id and library.weights.is_saved
+    if is_lacking and is_unseen and not is_there:
+        return Published(item, Action.AGAIN, None)  # it was not known when the worker looked
+    return Published(item, Action.DUPLICATE, twin)
+
+
+def give_sliders(library: ModelLibrary, entry: ModelEntry, sliders: Sliders) -> ModelEntry | None:
+    """Put a copy of a model's file that has sliders into its place; return its new entry.
+
+    The id, the name and everything else that the index says of it stay. None if the file has changed meanwhile, or is
+    gone: the copy is gone then, too.
+
+    Raises:
+        LibraryError, OSError: the index cannot be changed, or the file not be replaced.
+    """
+    path, temporary = library.models_dir / entry.file_path, Path(sliders.temporary)
+    with library.transaction():
+        current = library.get(entry.model_id)
+        try:
+            is_same = FileSignature.of(path.lstat()) == sliders.before
+        except FileNotFoundError:
+            is_same = False
+        if current is None or current.file_path != path.name or not is_same:
+            temporary.unlink(missing_ok=True)
+            return None
+        known = library.weights.of_content(sliders.before)
+        temporary.replace(path)
+        fsync_folder(library.models_dir)
+        better = replace(
+            current,
+            file_size_bytes=sliders.size_bytes,
+            has_analysis=True,
+            n_active_components=sliders.n_active_components,
+            tags=list(current.tags),
+        )
+        library.add_entry(better)
+        if known is not None:
+            library.weights.learn(replace(known, signature=FileSignature.of(path.lstat())))
+    return better

@@ -21,12 +21,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome, Preview
-from sda_daemon.conversion.placing import format_for, library_at, place_of
+from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome, Preview, Sliders
+from sda_daemon.conversion.placing import format_for, library_at, place_of, twin_of
 from sda_daemon.errors import (
     ChangedWhileReadError,
     CheckpointError,
     ForeignEntryError,
+    ModelFileError,
     SdaError,
     TemplateError,
     describe,
@@ -42,6 +43,7 @@ from sda_daemon.wording import LONGEST_VALUE, shortened
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    from sda_daemon.library import ModelEntry
     from sda_daemon.models.checkpoint import Checkpoint
 
 T = TypeVar("T")
@@ -172,7 +174,7 @@ def _convert(job: ConversionJob) -> Converted | Failed:
         return Failed(job, "skipped", True, named.skip)
     metadata = complete_metadata(named.metadata, checkpoint, path.stat().st_mtime)
     metadata = replace(metadata, model_id=model_id_of(digest), save_date=utc_now())
-    place = place_of(job, metadata, checkpoint, named.models_format or job.models_format)
+    place = place_of(job, metadata, checkpoint, named.models_format or job.models_format, digest)
     metadata = place.metadata
     size_bytes = 0
     if place.is_wanted and job.temporary_name:
@@ -197,6 +199,7 @@ def _convert(job: ConversionJob) -> Converted | Failed:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+    sliders, no_sliders = _sliders_for(place.twin, job, checkpoint)
     duration_s = time.perf_counter() - began
     ignored = (*ignored_notes, *named.ignored_notes)
     return Converted(
@@ -211,7 +214,30 @@ def _convert(job: ConversionJob) -> Converted | Failed:
         place.plain_name,
         place.format.name,
         place.troubles,
+        place.twin.model_id if place.twin is not None else "",
+        sliders,
+        no_sliders,
     )
+
+
+def _sliders_for(twin: ModelEntry | None, job: ConversionJob, checkpoint: Checkpoint) -> tuple[Sliders | None, str]:
+    """Write a copy of another program's model with the sliders that it lacks; or tell why that cannot be."""
+    from sda_daemon.controls.serialization import analysis_to_dict
+    from sda_daemon.conversion.digests import write_sliders
+    from sda_daemon.models.header import read_model_header
+
+    if twin is None or checkpoint.analysis is None or not job.temporary_name:
+        return None, ""
+    path = Path(job.models_dir) / twin.file_path
+    temporary = Path(job.work_dir) / f"{job.temporary_name}.sliders"
+    try:
+        if read_model_header(path).metadata.has_analysis:
+            return None, ""
+        return write_sliders(path, temporary, analysis_to_dict(checkpoint.analysis)), ""
+    except FileNotFoundError:
+        return None, ""  # it is gone: whoever publishes finds that, too
+    except ModelFileError as error:
+        return None, str(error)
 
 
 def _preview(job: ConversionJob) -> Preview:
@@ -229,9 +255,11 @@ def _preview(job: ConversionJob) -> Preview:
     notes, ignored = read_notes(path, root)
     named = name_checkpoint(job.metadata, job.rules, notes, facts)
     metadata = complete_metadata(named.metadata, checkpoint, path.stat().st_mtime)
-    metadata = replace(metadata, model_id=model_id_of(weights_digest(checkpoint.state_dict)), save_date=utc_now())
+    digest = weights_digest(checkpoint.state_dict)
+    metadata = replace(metadata, model_id=model_id_of(digest), save_date=utc_now())
     library = library_at(job.models_dir) if Path(job.models_dir).is_dir() else None
     known = library.get(metadata.model_id) if library is not None else None
+    known = known or (twin_of(job.models_dir, digest) if library is not None else None)
     if library is not None and known is None:
         metadata = replace(metadata, name=name_apart(metadata, library.entries()))
     known_as = f"{known.name} ({known.file_path})" if known else ""

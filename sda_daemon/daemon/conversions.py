@@ -452,7 +452,13 @@ class Conversions:
         names = {"model_id": entry.model_id, "name": entry.name, "file": entry.file_path}
         status = Status.DONE
         if item.action is Action.DUPLICATE:
-            events.CHECKPOINT_SKIPPED(path=path, reason="the library has this model already", **names)
+            is_twin = entry.model_id != converted.metadata.model_id
+            reason = "the library has this model already"
+            if is_twin:
+                reason = "another program has saved the same weights in the library"
+            events.CHECKPOINT_SKIPPED(path=path, reason=reason, **names)
+            if is_twin and converted.no_sliders:
+                events.MODEL_WITHOUT_SLIDERS(**names, reason=converted.no_sliders)
             status = Status.DUPLICATE
         else:
             for key, foreign_name in converted.dropped:

@@ -33,6 +33,7 @@ class Librarian:
         interval_s: how often the folder is looked at without any sign of a change, in seconds.
 
     Attributes:
+        looks: how often the folder and the index were made to agree.
         problem: why the folder is taken to be lost at the moment; nothing must be published then. Else empty.
     """
 
@@ -42,6 +43,7 @@ class Librarian:
         self._watch = RootWatch(str(library.models_dir), "auto", _POLL_INTERVAL_S, enqueue, is_library=True)
         self._enqueue = enqueue
         self._repair_at = 0.0
+        self.looks = 0
         self.problem = ""
         self._refused = False
         self._identity = folder_identity(str(library.models_dir))
@@ -127,6 +129,7 @@ class Librarian:
             plan = self._without_recent(plan)
             self.library.apply_repair(plan)
             self._entries = self.library.count()
+            self.looks += 1
         except (LibraryError, OSError) as error:
             events.LIBRARY_REPAIR_FAILED(reason=tell(error))
 

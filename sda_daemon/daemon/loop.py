@@ -25,6 +25,7 @@ from sda_daemon.conversion.ledger import Ledger
 from sda_daemon.conversion.pool import WorkerPool
 from sda_daemon.daemon.clearing import KILLED, put_back_all
 from sda_daemon.daemon.conversions import Circumstances, Conversions
+from sda_daemon.daemon.doubles import Doubles
 from sda_daemon.daemon.heartbeat import Heartbeat
 from sda_daemon.daemon.intake import Intake
 from sda_daemon.daemon.librarian import LOSS_HINT, Librarian
@@ -35,10 +36,12 @@ from sda_daemon.daemon.messages import (
     JobDone,
     ReloadRequested,
     RetryRequested,
+    SlidersCopied,
     SourceCleared,
     SourcePutBack,
     SourceStayed,
     StopRequested,
+    WeightsRead,
     WorkerFree,
     WorkerSaid,
 )
@@ -49,6 +52,7 @@ from sda_daemon.daemon.shelf import Shelf
 from sda_daemon.errors import LedgerError, LibraryLostError, NothingToWatchError, SdaError
 from sda_daemon.intake.messages import FileSeen, FolderSeen, LibraryReplaced, LibraryTouched, RescanNeeded
 from sda_daemon.intake.reach import why_unwatchable
+from sda_daemon.library.in_use import InUse
 from sda_daemon.logs import configure_logging
 from sda_daemon.rules import template_digest
 from sda_daemon.service.notify import Notifier
@@ -178,6 +182,8 @@ class Daemon:
         self._conversions: Conversions = Conversions(now, ledger, self._inbox.put, retries=not self._once)
         stack.callback(self._conversions.cut_off)
         self._conversions.catch_up()
+        self._doubles = Doubles(ledger, self._inbox.put, once=self._once)
+        self._in_use = InUse(settings.application.presets, settings.application.history)
         self._intake = Intake(
             ledger,
             self._inbox.put,
@@ -309,6 +315,7 @@ class Daemon:
         self._intake.template_digest = template_digest(new.metadata, new.rules)
         self._intake.configure(new.watch, new.rules, own_folders(new))
         self._conversions.configure(now, self._intake.wants)
+        self._in_use = InUse(new.application.presets, new.application.history)
         self._intake.rescan_all("config reloaded")
 
     def _publish_config_state(self) -> None:
@@ -367,7 +374,7 @@ class Daemon:
 
     def _is_all_done(self) -> bool:
         is_quiet = self._intake.is_quiet and self._conversions.is_idle and self._conversions.clearing.is_idle
-        return self._once and is_quiet and self._inbox.empty()
+        return self._once and is_quiet and self._doubles.is_idle and self._inbox.empty()
 
     def _pause_s(self) -> float:
         if self._is_all_done():
@@ -397,7 +404,7 @@ class Daemon:
                     self._stop = self._stop or message
                 case LibraryReplaced():
                     is_last = True
-        hold = is_last or self._is_stopping() or self._librarian.is_lost
+        hold = is_last or self._is_stopping() or self._librarian.is_lost or self._must_know_first
         self._conversions.take_outcomes(finished, time.monotonic(), hold=hold)
         return [message for message in messages if not isinstance(message, JobDone | WorkerFree)]
 
@@ -412,6 +419,8 @@ class Daemon:
                 self._again = True  # locks, work folder and index are those of the old folder: begin anew
             case SourceCleared() | SourceStayed() | SourcePutBack():
                 self._conversions.source_said(message)
+            case WeightsRead() | SlidersCopied():
+                self._doubles.done(message, time.monotonic())
             case WorkerSaid(text):
                 events.WORKER_OUTPUT(text=text)
             case RetryRequested():
@@ -446,7 +455,12 @@ class Daemon:
             elif not self._shelves[0].is_whole():
                 self._again = True  # the lock or the work folder was removed by hand: take them anew
             self._config_file.supervise(now)
-        self._conversions.tick(now, expecting=self._intake.waiting > 0, hold=self._librarian.is_lost)
+        is_free = self._conversions.is_idle and self._intake.waiting == 0
+        self._doubles.tick(
+            now, self._shelves[0], self._conversions.pool, self._in_use, is_free=is_free or self._must_know_first
+        )
+        expecting = self._intake.waiting > 0 or self._doubles.is_busy
+        self._conversions.tick(now, expecting=expecting, hold=self._librarian.is_lost or self._must_know_first)
         if not self._once:
             config = self._config_file.tick(now)
             if config is not None:
@@ -457,6 +471,11 @@ class Daemon:
         self._let_go()
         self._reporter.tick(now)
         self._heartbeat.tick(now)
+
+    @property
+    def _must_know_first(self) -> bool:
+        """Whether nothing is to be converted before it is known which weights the library holds: a run that ends."""
+        return self._once and not self._conversions.running and not self._doubles.is_idle
 
     def _drain(self) -> None:
         """After a stop was asked for: let running conversions finish, within the grace time."""

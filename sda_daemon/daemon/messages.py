@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sda_daemon.conversion.job import ConversionJob, Outcome
+from sda_daemon.conversion.job import ConversionJob, Outcome, Sliders
+from sda_daemon.library.weights import Weights
 from sda_daemon.signature import FileSignature
 
 
@@ -66,6 +67,24 @@ class SourcePutBack:
     root: str
     path: str
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsRead:
+    """A worker has read the weights of model files, of some or all that it was asked for; or it failed."""
+
+    token: object
+    found: list[Weights] | None
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class SlidersCopied:
+    """A worker has written a copy of a model with sliders, or says why it could not; or it failed."""
+
+    token: object
+    found: Sliders | str | None
+    error: BaseException | None
 
 
 @dataclass(frozen=True, slots=True)

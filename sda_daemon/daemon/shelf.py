@@ -59,6 +59,7 @@ class Shelf:
                 stack.callback(shutil.rmtree, stand_in, ignore_errors=True)
                 self.library = ModelLibrary(stand_in)
                 self.librarian = Caretaker(self.library, enqueue, interval_s, loss)
+            stack.callback(self._keep_weights)
             stack.callback(self.librarian.stop)
             self.librarian.start(live=live)
             self.work_dir, descriptor = open_work_folder(self.library.models_dir)
@@ -68,6 +69,10 @@ class Shelf:
     def is_whole(self) -> bool:
         """Tell whether lock file and work folder are still there: a restored backup may have swept them away."""
         return self.work_dir.is_dir() and (self.library.models_dir / INSTANCE_LOCK_NAME).exists()
+
+    def _keep_weights(self) -> None:
+        if not self.librarian.is_lost:
+            self.library.weights.save()
 
     def close(self) -> None:
         """Let go of the library."""

@@ -35,6 +35,7 @@ from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, index_signatu
 from sda_daemon.library.index_file import IndexFile
 from sda_daemon.library.repair import Finding, FindingKind, RepairPlan
 from sda_daemon.library.scan import Known, find_links, load_known, save_known, scan_models
+from sda_daemon.library.weights import KnownWeights
 from sda_daemon.signature import FileSignature
 from sda_daemon.wording import quoted
 
@@ -55,6 +56,9 @@ class ModelLibrary:
         models_dir: the folder; it is made if it is not there.
         lock_timeout_s: how long a change waits for other processes, in seconds.
 
+    Attributes:
+        weights: which weights the files hold, as far as that is known; for one thread.
+
     Raises:
         NewerIndexError: the index was written by a later version.
         LibraryUnreadableError: the folder or the index may not be read.
@@ -65,6 +69,7 @@ class ModelLibrary:
     def __init__(self, models_dir: Path, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
         self.models_dir = Path(models_dir)
         self.index_path = self.models_dir / INDEX_FILE_NAME
+        self.weights = KnownWeights(self.models_dir)
         try:
             self.models_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -140,6 +145,10 @@ class ModelLibrary:
         They belong to other programs, to versions to come, or point out of the folder, and stay as they are.
         """
         return list(self._index.content.foreign.values())
+
+    def contents(self) -> dict[str, FileSignature]:
+        """Return the model files that agreed with their entries at the last look, each with its content."""
+        return {file: known.signature for file, known in list(self._known.items()) if not known.reason}
 
     @property
     def index_version(self) -> int:

@@ -171,9 +171,10 @@ def _has_numpy(value: Any) -> bool:
         ValueError: there is one that is not made of numbers.
     """
     if isinstance(value, Mapping):
-        return any([_has_numpy(item) for item in value.values()])
+        return _has_numpy(list(value.values()))
     if isinstance(value, list | tuple):
-        return any([_has_numpy(item) for item in value])
+        found = [_has_numpy(item) for item in value]  # all of them are looked at
+        return any(found)
     numpy = sys.modules.get("numpy")  # who has an array has imported it
     if numpy is None or not isinstance(value, numpy.ndarray | numpy.generic):
         return False

@@ -11,12 +11,14 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
 from sda_daemon.library.entry import ENTRY_FIELDS
 from sda_daemon.models.formats import ModelFormat
 from sda_daemon.models.header import read_model_header
+from sda_daemon.models.metadata import ModelMetadata
 
 REQUIRED = frozenset(ENTRY_FIELDS) - {"tags"}
 
@@ -68,6 +70,36 @@ class Application:
         values = {**header.metadata.to_dict(), "file_path": name, "file_size_bytes": header.size_bytes}
         self.memory[header.metadata.model_id] = self._entry(values)
         self.write()
+
+    def save(self, name: str, seed: int = 0, *, with_analysis: bool = False, model_id: str = "") -> str:
+        """Save the weights of a small checkpoint's seed as it does after a training: under a random id; return that.
+
+        The file has the application's enum in it, and nothing that this program writes into one.
+        """
+        from sda_daemon.demo.checkpoints import checkpoint_dict, made_up_analysis, small_model, write_checkpoint
+
+        analysis = made_up_analysis() if with_analysis else None
+        trained = checkpoint_dict(small_model(seed).state_dict(), analysis=analysis)
+        kept = ("model_state_dict", "spectrogram_config", "latent_analysis", "training_config")
+        metadata = ModelMetadata(
+            model_id=model_id or str(uuid.uuid4()),
+            name=name,
+            save_date="2026-11-25T03:00:00",
+            training_epochs=7,
+            has_analysis=with_analysis,
+            n_active_components=analysis.n_active_components if analysis else 0,
+        )
+        content = {
+            "format": self.generation.marker,
+            "version": 1,
+            **{key: trained[key] for key in kept},
+            "latent_dim": 8,
+            "metadata": metadata.to_dict(),
+        }
+        file = f"{name}{self.generation.ending}"
+        write_checkpoint(self.folder / file, content, sidecar=False, module=self.generation.enum_module)
+        self.add(file)
+        return metadata.model_id
 
     def remove(self, model_id: str) -> None:
         """Delete a model: its file first, then its entry."""

@@ -7,6 +7,7 @@ import math
 import pickle
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +117,9 @@ ARRAYS = NUMBERS.flatmap(
 WITH_ARRAYS = st.dictionaries(
     st.text(), ARRAYS | ARRAYS.map(np.asfortranarray) | PLAIN | st.lists(ARRAYS, max_size=2), min_size=1, max_size=4
 )
-NUMPY = [
-    (np._core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+NUMPY: list[Any] = [
+    (np.zeros(0).__reduce__()[0], "numpy._core.multiarray._reconstruct"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
     np.ndarray,
     np.dtype,
     bytes,  # of an array without numbers
@@ -220,7 +221,8 @@ def read(value: Any) -> Any:
 def test_arrays_are_compared_by_type_shape_and_bytes(one: Any, other: Any) -> None:
     """As arrays, and as what stands for them in a file that was read."""
     alike = one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
-    for view in (lambda value: value, read):
+    views: list[Callable[[Any], Any]] = [lambda value: value, read]
+    for view in views:
         assert is_same(view({"x": one}), view({"x": one.copy()}))
         assert is_same(view([one]), view([other])) == alike
         assert not is_same(view([one]), view([one.astype("<f8") if one.dtype != np.dtype("<f8") else None]))
