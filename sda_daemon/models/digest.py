@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+@lru_cache(maxsize=2**16)
 def model_id_of(digest: str) -> str:
     """Return the id of the model with these weights: a UUIDv5, the same on every machine and every time."""
     return str(uuid.uuid5(_NAMESPACE, digest))
