@@ -6,7 +6,6 @@ is tried again now and then, with one checkpoint, until it takes some again.
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from collections import deque
@@ -17,7 +16,14 @@ from pathlib import Path
 from sda_daemon.daemon.messages import SourceCleared, SourcePutBack, SourceStayed
 from sda_daemon.intake.aside import ASIDE_ENDING, SourceChangedError, original_of, put_back_abandoned
 from sda_daemon.intake.scan import find_asides
-from sda_daemon.intake.sources import PART_ENDING, delete_source, destination_of, move_source, sweep_parts
+from sda_daemon.intake.sources import (
+    PART_ENDING,
+    DestinationError,
+    delete_source,
+    destination_of,
+    move_source,
+    sweep_parts,
+)
 from sda_daemon.service import sandbox
 from sda_daemon.signature import FileSignature
 
@@ -27,7 +33,6 @@ JOIN_S = 5.0
 """How long the end of what is being done is waited for; a disk that hangs must not keep the daemon."""
 KILLED = "the daemon was killed while it was being deleted or moved"
 """Why a file is found under a private name."""
-_BLOCKING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +184,11 @@ class Clearing:
 
     def _waits(self, item: Clearance, error: OSError) -> bool:
         """Leave a destination alone that takes nothing now, and keep what is for it."""
-        if item.move_to is None or error.errno not in _BLOCKING or not self._with_retries:
+        if item.move_to is None or not isinstance(error, DestinationError) or not self._with_retries:
             return False
         with self._changed:
             self._blocked[item.move_to] = time.monotonic() + BLOCKED_S
-            self._items.appendleft(item)
+            self._items.append(item)  # behind the others: a smaller one may have room
         return True
 
 
@@ -196,6 +201,8 @@ def _put_back(item: _Abandoned) -> SourcePutBack:
         path = put_back_abandoned(private)
     except OSError as error:
         return SourcePutBack(item.private, item.root, "", _reason(error))
+    except Exception as error:  # noqa: BLE001 - likewise
+        return SourcePutBack(item.private, item.root, "", f"{type(error).__name__}: {error}")
     return SourcePutBack(item.private, item.root, "" if path is None else str(path))
 
 

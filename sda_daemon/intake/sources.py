@@ -40,6 +40,24 @@ _CHUNK_BYTES = 4 << 20
 Stopping = Callable[[], bool]
 
 
+class DestinationError(OSError):
+    """The folder that something is moved to takes nothing at the moment: it is full, or read-only."""
+
+
+_TAKES_NOTHING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@contextlib.contextmanager
+def _at_destination() -> Iterator[None]:
+    """Tell what is wrong with the destination from what is wrong with one checkpoint."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _TAKES_NOTHING:
+            raise
+        raise DestinationError(error.errno, error.strerror, error.filename, None, error.filename2) from error
+
+
 def _never() -> bool:
     return False
 
@@ -85,14 +103,16 @@ def move_source(
     Raises:
         SourceChangedError: it is another content, which stays.
         InterruptedError: it was asked to stop; the checkpoint is where it was.
+        DestinationError: nothing can be moved there now; likewise.
         OSError: it cannot be moved; likewise.
     """
     folder = destination_of(path, root, move_to)
     wanted = signature or _signature_of(path)
     if look(str(path)) != wanted:
         raise SourceChangedError(path)
-    made = _make_folders(folder)
-    with taken_aside(path, wanted) as aside:
+    with _at_destination():
+        made = _make_folders(folder)
+    with taken_aside(path, wanted) as aside, _at_destination():
         return _Move(aside, folder, made, is_stopping).run()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -24,7 +25,7 @@ from sda_daemon.intake.aside import (
 )
 from sda_daemon.intake.probe import has_writer, look
 from sda_daemon.intake.scan import CheckpointNames, CheckpointScan, find_asides
-from sda_daemon.intake.sources import PART_ENDING, delete_source, move_source, sweep_parts
+from sda_daemon.intake.sources import PART_ENDING, DestinationError, delete_source, move_source, sweep_parts
 from sda_daemon.signature import FileSignature
 
 
@@ -352,6 +353,25 @@ def test_a_mode_and_an_unreadable_folder(drop: Path, done: Path) -> None:
     with pytest.raises(OSError, match=r"Not a directory|File exists"):
         move_source(path, drop, done / "file")
     assert everything(drop) == before
+
+
+def test_what_is_wrong_with_the_destination_is_told_apart(drop: Path) -> None:
+    """A full device: the next checkpoint need not be tried at once. Names and content are as before."""
+    full = Path("/dev/shm") / f"sda-daemon-full-{os.getpid()}"
+    path = written(drop / "x.pt")
+    os.truncate(path, 2**40)  # sparse: more than any disk has room for
+    before = signature_of(path)
+    if not full.parent.is_dir() or full.parent.stat().st_dev == drop.stat().st_dev:
+        pytest.skip("there is no second file system here")
+    try:
+        with pytest.raises(DestinationError) as caught:
+            move_source(path, drop, full)
+        assert caught.value.errno == errno.ENOSPC
+        assert signature_of(path) == before
+        assert sidecar_of(path).read_text() == "{}"
+        assert list(full.iterdir()) == []
+    finally:
+        shutil.rmtree(full, ignore_errors=True)
 
 
 def test_unfinished_copies_are_swept(done: Path) -> None:
