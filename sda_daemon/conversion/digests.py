@@ -51,7 +51,8 @@ def _read(folder: Path, file: str) -> Weights:
         return Weights(file, NO_CONTENT, reason=explained(error))
     try:
         header = read_model_header(path)
-        digest = _recorded(header) or _digest_of(path)
+        recorded = _recorded(header)
+        digest = recorded or _digest_of(path)
         if FileSignature.of(path.lstat()) != signature:
             return Weights(file, NO_CONTENT, reason="it has changed while it was read")
     except FileNotFoundError as error:
@@ -60,7 +61,7 @@ def _read(folder: Path, file: str) -> Weights:
         return Weights(file, signature, reason=explained(error), is_lasting=False)
     except (SdaError, MemoryError) as error:
         return Weights(file, signature, reason=str(error) or "it asks for more memory than there is")
-    return Weights(file, signature, digest, header.metadata.model_id)
+    return Weights(file, signature, digest, is_own=bool(recorded))
 
 
 NO_CONTENT = FileSignature(-1, -1, -1)

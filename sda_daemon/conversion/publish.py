@@ -204,9 +204,7 @@ def _publish_one(
         if has_other_ending:
             left.append(old.file_path)
     library.add_entry(entry)
-    library.weights.learn(
-        Weights(target.name, FileSignature.of(target.lstat()), item.weights_digest, item.metadata.model_id)
-    )
+    library.weights.learn(Weights(target.name, FileSignature.of(target.lstat()), item.weights_digest, is_own=True))
     return Published(item, action, entry)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sda_daemon.library.catalog import ModelLibrary
 
 WEIGHTS_FILE_NAME = ".model_library.weights.json"
-_VERSION = 1
+_VERSION = 2
 _VERSION_OF_IDS = 5
 
 
@@ -36,7 +36,7 @@ class Weights:
         file: the name that it had when it was last seen.
         signature: of the content.
         digest: of the weights; empty if it cannot be known.
-        model_id: the id inside of the file.
+        is_own: whether this program has written the file, and the digest into it.
         reason: why the digest cannot be known.
         is_lasting: whether it is so until the file changes; else it is forgotten with the process.
     """
@@ -44,14 +44,14 @@ class Weights:
     file: str
     signature: FileSignature
     digest: str = ""
-    model_id: str = ""
+    is_own: bool = False
     reason: str = ""
     is_lasting: bool = True
 
     @property
     def is_others(self) -> bool:
-        """Whether another program has given the model its id: this one makes it of the weights."""
-        return bool(self.digest) and self.model_id != model_id_of(self.digest)
+        """Whether the model is known, and another program has saved it."""
+        return bool(self.digest) and not self.is_own
 
 
 class KnownWeights:
@@ -84,7 +84,7 @@ class KnownWeights:
         return self._by_digest.get(digest, [])
 
     def of_others(self) -> dict[str, list[Weights]]:
-        """Return, by digest, the contents that other programs have given an id."""
+        """Return, by digest, the contents that other programs have saved."""
         self._refresh()
         found = {digest: [item for item in items if item.is_others] for digest, items in self._by_digest.items()}
         return {digest: items for digest, items in found.items() if items}
@@ -135,7 +135,7 @@ class KnownWeights:
         self._refresh()
         self._items = {key: item for key, item in self._items.items() if _content_of(self._file(item)) == key}
         files = [
-            [item.file, key.size_bytes, key.mtime_ns, key.inode, item.digest, item.model_id, item.reason]
+            [item.file, key.size_bytes, key.mtime_ns, key.inode, item.digest, item.is_own, item.reason]
             for key, item in self._items.items()
             if item.is_lasting
         ]
@@ -207,11 +207,11 @@ def _load(path: Path) -> dict[FileSignature, Weights]:
     """Read the cache; an unreadable one is as good as none."""
     try:
         raw = json.loads(path.read_bytes())
+        if raw["version"] != _VERSION:
+            return {}
         items = [
-            Weights(
-                str(file), FileSignature(int(size), int(mtime), int(inode)), str(digest), str(model_id), str(reason)
-            )
-            for file, size, mtime, inode, digest, model_id, reason in raw["files"]
+            Weights(str(file), FileSignature(int(size), int(mtime), int(inode)), str(digest), bool(is_own), str(reason))
+            for file, size, mtime, inode, digest, is_own, reason in raw["files"]
         ]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}

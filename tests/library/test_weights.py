@@ -20,9 +20,9 @@ from tests.library.model_files import write_model
 DIGEST = "sha256:1"
 
 
-def weights(library: ModelLibrary, file: str, digest: str = DIGEST, model_id: str = "") -> Weights:
+def weights(library: ModelLibrary, file: str, digest: str = DIGEST, *, is_own: bool = False) -> Weights:
     """What a reader would find in a file of the library."""
-    return Weights(file, FileSignature.of((library.models_dir / file).lstat()), digest, model_id)
+    return Weights(file, FileSignature.of((library.models_dir / file).lstat()), digest, is_own)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def unknown(library: ModelLibrary) -> list[str]:
 def test_others_are_read_first(library: ModelLibrary) -> None:
     """What may be a model of the application is known before what this program has named."""
     assert unknown(library) == ["a.distill", "b.sda", "own.sda"]
-    library.weights.learn(weights(library, "a.distill", model_id="a"))
+    library.weights.learn(weights(library, "a.distill"))
     assert unknown(library) == ["b.sda", "own.sda"]
 
 
@@ -51,9 +51,9 @@ def test_the_twin_is_another_program_s(library: ModelLibrary) -> None:
     """Never this program's own model, nor a copy of it; the one with sliders goes first, and it must be there."""
     own = model_id_of(DIGEST)
     library.add_entry(replace(write_model(library.models_dir / "copy.sda", own), model_id="another id"))
-    library.weights.learn_all([weights(library, file, model_id=own) for file in ("own.sda", "copy.sda")])
+    library.weights.learn_all([weights(library, file, is_own=True) for file in ("own.sda", "copy.sda")])
     assert find_twin(library, DIGEST) is None
-    library.weights.learn_all([weights(library, "a.distill", model_id="a"), weights(library, "b.sda", model_id="b")])
+    library.weights.learn_all([weights(library, "a.distill"), weights(library, "b.sda")])
     twin = find_twin(library, DIGEST)
     assert twin is not None
     assert twin.model_id == "b"
@@ -67,8 +67,8 @@ def test_the_twin_is_another_program_s(library: ModelLibrary) -> None:
 def test_it_is_kept_across_renames_and_processes(library: ModelLibrary) -> None:
     """What one has saved others know, together with what they have learned themselves; what is gone is forgotten."""
     mine, theirs = library.weights, KnownWeights(library.models_dir)
-    mine.learn(weights(library, "a.distill", model_id="a"))
-    theirs.learn(weights(library, "b.sda", "sha256:2", model_id="b"))
+    mine.learn(weights(library, "a.distill"))
+    theirs.learn(weights(library, "b.sda", "sha256:2"))
     mine.save()
     theirs.save()
     assert [item.file for item in mine.of_digest("sha256:2")] == ["b.sda"]
@@ -95,13 +95,20 @@ def test_a_passing_failure_is_not_kept(library: ModelLibrary) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", ["", "[]", '{"files": 1}', '{"files": [["a", 1]]}', '{"files": [["../a", 1, 1, 1, "", "", ""]]}']
+    "raw",
+    [
+        "",
+        "[]",
+        '{"version": 1, "files": []}',
+        '{"version": 2, "files": [["a", 1]]}',
+        '{"version": 2, "files": [["../a", 1, 1, 1, "", false, ""]]}',
+    ],
 )
 def test_an_unreadable_memory_is_none(library: ModelLibrary, raw: str) -> None:
     """It is a cache: without it the files are read again."""
     (library.models_dir / WEIGHTS_FILE_NAME).write_text(raw)
     assert unknown(library) == ["a.distill", "b.sda", "own.sda"]
-    library.weights.learn(weights(library, "a.distill", model_id="a"))
+    library.weights.learn(weights(library, "a.distill"))
     library.weights.save()
     assert unknown(ModelLibrary(library.models_dir)) == ["b.sda", "own.sda"]
 
