@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 # next to nothing.
 JOBS ?= 3
 
-.PHONY: setup demo run test lint unit docs bench soak clean
+.PHONY: setup demo run test lint unit docs bench fuzz soak clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -43,6 +43,9 @@ docs: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks
+
+fuzz: setup
+	@$(BIN)/python -m benchmarks.fuzz
 
 soak: setup
 	@$(BIN)/python -m benchmarks.soak

@@ -416,7 +416,7 @@ def test_b18_bombs(daemon: DaemonProcess) -> None:
     eventually(all_refused, "five refusals")
     kinds = {Path(event["path"]).stem: event["kind"] for event in done}
     assert kinds == {
-        "compressed": "oversized",
+        "compressed": "not_a_checkpoint",  # torch compresses nothing: refused before anything is inflated
         "many": "oversized",
         "deep": "not_a_checkpoint",
         "memo": "broken",

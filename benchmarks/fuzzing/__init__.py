@@ -1,0 +1,1 @@
+"""What `make fuzz` is made of: seeds, mutations, hostile pickles, and the process that judges a file."""
