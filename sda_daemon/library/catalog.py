@@ -448,6 +448,12 @@ class ModelLibrary:
             if status.st_size == entry.file_size_bytes:
                 self._known[entry.file_path] = Known(FileSignature.of(status), model_id=entry.model_id)
 
+    def remove_outside(self, key: str) -> bool:
+        """Take out what points out of the folder under a key; False if nothing there does."""
+        with self.transaction():
+            found = [entry for entry in self.foreign() if entry.key == key and entry.kind is ForeignKind.OUTSIDE]
+            return any([self._index.drop_foreign(entry) for entry in found])
+
     def _drop(self, model_id: str) -> bool:
         return self._index.drop(model_id)
 

@@ -227,7 +227,8 @@ def delete_model(model_id: str, models_dir: Path) -> bool:
     """Delete a model: its entry first, then its file; False if the id is unknown.
 
     Only ever a regular model file directly inside the folder is deleted, whatever the index says, and only
-    if no other entry has the same file.
+    if no other entry has the same file. Of an entry that points out of the folder only the entry goes; one that is of
+    something else than a model of this library stays.
 
     Raises:
         LibraryError: the index cannot be read or locked.
@@ -240,7 +241,7 @@ def delete_model(model_id: str, models_dir: Path) -> bool:
     with library.transaction():
         entry = library.get(model_id)
         if entry is None:
-            return False
+            return library.remove_outside(model_id)
         library.remove(model_id)
         is_shared = any(other.file_path == entry.file_path for other in library.list_all())
     if not is_shared and unlink_models(models_dir, [entry.file_path]):
