@@ -386,7 +386,8 @@ class SomeFailedError(LibraryError):
     kind = "some_failed"
 
     def __init__(self, what: str, done: Sequence[Any], failures: Sequence[tuple[str, Exception]]) -> None:
-        lines = [f"  {quoted(name)}: {shortened(str(error), LONGEST_VALUE)}" for name, error in failures]
+        told = [(name, explained(error) if isinstance(error, OSError) else str(error)) for name, error in failures]
+        lines = [f"  {quoted(name)}: {shortened(why, LONGEST_VALUE)}" for name, why in told]
         count = f"{len(failures)} of {len(done) + len(failures)} models"
         super().__init__("\n".join([f"{count} could not be {what}:", *listed(lines)]))
         self.done = tuple(done)

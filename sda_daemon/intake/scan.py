@@ -125,16 +125,14 @@ class CheckpointScan:
                                 self.asides.append(entry.path)
                         elif names.is_name(name) and not names.is_ignored(root, entry.path):
                             status = entry.stat()
-                            if stat.S_ISREG(status.st_mode):
-                                yield entry.path, FileSignature.of(status)
-                    except PermissionError:
-                        if here not in self.closed[-1:]:
-                            self.closed.append(here)
                             if not stat.S_ISREG(status.st_mode):
                                 continue
                             if entry.is_symlink() and exclusion.holds_target(entry.path):
                                 continue
                             yield entry.path, FileSignature.of(status)
+                    except PermissionError:
+                        if here not in self.closed[-1:]:
+                            self.closed.append(here)
                     except OSError:
                         continue
 

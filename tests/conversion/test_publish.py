@@ -15,7 +15,7 @@ import pytest
 
 from sda_daemon.conversion import worker
 from sda_daemon.conversion.batch import BatchAction, Source, convert_batch
-from sda_daemon.conversion.job import ConversionJob, Converted
+from sda_daemon.conversion.job import ConversionJob, Converted, Failed
 from sda_daemon.conversion.pool import WorkerPool
 from sda_daemon.conversion.publish import Action, failure_of, publish
 from sda_daemon.intake.probe import look
@@ -156,7 +156,7 @@ def test_a_name_that_ten_thousand_have(shop: Shop, drop: Drop, tmp_path: Path) -
 
 
 def test_an_entry_that_leads_out_of_the_folder_is_not_followed(shop: Shop, drop: Drop, tmp_path: Path) -> None:
-    """A doctored index: the model of these weights "is" a file elsewhere. That stays, the model comes beside it."""
+    """A doctored index: the model of these weights "is" a file elsewhere. Both stay, and what to do is told."""
     path = drop(tmp_path / "run" / "x.pt", 1)
     (first,) = publish(shop.library, [shop.convert(path)])
     assert first.entry is not None
@@ -166,11 +166,12 @@ def test_an_entry_that_leads_out_of_the_folder_is_not_followed(shop: Shop, drop:
     data["models"][first.entry.model_id]["file_path"] = "../precious.sda"
     shop.library.index_path.write_text(json.dumps(data))
     shop.library.refresh()
-    (again,) = publish(shop.library, [shop.convert(path)])
-    assert again.entry is not None
-    assert (again.action, again.entry.file_path) == (Action.ADDED, "run_1.sda")
+    before = shop.library.index_path.read_bytes()
+    done = worker.convert(shop.job(path))
     assert precious.read_text() == "precious"
-    assert shop.library.holds(first.entry.model_id)
+    assert isinstance(done, Failed)
+    assert "models repair" in done.reason
+    assert shop.library.index_path.read_bytes() == before
 
 
 def test_odd_words_of_an_index_do_not_get_into_a_file(shop: Shop, drop: Drop, tmp_path: Path) -> None:

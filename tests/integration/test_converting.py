@@ -322,7 +322,11 @@ def test_b17_nothing_executes(daemon: DaemonProcess, tmp_path: Path) -> None:
     for failure in failures:
         stem = Path(failure["path"]).stem
         if stem != "tar":
-            assert failure["kind"] == "unsafe", failure
+            # A bytearray holds bytes and does nothing: this one only asks for more of them than a file may.
+            harmless = stem == "builtins.bytearray"
+            assert failure["kind"] == ("not_a_checkpoint" if harmless else "unsafe"), failure
+            if harmless:
+                continue
             word = stem.split()[-1].split(".")[-1]
             assert word in failure["reason"], failure
         assert failure["permanent"] is True
@@ -448,7 +452,7 @@ def test_b19_sick_models(daemon: DaemonProcess) -> None:
     torch.save({"state_dict": {"layer1.weight": torch.zeros(3)}, "arch": "resnet"}, daemon.drop / "other.pt")
     expected = {case: (kind, word) for case, (_, kind, word) in cases.items()}
     expected["newer"] = ("newer_version", "checkpoint version 2 is newer than supported version 1")
-    expected["other"] = ("not_a_checkpoint", "'state_dict'")
+    expected["other"] = ("not_a_checkpoint", "its weights begin with 'layer1.weight'")
     for event in daemon.wait_for("conversion.failed", count=len(expected)):
         kind, word = expected.pop(Path(event["path"]).stem)
         assert event["kind"] == kind
