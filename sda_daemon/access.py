@@ -103,6 +103,8 @@ def make_shared_folder(folder: Path) -> None:
     """
     folder.mkdir(exist_ok=True)
     outer, inner = folder.parent.stat(), folder.stat()
+    if inner.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+        return  # closed to its own owner, so on purpose
     wanted = stat.S_IMODE(inner.st_mode) | (stat.S_IMODE(outer.st_mode) & ~stat.S_ISUID)
     with contextlib.suppress(PermissionError):
         if inner.st_uid == 0 and inner.st_uid != outer.st_uid:  # the superuser made it in someone's folder

@@ -452,7 +452,7 @@ class ModelLibrary:
         """Take out what points out of the folder under a key; False if nothing there does."""
         with self.transaction():
             found = [entry for entry in self.foreign() if entry.key == key and entry.kind is ForeignKind.OUTSIDE]
-            return any([self._index.drop_foreign(entry) for entry in found])
+            return sum(self._index.drop_foreign(entry) for entry in found) > 0
 
     def _drop(self, model_id: str) -> bool:
         return self._index.drop(model_id)

@@ -170,7 +170,7 @@ def test_an_entry_that_leads_out_of_the_folder_is_not_followed(shop: Shop, drop:
     done = worker.convert(shop.job(path))
     assert precious.read_text() == "precious"
     assert isinstance(done, Failed)
-    assert "models repair" in done.reason
+    assert "models repair" in str(done)
     assert shop.library.index_path.read_bytes() == before
 
 
