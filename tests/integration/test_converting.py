@@ -268,7 +268,7 @@ def test_after_success_the_source_goes(daemon: DaemonProcess, drop: Drop, after:
     daemon.wait_for("checkpoint.skipped")
     eventually(lambda: not path.exists(), "the duplicate goes too")
     if after == "move":
-        assert (moved.parent / "x_1.pt").exists()
+        eventually((moved.parent / "x_1.pt").exists, "under another name")
     assert not [event for event in daemon.events("checkpoint.seen") if "/done/" in event["path"]]
 
 
