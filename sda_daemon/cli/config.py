@@ -124,6 +124,7 @@ def init(
             metavar="DIR",
             help="For the training application in this folder: its models, data sets, presets and history.",
             show_default=False,
+            **ANY_PATH,
         ),
     ] = None,
 ) -> int:

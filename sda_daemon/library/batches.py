@@ -30,10 +30,14 @@ class Batch(Generic[T]):
 
     @contextlib.contextmanager
     def each(self, name: str) -> Iterator[None]:
-        """Deal with one model; its error is noted, and the next one is not affected."""
+        """Deal with one model; its error is noted, and the next one is not affected.
+
+        Around what deals with several by itself, it notes what was done and what failed.
+        """
         try:
             yield
         except SomeFailedError as error:
+            self.done += error.done
             self.failures += error.failures
         except (SdaError, OSError, ValueError) as error:
             self.failures.append((name, error))

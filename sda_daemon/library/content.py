@@ -20,6 +20,7 @@ from sda_daemon.errors import NewerIndexError
 from sda_daemon.library.entry import (
     ENTRY_FIELDS,
     ModelEntry,
+    can_be_named,
     entry_from_dict,
     is_bare_model_name,
     is_inside,
@@ -351,6 +352,8 @@ def _read_entry(member: Member, *, has_stray_bytes: bool) -> _Found | ForeignEnt
         return ForeignEntry(member.key, member.text, ForeignKind.UNUSABLE, named, str(error))
     if not is_bare_model_name(named):
         reason = "its file is of no format that this program knows"
+        if not can_be_named(named):
+            reason = "no file can have this name: a part of it is not a character"
         return ForeignEntry(member.key, member.text, ForeignKind.OTHER, named, reason)
     fields = _fields_of(member)
     is_whole = values.keys() >= _FIELD_SET

@@ -204,7 +204,7 @@ def is_bare_model_name(file_path: str) -> bool:
         has_model_ending(file_path)
         and not file_path.startswith(".")
         and is_inside(file_path)
-        and _can_be_named(file_path)
+        and can_be_named(file_path)
     )
 
 
@@ -213,7 +213,7 @@ def is_inside(file_path: str) -> bool:
     return file_path not in ("", ".", "..") and "/" not in file_path and "\\" not in file_path and "\0" not in file_path
 
 
-def _can_be_named(name: str) -> bool:
+def can_be_named(name: str) -> bool:
     """Tell whether a file can have a name: names are bytes, and not every lone surrogate stands for one."""
     try:
         return name.isascii() or bool(os.fsencode(name))

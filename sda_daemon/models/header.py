@@ -159,7 +159,7 @@ def _header(payload: dict[str, Any], status: os.stat_result, path: Path) -> Mode
     return ModelHeader(
         metadata=metadata,
         provenance=_plain_dict(payload.get("provenance")),
-        latent_dim=latent_dim if isinstance(latent_dim, int) else 0,
+        latent_dim=latent_dim if isinstance(latent_dim, int) and 0 <= latent_dim < _LARGEST_INTEGER else 0,
         size_bytes=status.st_size,
         mtime_ns=status.st_mtime_ns,
         inode=status.st_ino,

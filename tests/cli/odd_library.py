@@ -42,6 +42,8 @@ ODD: dict[str, dict[str, Any]] = {
     "i\ud800d": {},
 }  # fmt: skip
 """What differs from a sound entry, by its id."""
+OUTSIDE = ("lone-file", "nul-file")
+"""Those that name what no file can be called: they are foreign, stay in the index, and are not listed."""
 
 
 def add_odd_entries(models: Path) -> None:

@@ -26,14 +26,14 @@ from sda_daemon.cli.models.listing import COLUMNS, KEYS, _raw
 from sda_daemon.cli.output import fitting_table, human_count, human_date, human_duration, human_number, human_size
 from sda_daemon.cli.schemas import SCHEMAS
 from sda_daemon.library import ModelEntry, ModelLibrary
-from sda_daemon.library.entry import entry_from_dict
+from sda_daemon.library.entry import entry_from_dict, is_bare_model_name
 from sda_daemon.library.lookup import short_ids
 from sda_daemon.models.inspection import Inspection, KeyOutline
 from sda_daemon.plain_json import json_bytes
 from sda_daemon.torchfile.globals import Judgement
 from sda_daemon.torchfile.outlines import TensorOutline
 from tests.cli.console import COMMAND, check_golden, environment, run
-from tests.cli.odd_library import HUGE, ODD, add_odd_entries
+from tests.cli.odd_library import HUGE, ODD, OUTSIDE, add_odd_entries
 from tests.library.model_files import write_payload
 from tests.odd_texts import ODD_TEXTS
 
@@ -88,7 +88,7 @@ def test_no_entry_spoils_a_list(command: str, stream: str, odd: Path) -> None:
     assert printed.returncode in (0, 1, 65), shown
     if "list" in command and "tag" not in command:
         assert b"Rain on tin" in printed.stdout or stream == "narrow"
-        assert len(printed.stdout.splitlines()) == 3 + len(ODD) + ("--format" not in command)
+        assert len(printed.stdout.splitlines()) == 3 + len(ODD) - len(OUTSIDE) + ("--format" not in command)
     if "--format" not in command:
         assert len(shown) < 100_000
 
@@ -109,7 +109,7 @@ def test_json_is_always_valid(command: str, stream: str, odd: Path) -> None:
     document = json.loads(text, parse_constant=refuse)
     SCHEMAS[f"models {name}"].model_validate_json(text, strict=True)
     if name in ("list", "verify"):
-        assert len(document) == 3 + len(ODD)
+        assert len(document) == 3 + len(ODD) - len(OUTSIDE)
     if name == "list":
         by_id = {entry["model_id"]: entry for entry in document}
         assert by_id["surrogates"]["name"] == "R\ufffdin \ufffd"
@@ -130,12 +130,16 @@ def refuse(constant: str) -> Any:
 def test_words_of_an_odd_library(odd: Path) -> None:
     """What a person reads of it."""
     check_golden("odd-list-100", run("models", "list", "--sort", "id", *M, cwd=odd, COLUMNS="100"))
-    for model_id in ("year-1", "surrogates", "control", "huge", "no-numbers", "nothing", "long", "nul-file"):
+    for model_id in ("year-1", "surrogates", "control", "huge", "no-numbers", "nothing", "long"):
         printed = run("models", "show", model_id, *M, cwd=odd, COLUMNS="80")
         assert printed.code == 0
         check_golden(f"odd-show-{model_id}-80", printed)
         shown = run("models", "show", model_id, *M, "--json", cwd=odd)
         SCHEMAS["models show"].model_validate_json(shown.stdout, strict=True)
+    for model_id in OUTSIDE:
+        printed = run("models", "show", model_id, *M, cwd=odd, COLUMNS="80")
+        assert printed.code == 1
+        check_golden(f"odd-show-{model_id}-80", printed)
 
 
 ANALYSES: dict[str, Any] = {
@@ -269,7 +273,7 @@ ENTRIES = st.fixed_dictionaries({
                      "final_train_loss", "final_val_loss", "n_active_components", "has_analysis"), NUMBER),
     "tags": st.none() | st.lists(ODD_TEXTS, max_size=3),
     "model_id": ODD_TEXTS,
-    "file_path": ODD_TEXTS.filter(bool),
+    "file_path": ODD_TEXTS.map(lambda text: f"x{text}.sda").filter(is_bare_model_name),
 })  # fmt: skip
 LIBRARIES = st.lists(ENTRIES, max_size=8, unique_by=lambda values: str(values["model_id"]))
 

@@ -15,6 +15,7 @@ from sda_daemon.errors import SomeFailedError
 from sda_daemon.library import ModelLibrary, trash
 from tests.cli.conftest import IDS
 from tests.cli.console import check_golden, run
+from tests.cli.test_failures import on_terminal
 
 M = ("--models-dir", "models")
 RAIN, HARP, HARP_2 = IDS
@@ -68,7 +69,7 @@ def test_emptying_a_trash_of_which_one_stays(library: Path, pinned: Callable[[Pa
     printed = run("models", "trash", "--empty", "--yes", *M, cwd=library, COLUMNS="80")
     assert printed.code == 73
     assert "deleted 2 models for good, 6.3 MB" in printed.stdout
-    assert "1 of 3 models could not be deleted:\n  'Rain on tin': [Errno 1] Operation not permitted" in printed.stderr
+    assert "1 of 3 models could not be deleted:\n  'Rain on tin': Operation not permitted" in printed.stderr
     (left,) = trash.list_trash(library / "models")
     assert (left.entry.model_id, left.entry.file_path) == (RAIN, "rain_on_tin.sda")
 
@@ -225,3 +226,11 @@ def test_a_full_trash_keeps_all(library: Path) -> None:
     assert "Traceback" not in printed.stderr
     assert len(names(library)) == 3
     assert ModelLibrary(library / "models").count() == 3
+
+
+def test_who_is_asked_knows_what_is_not_found(library: Path) -> None:
+    """Before the question: which of the names there is no model for, and which models there are."""
+    shown, code = on_terminal(["models", "delete", "thunder", RAIN, *M], library, typed="n\n")
+    assert code == 1
+    assert shown.index("there is no model 'thunder'") < shown.index("Rain on tin") < shown.index("Delete 1 model into")
+    assert len(names(library)) == 3

@@ -18,8 +18,10 @@ from sda_daemon.conversion.batch import BatchAction, Source, convert_batch
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed
 from sda_daemon.conversion.pool import WorkerPool
 from sda_daemon.conversion.publish import Action, failure_of, publish
+from sda_daemon.errors import ForeignEntryError
 from sda_daemon.intake.probe import look
 from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.entry import ModelEntry
 from sda_daemon.models.header import read_model_header
 from sda_daemon.models.metadata import file_name_candidates
 from sda_daemon.settings.schema import MetadataSettings
@@ -172,6 +174,21 @@ def test_an_entry_that_leads_out_of_the_folder_is_not_followed(shop: Shop, drop:
     assert isinstance(done, Failed)
     assert "models repair" in str(done)
     assert shop.library.index_path.read_bytes() == before
+
+
+def test_an_entry_of_others_that_came_meanwhile_fails_one_alone(shop: Shop, drop: Drop, tmp_path: Path) -> None:
+    """Something of another program stands under a finished model's id: that stays, and the others are published."""
+    made = shop.convert(drop(tmp_path / "run" / "x.pt", 1))
+    other = shop.convert(drop(tmp_path / "other" / "x.pt", 2))
+    entry = ModelEntry.from_metadata(made.metadata, "../precious.sda", 8)
+    shop.library.index_path.write_text(json.dumps({"version": 1, "models": {entry.model_id: entry.to_dict()}}))
+    failed, good = publish(shop.library, [made, other])
+    assert (failed.action, type(failed.error)) == (Action.FAILED, ForeignEntryError)
+    assert (failure_of(failed).kind, failure_of(failed).permanent) == ("cannot_publish", False)
+    assert good.action is Action.ADDED
+    assert [path.name for path in shop.models.glob("*.sda")] == ["other.sda"]
+    assert json.loads(shop.library.index_path.read_bytes())["models"][entry.model_id] == entry.to_dict()
+    assert shop.leftovers() == []
 
 
 def test_odd_words_of_an_index_do_not_get_into_a_file(shop: Shop, drop: Drop, tmp_path: Path) -> None:

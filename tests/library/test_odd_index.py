@@ -17,6 +17,7 @@ from sda_daemon.library.entry import is_bare_model_name
 from sda_daemon.library.repair import FindingKind, plan_repair
 from sda_daemon.library.scan import UNSEEN, scan_models
 from sda_daemon.models.header import read_model_header
+from sda_daemon.models.header_process import read_header_apart
 from sda_daemon.signature import FileSignature
 from tests.library.model_files import entry, write_model, write_payload
 
@@ -201,6 +202,19 @@ def test_a_file_with_odd_metadata_is_named_and_left_alone(name: str, tmp_path: P
     assert invalid.file == "m.sda"
     assert len(invalid.reason) < 1000
     assert library.repair_index() == (0, 2)
+
+
+def test_a_large_header_with_numbers_without_end_is_adopted(tmp_path: Path) -> None:
+    """It is read in a process of its own, which must not fail to say what it has found."""
+    metadata = entry(0, model_id="large").metadata().to_dict()
+    provenance = {"tool": "other", "count": 10**5000, "list": [{"deep": -(10**5000)}], "padding": "x" * 400_000}
+    payload = {"format": "sda_model", "version": 1, "metadata": metadata, "provenance": provenance}
+    write_payload(tmp_path / "large.sda", {**payload, "latent_dim": 10**5000})
+    header = read_header_apart(tmp_path / "large.sda")
+    assert (header.metadata.model_id, header.latent_dim) == ("large", 0)
+    assert header.provenance["tool"] == "other"
+    assert "count" not in header.provenance
+    assert ModelLibrary(tmp_path).repair_index() == (0, 1)
 
 
 def test_whatever_a_reader_meets_is_told_as_damage(tmp_path: Path) -> None:

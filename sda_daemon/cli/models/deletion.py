@@ -25,7 +25,7 @@ from sda_daemon.cli.output import (
     print_table,
     say,
 )
-from sda_daemon.errors import ExitCode, ModelExistsError, SomeFailedError
+from sda_daemon.errors import ExitCode
 from sda_daemon.wording import MOST_LINES, clean, quoted
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def delete_models(
     library = open_library(models_dir, config)
     batch: Batch[ModelEntry] = Batch("deleted")
     entries = find_models(library, model, batch)
+    if not yes:  # whoever is asked must know what is not among them
+        print_list([f"sda-daemon: {error}" for _, error in batch.failures], to=note)
     print_list([_outline(entry) for entry in entries], to=note)
     where = "for good" if purge else "into the trash"
     if not ask(f"Delete {counted(len(entries), 'model')} {where}?", yes=yes):
@@ -71,7 +73,7 @@ def delete_models(
             trash.purge(library, entries)
         else:
             trash.discard(library, entries)
-    batch.done += [entry for entry in entries if library.get(entry.model_id) is None]
+    batch.done = [entry for entry in entries if library.get(entry.model_id) is None]
     if as_json and batch.done:
         print_json([_document(entry, trashed=not purge) for entry in batch.done])
     elif not as_json:
@@ -128,7 +130,7 @@ def show_trash(
     batch: Batch[TrashedModel] = Batch("deleted")
     with batch.each(title(items[0].entry)):
         trash.empty(library.models_dir, items)
-    batch.done += [item for item in items if not os.path.lexists(item.path)]
+    batch.done = [item for item in items if not os.path.lexists(item.path)]
     if as_json and batch.done:
         print_json([_trashed_document(item) for item in batch.done])
     elif batch.done:
@@ -181,13 +183,9 @@ def restore_models(
         with batch.each(text):
             item = items[id(find_entry(newest, text, library.models_dir / trash.TRASH_FOLDER))]
             wanted[item.entry.model_id] = item
-    try:
-        batch.done += trash.restore(library, list(wanted.values()))
-    except SomeFailedError as error:
-        batch.done += error.done
-        batch.failures += error.failures
-    except ModelExistsError as error:
-        batch.failures.append((title(next(iter(wanted.values())).entry), error))
+    if wanted:
+        with batch.each(title(next(iter(wanted.values())).entry)):
+            batch.done += trash.restore(library, list(wanted.values()))
     if as_json and batch.done:
         print_json([entry_document(entry) for entry in batch.done])
     elif not as_json:
