@@ -1,9 +1,9 @@
 """Replaces one value in the dict that a pickle holds, and leaves every other byte as it is. Pure.
 
 The pickle is walked over, never loaded. Only what `torch.save` writes is understood: protocol 2, a plain
-dict at the top. Later parts of a pickle may refer back to texts inside the replaced value; these
-references are written out. A value with numpy's arrays is written as numpy itself writes it, with places in the memo
-that the rest does not use.
+dict at the top. Later parts of a pickle may refer back to things inside the replaced value (texts, numpy's types and
+numbers, lists that both hold); the first of these references is written out, as it stood in the old value.
+A value with numpy's arrays is written as numpy itself writes it, with places in the memo that the rest does not use.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pickle
 import pickletools
 import struct
 import sys
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,16 +24,31 @@ _REFUSED = frozenset({"POP", "POP_MARK", "DUP", "FRAME", "MEMOIZE", "INST", "OBJ
 _PUTS = frozenset({"BINPUT", "LONG_BINPUT", "PUT"})
 _GETS = frozenset({"BINGET", "LONG_BINGET", "GET"})
 _MARK: Any = object()
+_ITEM, _PUT, _GET = "item", "put", "get"
 _LARGEST_NUMBER = 8
 """Bytes of one; longer floats are not the same on every machine."""
+_DEEPEST_NEST = 100
+"""References inside what is referred to, one in the other."""
 
 
 @dataclass(slots=True)
 class _Item:
-    """Something on the unpickler's stack: where its bytes begin, and its text if it is one."""
+    """Something on the unpickler's stack: the bounds of its bytes, its text if it is one, where it was taken from."""
 
     start: int
+    end: int
     text: str | None = None
+    taken_from: int | None = None
+    """The place in the memo, of what was made earlier."""
+
+
+@dataclass(slots=True, frozen=True)
+class _Get:
+    """A reference back: its bounds, and the place in the memo that it names."""
+
+    start: int
+    end: int
+    place: int
 
 
 @dataclass(slots=True)
@@ -41,9 +57,11 @@ class _Walk:
 
     value: tuple[int, int] | None = None
     """Bounds of the wanted value's bytes."""
-    puts: dict[int, tuple[int, _Item]] = field(default_factory=dict)
-    gets: list[tuple[int, int, int, _Item]] = field(default_factory=list)
-    """(start, end, where the item was put, item) of each reference back."""
+    puts: dict[int, tuple[int, int, _Item]] = field(default_factory=dict)
+    """Of each place in the memo: the bounds of the operation that fills it, and what it puts there."""
+    gets: list[_Get] = field(default_factory=list)
+    changed_later: set[int] = field(default_factory=set)
+    """Places whose contents are changed through a reference to them."""
 
 
 def replace_value(pickle_data: bytes, key: str, value: Any) -> bytes:
@@ -67,32 +85,73 @@ def replace_value(pickle_data: bytes, key: str, value: Any) -> bytes:
     if walk.value is None:
         raise ValueError(f"it has no {key!r}")
     begin, end = walk.value
-    parts, position = [pickle_data[:begin], encode_value(value, max(walk.puts, default=-1) + 1)], end
-    for start, stop, put_at, item in walk.gets:
-        if start >= end and begin <= put_at < end:
-            if item.text is None:
-                raise ValueError(f"another part of it shares a value with {key!r}")
-            parts += [pickle_data[position:start], encode_plain(item.text)]
-            position = stop
-    parts.append(pickle_data[position:])
-    return b"".join(parts)
+    rest = _Rest(pickle_data, walk, key)
+    rest.copy(end, len(pickle_data))
+    return b"".join([pickle_data[:begin], encode_value(value, max(walk.puts, default=-1) + 1), *rest.parts])
+
+
+class _Rest:
+    """Writes the operations behind the replaced value, and what they need of it."""
+
+    def __init__(self, data: bytes, walk: _Walk, key: str) -> None:
+        begin, end = walk.value or (0, 0)
+        self.parts: list[bytes] = []
+        self._data, self._key, self._walk = data, key, walk
+        inside = {place: whole for place, whole in walk.puts.items() if begin <= whole[0] < end}
+        self._missing = set(inside)
+        """Places in the memo that the replaced value filled, and that nothing has filled since."""
+        spans = [(item.start, max(item.end, put_end), place, _ITEM) for place, (_, put_end, item) in inside.items()]
+        spans += [(put_at, put_end, place, _PUT) for place, (put_at, put_end, _) in inside.items()]
+        spans += [(get.start, get.end, get.place, _GET) for get in walk.gets]
+        self._spans = sorted(spans, key=lambda span: (span[0], -span[1]))
+        """Bounds of what fills these places and of what refers to any, the outer before the inner."""
+        self._starts = [span[0] for span in self._spans]
+
+    def copy(self, begin: int, end: int, depth: int = 0) -> None:
+        """Copy operations; the first reference to what is missing becomes what it refers to.
+
+        Raises:
+            ValueError: what is referred to cannot be told from what surrounds it.
+        """
+        position, index = begin, bisect_left(self._starts, begin)
+        while index < len(self._spans) and self._starts[index] < end:
+            start, stop, place, kind = self._spans[index]
+            index += 1
+            if kind is _PUT:
+                self._missing.discard(place)
+            elif (kind is _GET) == (place in self._missing):
+                self.parts.append(self._data[position:start])
+                if kind is _GET:
+                    self._write_out(place, depth + 1)
+                else:  # it stands already in what was written out before
+                    self.parts.append(b"j" + struct.pack("<I", place))
+                position, index = stop, bisect_left(self._starts, stop, index)
+        self.parts.append(self._data[position:end])
+
+    def _write_out(self, place: int, depth: int) -> None:
+        _, put_end, item = self._walk.puts[place]
+        if place in self._walk.changed_later or item.taken_from is not None or depth > _DEEPEST_NEST:
+            raise ValueError(f"another part of it shares a value with {self._key!r}")
+        self.copy(item.start, max(item.end, put_end), depth)
 
 
 def _walk(data: bytes, key: str) -> _Walk:
     walk = _Walk()
     stack: list[Any] = []
     operations = [(operation, argument, position or 0) for operation, argument, position in pickletools.genops(data)]
+    ends = [position for _, _, position in operations[1:]] + [len(data)]
     root: _Item | None = None
-    for index, (operation, argument, position) in enumerate(operations):
+    for (operation, argument, position), end in zip(operations, ends, strict=True):
         name = operation.name
         if name in _REFUSED or (name == "PROTO" and argument != 2):
             raise ValueError(f"it is not written the way torch does it ({name})")
         if name in _PUTS:
-            walk.puts[int(argument or 0)] = (position, stack[-1])
+            if walk.puts.setdefault(int(argument or 0), (position, end, stack[-1]))[0] != position:
+                raise ValueError("it is not written the way torch does it (a place is used twice)")
         elif name in _GETS:
-            put_at, item = walk.puts[int(argument or 0)]
-            walk.gets.append((position, operations[index + 1][2], put_at, item))
-            stack.append(_Item(position, item.text))
+            place = int(argument or 0)
+            walk.gets.append(_Get(position, end, place))
+            stack.append(_Item(position, end, walk.puts[place][2].text, place))
         elif name == "STOP":
             if len(stack) != 1 or stack[0] is not root:
                 raise ValueError("it does not hold a plain dict")
@@ -103,10 +162,13 @@ def _walk(data: bytes, key: str) -> _Walk:
             if root is not None and taken and taken[0] is root:
                 _look_for(key, taken[1:], position, walk)
             if name in _KEEP_FIRST:
+                if taken[0].taken_from is not None:
+                    walk.changed_later.add(taken[0].taken_from)
+                taken[0].end = end
                 stack.append(taken[0])
             elif operation.stack_after:
                 text = argument if isinstance(argument, str) and name.endswith("UNICODE") else None
-                stack.append(_Item(taken[0].start if taken else position, text))
+                stack.append(_Item(taken[0].start if taken else position, end, text))
                 if root is None and name == "EMPTY_DICT" and len(stack) == 1:
                     root = stack[0]
     return walk

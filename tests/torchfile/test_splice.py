@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -93,12 +94,63 @@ def test_what_is_not_understood_is_refused(content: Any, protocol: int, reason: 
         replace_value(pickle.dumps(content, protocol=protocol), "metadata", {})
 
 
-def test_a_shared_container_is_refused() -> None:
-    """A list that another part of the file refers to cannot be taken out without changing that part."""
-    tags = ["x"]
-    data = pickle.dumps({"metadata": {"tags": tags}, "z": tags}, protocol=2)
+def test_what_is_shared_stays_with_the_others() -> None:
+    """Lists, texts and numbers of numpy that other parts of the file refer to are still theirs, and still shared."""
+    tags, number, row = ["x", "y"], np.float64(0.5), np.arange(3.0)
+    old: dict[str, Any] = {
+        "tags": tags,
+        "number": number,
+        "pair": ("a", tags),
+        "row": row,
+        "kinds": [np.int64(1), np.float32(2)],
+    }
+    old["same"] = [row, tags, row]
+    old["itself"] = [1]
+    old["itself"].append(old["itself"])
+    rest = {"z": tags, "itself": [], "again": [tags, number, "y"], "pair": old["pair"], "row": row, "all": [old, old]}
+    rest |= {"more": [np.int64(7), np.float32(8), np.array([1, 2]), row]}
+    data = pickle.dumps({"metadata": old, **rest}, protocol=2)
+    changed = pickle.loads(replace_value(data, "metadata", {"tags": []}))
+    assert changed["metadata"] == {"tags": []}
+    assert changed["all"][0]["itself"][1] is changed["all"][0]["itself"]
+    del changed["all"][0]["itself"], old["itself"]
+    assert same({key: changed[key] for key in rest}, rest)
+    assert changed["all"][0]["same"][0] is changed["all"][0]["same"][2] is changed["row"]
+    assert changed["z"] is changed["again"][0] is changed["pair"][1] is changed["all"][0]["tags"]
+    assert changed["all"][0] is changed["all"][1]
+    assert changed["row"] is changed["more"][3]
+
+
+@given(st.data())
+def test_whatever_is_shared_stays_with_the_others(data: st.DataObject) -> None:
+    """Whichever things an old value has in common with the rest of a file, and in whichever depth."""
+    pool: list[Any] = [
+        *data.draw(st.lists(PLAIN | ARRAYS, min_size=1, max_size=5)),
+        np.float64(0.5),
+        ("a", np.int32(3)),
+        "text",
+    ]
+    some = st.lists(st.sampled_from(range(len(pool))), max_size=4)
+    for _ in range(3):
+        pool.append([pool[index] for index in data.draw(some)])
+        pool.append({str(index): pool[index] for index in data.draw(some)})
+        pool.append(tuple(pool[index] for index in data.draw(some)))
+    old, before, after = ([pool[index] for index in data.draw(some)] for _ in range(3))
+    content = {"before": before, "metadata": old, "after": after, "number": np.float64(7), "again": after}
+    changed = pickle.loads(replace_value(pickle.dumps(content, protocol=2), "metadata", None))
+    assert same(changed, {**content, "metadata": None})
+    assert changed["after"] is changed["again"]
+
+
+def test_what_is_changed_from_elsewhere_is_refused() -> None:
+    """A list that grows after the value ends: where it belongs cannot be told."""
+    data = pickle.dumps({"metadata": {"tags": ["x"]}, "z": 1}, protocol=2)
+    lists = [position for operation, _, position in pickletools.genops(data) if operation.name == "EMPTY_LIST"]
+    at = data[(lists[0] or 0) + 2]
+    grown = data[:-1] + b"X\x01\x00\x00\x00lh" + bytes([at]) + b"K\x05as."
+    assert pickle.loads(grown)["l"] == ["x", 5]
     with pytest.raises(ValueError, match="shares a value"):
-        replace_value(data, "metadata", {})
+        replace_value(grown, "metadata", {})
 
 
 @given(st.binary(max_size=200))
@@ -134,8 +186,8 @@ def same(one: Any, other: Any) -> bool:
         return one.dtype == native.dtype and one.shape == native.shape and one.tobytes() == native.tobytes()
     if isinstance(one, dict):
         return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, list | tuple):
+        return type(one) is type(other) and len(one) == len(other) and all(map(same, one, other))
     return bool(one == other)
 
 
