@@ -34,7 +34,7 @@ from sda_daemon.library.entry import ModelEntry, check_entry, is_bare_model_name
 from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, index_signature, write_index_data
 from sda_daemon.library.index_file import IndexFile
 from sda_daemon.library.repair import Finding, FindingKind, RepairPlan
-from sda_daemon.library.scan import Known, find_links, load_known, save_known, scan_models
+from sda_daemon.library.scan import LINK_REASON, Known, find_links, load_known, save_known, scan_models
 from sda_daemon.library.weights import KnownWeights
 from sda_daemon.signature import FileSignature
 from sda_daemon.wording import quoted
@@ -144,7 +144,11 @@ class ModelLibrary:
 
         They belong to other programs, to versions to come, or point out of the folder, and stay as they are.
         """
-        return list(self._index.content.foreign.values())
+        found = list(self._index.content.foreign.values())
+        if self._links:
+            entries = list(self._index.content.entries.values())
+            found += [_linked(entry) for entry in entries if entry.file_path in self._links]
+        return found
 
     def contents(self) -> dict[str, FileSignature]:
         """Return the model files that agreed with their entries at the last look, each with its content."""
@@ -367,7 +371,7 @@ class ModelLibrary:
 
     def _tell_foreign(self) -> None:
         """Say once of each entry of another program that it is there; of those that cannot be used it was said."""
-        for entry in self._index.content.foreign.values():
+        for entry in self.foreign():
             if entry.kind is not ForeignKind.UNUSABLE and entry not in self._told:
                 self._told.add(entry)
                 events.LIBRARY_ENTRY_FOREIGN(key=entry.key, file=entry.file, reason=entry.reason)
@@ -452,7 +456,7 @@ class ModelLibrary:
         """Take out what points out of the folder under a key; False if nothing there does."""
         with self.transaction():
             found = [entry for entry in self.foreign() if entry.key == key and entry.kind is ForeignKind.OUTSIDE]
-            return sum(self._index.drop_foreign(entry) for entry in found) > 0
+            return sum(self._index.drop_foreign(entry) or self._index.drop(entry.key) for entry in found) > 0
 
     def _drop(self, model_id: str) -> bool:
         return self._index.drop(model_id)
@@ -475,6 +479,10 @@ class ModelLibrary:
             yield
         finally:
             self._lock.release()
+
+
+def _linked(entry: ModelEntry) -> ForeignEntry:
+    return ForeignEntry(entry.model_id, "", ForeignKind.OUTSIDE, entry.file_path, LINK_REASON)
 
 
 def _why(error: Exception) -> str:

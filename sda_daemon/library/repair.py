@@ -18,7 +18,7 @@ from sda_daemon.files import says_gone
 from sda_daemon.library.content import ForeignEntry, ForeignKind, IndexContent
 from sda_daemon.library.entry import ModelEntry, differs, is_bare_model_name
 from sda_daemon.library.findings import Finding, FindingKind, RepairPlan
-from sda_daemon.library.scan import UNSEEN, Known
+from sda_daemon.library.scan import LINK_REASON, UNSEEN, Known
 from sda_daemon.models.formats import format_of_name, without_ending
 from sda_daemon.models.header import ModelHeader
 from sda_daemon.models.header_process import read_header_apart
@@ -85,7 +85,7 @@ class _Planner:
             self._adopt(name)
         for entry in self.missing.values():
             link = os.path.islink(self.folder / entry.file_path)  # noqa: PTH114 - Path's own raises for what it cannot see
-            reason = "the file is a symbolic link, which is never followed" if link else "its file is gone"
+            reason = LINK_REASON if link else "its file is gone"
             self._add(FindingKind.OUTSIDE if link else FindingKind.MISSING, entry.file_path, reason, old=entry)
         for outside in self.foreign:
             if outside.kind is ForeignKind.OUTSIDE:

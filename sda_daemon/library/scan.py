@@ -19,6 +19,7 @@ from sda_daemon.models.formats import has_model_ending
 from sda_daemon.signature import FileSignature
 
 SCAN_FILE_NAME = ".model_library.scan.json"
+LINK_REASON = "the file is a symbolic link, which is never followed"
 UNSEEN = FileSignature(-1, 0, 0)
 """Of a file that is there and that the system tells nothing of: it is no file's signature."""
 

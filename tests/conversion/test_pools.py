@@ -111,7 +111,8 @@ def test_a_dying_worker_fails_alone(tmp_path: Path, small_checkpoints: Callable[
     pool = WorkerPool(1, 60.0, None)
     try:
         assert isinstance(pool.submit(job(small_checkpoints(1), tmp_path)).result(60), Converted)
-        (child,) = [c for c in psutil.Process().children() if "spawn_main" in " ".join(c.cmdline())]
+        alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+        (child,) = [child for child in alive if "spawn_main" in " ".join(child.cmdline())]
         future = pool.submit(replace(job(small_checkpoints(2), tmp_path, "2.tmp"), models_dir=str(held)))
         writer = eventually(lambda: writing_end(index), "the worker reads the index")
         os.kill(child.pid, signal.SIGKILL)

@@ -97,7 +97,7 @@ def test_b25_a_daemon_starts_without_its_models_folder(
         daemon.wait_for("checkpoint.settled", after=mark, path=str(path))
         facts = daemon.status(lambda facts: facts["waiting"]["count"] == 1)
         assert facts["running"] is True
-        assert facts["library"] == {"models": 0, "problem": lost["reason"]}
+        assert facts["library"] == {"models": 0, "foreign_entries": 0, "problem": lost["reason"]}
         shown = daemon.cli("status")
         assert shown.returncode == 0
         assert "the models folder is lost; conversions wait" in shown.stdout

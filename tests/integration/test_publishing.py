@@ -335,7 +335,10 @@ def test_b25_another_library_takes_its_place(daemon: DaemonProcess, drop: Drop) 
 
 
 def test_b26_no_way_out(daemon: DaemonProcess, small_checkpoints: Callable[..., Path], tmp_path: Path) -> None:
-    """Entries of a doctored index that point elsewhere are dropped; what they point to is neither read nor deleted."""
+    """Entries of a doctored index that point elsewhere are told, not shown, and left to a person.
+
+    What they point to is neither read nor deleted, by the daemon, by a repair, by deleting.
+    """
     stocked(daemon, small_checkpoints, 2)
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -353,14 +356,18 @@ def test_b26_no_way_out(daemon: DaemonProcess, small_checkpoints: Callable[..., 
     access = victim.stat().st_atime_ns
     mark = daemon.mark()
     daemon.start()
-    removed = daemon.wait_for("library.entry_removed", count=len(evil), after=mark)
-    assert {event["file"] for event in removed} == set(evil)
-    assert len(index_of(daemon)) == 2
+    told = daemon.wait_for("library.entry_foreign", count=len(evil), after=mark)
+    assert {event["file"] for event in told} == set(evil)
+    assert len(daemon.models()) == 2
+    assert daemon.stop() == 0
+    assert json.loads(index.read_bytes())["models"].keys() == data["models"].keys(), "they are for a person to remove"
+    assert not daemon.events("library.entry_removed")
+    listed = json.loads(daemon.cli("models", "list", "--json").stdout)
+    assert len(listed["models"] if isinstance(listed, dict) else listed) == 2
+    assert daemon.cli("models", "repair", "--yes").returncode == 0
+    assert len(json.loads(index.read_bytes())["models"]) == 2
     from sda_daemon.models import delete_model
 
-    for number in range(len(evil)):
-        data["models"][f"evil{number}"]["file_path"] = evil[number]
-    daemon.stop()
     index.write_text(json.dumps(data))
     for number in range(len(evil)):
         assert delete_model(f"evil{number}", daemon.models_dir)

@@ -464,14 +464,13 @@ def test_b26_deleting_never_leaves_the_folder(tmp_path: Path) -> None:
         data["models"][f"evil{number}"] = {**fields, "model_id": f"evil{number}", "file_path": file_path}
     index.write_text(json.dumps(data))
     for number, file_path in enumerate(paths):  # what is no model of this library is not the library's to forget
-        is_known = delete_model(f"evil{number}", models_dir)
-        if "link" not in file_path:
-            assert is_known is (file_path != "notes.txt")
+        assert delete_model(f"evil{number}", models_dir) is (file_path != "notes.txt"), file_path
     assert precious.read_text() == "mine"
     assert (models_dir / "link.sda").is_symlink()
     assert (models_dir / "notes.txt").exists()
     assert (models_dir / "folder.sda").is_dir()
     assert ModelLibrary(models_dir).count() == 1
+    assert {entry.file for entry in ModelLibrary(models_dir).foreign()} == {"notes.txt"}
 
 
 def test_deleting_where_there_is_nothing(tmp_path: Path) -> None:
