@@ -28,6 +28,8 @@ _MASKS = (
     (re.compile(r"/[^\s=:]*/bin/(?=sda-daemon|python)"), "<bin>/"),
     (re.compile(r"models-[0-9a-f]{8}\b"), "models-<digest>"),
     (re.compile(r"in \d+(?:\.\d)? s\b"), "in <time>"),
+    # Python 3.11.0 to 3.11.3 write an enum member as getattr(class, name).
+    (re.compile(r"import \(10\)(\n  foreign, replaced by stand-ins:\n)    __builtin__\.getattr\n"), r"import (9)\1"),
 )
 
 

@@ -301,7 +301,9 @@ def test_a_header_is_read_without_running_anything(tmp_path: Path, monkeypatch: 
     }
     write_payload(tmp_path / "x.sda", payload)
     header = read_model_header(tmp_path / "x.sda")
-    assert (header.metadata.name, header.metadata.tags, header.metadata.final_val_loss) == ("calm", ["a", "b"], 1.0)
+    # Python 3.11.0 to 3.11.3 write an enum member by its name, others by its value.
+    name = "CALM" if b"getattr" in pickle.dumps(Preset.CALM, 2) else "calm"
+    assert (header.metadata.name, header.metadata.tags, header.metadata.final_val_loss) == (name, ["a", "b"], 1.0)
     assert (header.metadata.has_analysis, header.metadata.n_active_components) == (True, 7)
     assert header.provenance == {"source_file": "a.pt"}
     write_payload(tmp_path / "y.sda", {**payload, "training_config": Bomb()})
