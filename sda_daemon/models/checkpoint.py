@@ -39,6 +39,7 @@ from sda_daemon.models.formats import FORMATS, trained_activation
 from sda_daemon.models.playability import training_package
 from sda_daemon.models.torch_file import TorchFile, checkpoint_error, read_torch_file
 from sda_daemon.models.vae import OutputActivation, WeightsLayout, weights_layout
+from sda_daemon.torchfile.faults import Fault
 from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS
 from sda_daemon.torchfile.outlines import tensor_call
 from sda_daemon.torchfile.plain import describe_foreign, plain_value
@@ -120,6 +121,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         OSError: the file cannot be read.
     """
     file = read_torch_file(path, leave_out=_unused_keys)
+    try:
+        return _understood(file, path)
+    except Fault as fault:  # it costs more than it is worth
+        raise checkpoint_error(fault, path) from fault
+
+
+def _understood(file: TorchFile, path: Path) -> Checkpoint:
     fault = kind_of_content(file.content)
     if fault is not None and kind_of(file.content) is FileKind.MODEL:
         raise FinishedModelError(f"{path} {fault.what}", fault.hint)

@@ -21,7 +21,15 @@ from sda_daemon.files import fsync_folder, work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.transfer import model_path
-from sda_daemon.models.header import WISHES, model_error, read_model_header, read_pickled_dict, readable_fields
+from sda_daemon.models.header import (
+    WISHES,
+    metadata_of,
+    model_error,
+    raising_what_it_says,
+    read_model_header,
+    read_pickled_dict,
+    readable_fields,
+)
 from sda_daemon.torchfile.archive import (
     LOCAL_HEADER_BYTES,
     PICKLE_NAME,
@@ -150,8 +158,13 @@ def _changed_metadata(source: Path, fields: Mapping[str, Any]) -> dict[str, Any]
     Raises:
         UneditableModelError: something of it would be lost.
     """
-    payload, _ = read_pickled_dict(source)
-    read_model_header(source)
+    with raising_what_it_says(source):
+        payload, _ = read_pickled_dict(source)
+        metadata_of(payload, source)
+        return _merged(payload, fields, source)
+
+
+def _merged(payload: Mapping[str, Any], fields: Mapping[str, Any], source: Path) -> dict[str, Any]:
     lost: list[str] = []
     raw = fields_of(payload["metadata"]) or {}
     old = plain_value(raw, lambda where, what: lost.append(f"{where or 'a key'} ({what})"))
@@ -185,8 +198,9 @@ def write_changed(source: Path, target: Path, changes: Mapping[str, Any]) -> int
             _rewrite(old_file, before.archive, new_file, changes)
             new_file.flush()
             os.fsync(new_file.fileno())
-        _check_only_changed(before, target, changes)
-        read_model_header(target)  # also what was asked for may be more than a file can hold
+        after = _check_only_changed(before, target, changes)
+        with raising_what_it_says(target):
+            metadata_of(after, target)  # also what was asked for may be more than a file can hold
         return target.stat().st_size
     except Fault as fault:
         target.unlink(missing_ok=True)
@@ -226,8 +240,10 @@ def _padding(offset: int, name: str) -> bytes:
     return _PADDING_ID + struct.pack("<H", count) + b"Z" * count
 
 
-def _check_only_changed(before: TorchContents, target: Path, changes: Mapping[str, Any]) -> None:
+def _check_only_changed(before: TorchContents, target: Path, changes: Mapping[str, Any]) -> dict[Any, Any]:
     """Make sure that nothing but what was to change is different: parts by size and checksum, values one by one.
+
+    Returns what the copy holds.
 
     Raises:
         ValueError: something is.
@@ -245,6 +261,7 @@ def _check_only_changed(before: TorchContents, target: Path, changes: Mapping[st
     for key, value in changes.items():
         if not is_same(new[key], _as_read(value)):
             raise ValueError(f"{key} came out different")
+    return new
 
 
 def _as_read(value: Any) -> Any:

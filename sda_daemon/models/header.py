@@ -72,12 +72,14 @@ class ModelDetails:
 
 
 @contextlib.contextmanager
-def _raising_what_it_says(path: Path) -> Iterator[None]:
+def raising_what_it_says(path: Path) -> Iterator[None]:
     """Let a reader raise nothing but what it promises: one odd file must not end the reading of many."""
     try:
         yield
     except (ModelFileError, OSError):
         raise
+    except Fault as fault:  # it costs more than it is worth
+        raise model_error(fault, path) from fault
     except Exception as error:
         reason = shortened(f"{type(error).__name__}: {error}", LONGEST_VALUE)
         raise BrokenModelError(f"{path} is damaged, or holds values that no model has ({reason})") from error
@@ -94,13 +96,13 @@ def read_model_header(path: Path, wishes: Wishes = WISHES) -> ModelHeader:
         BrokenModelError: truncated or damaged.
         OSError: the file cannot be opened.
     """
-    with _raising_what_it_says(path):
+    with raising_what_it_says(path):
         return _header(*read_pickled_dict(path, wishes), path)
 
 
 def read_model_details(path: Path) -> ModelDetails:
     """Read all of a model file but its tensors; see `read_model_header`, also for what is raised."""
-    with _raising_what_it_says(path):
+    with raising_what_it_says(path):
         payload, status = read_pickled_dict(path)
         header = _header(payload, status, path)
         training_config = _plain_dict(payload.get("training_config"))

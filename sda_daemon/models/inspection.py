@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon.models.contents import FileKind, kind_of, kind_of_content, plain_names, unwrap_checkpoint
+from sda_daemon.torchfile.allowance import spend
 from sda_daemon.torchfile.archive import open_regular
 from sda_daemon.torchfile.faults import Fault, OtherKind
 from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS, Judgement
@@ -26,6 +27,9 @@ from sda_daemon.wording import quoted, text_of
 
 _MOST_SHOWN = 10_000
 """Keys and names that are shown of one dict."""
+_NO_MEMORY = "it asks for more memory than there is"
+_VISIT_UNITS = 100
+_LEAVES = frozenset({bool, int, float, str, bytes})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +95,17 @@ def inspect_file(path: Path) -> Inspection:
             FileKind.TORCHSCRIPT if isinstance(fault, OtherKind) and "TorchScript" in fault.what else found.kind
         )
     except MemoryError:
-        found.problems.append("it asks for more memory than there is")
+        found.problems.append(_NO_MEMORY)
     found.container = contents.container
     found.parts = len(contents.archive.parts) if contents.archive is not None else 0
     found.names = contents.names
     if contents.content is not None:
         try:
             _interpret(contents.content, found)
+        except Fault as fault:
+            found.problems.append(_told(fault))
+        except MemoryError:
+            found.problems.append(_NO_MEMORY)
         except Exception as error:  # noqa: BLE001 - numbers of a million digits, and what else one may think of
             found.problems.append(f"not all of it can be shown: {type(error).__name__}: {error}")
     return found
@@ -178,6 +186,7 @@ def describe(value: Any) -> str:
         items = mapping_of(value)
         return describe_foreign(value) + (f" of {len(items)}" if items is not None else "")
     if isinstance(value, dict):
+        spend(_VISIT_UNITS * len(value))
         tensors = sum(tensor_outline(item) is not None for item in value.values())
         count, thing = (tensors, "tensor") if tensors and tensors == len(value) else (len(value), "key")
         return f"dict of {count} {thing}{'' if count == 1 else 's'}"
@@ -200,15 +209,16 @@ def tensor_bytes(value: Any) -> int:
     total, waiting, seen = 0, [value], set()
     while waiting:
         item = waiting.pop()
+        if item is None or item.__class__ in _LEAVES:
+            continue
+        spend(_VISIT_UNITS)
         outline = tensor_outline(item)
         if outline is not None:
             total += outline.size_bytes
-            continue
-        held = mapping_of(item)
-        inner = list_of(item) if held is None else held.values()
-        if inner is not None and id(item) not in seen:
+        elif id(item) not in seen:
             seen.add(id(item))
-            waiting += inner
+            held = mapping_of(item)
+            waiting += (list_of(item) if held is None else held.values()) or ()
     return total
 
 
@@ -227,6 +237,7 @@ def loss_curves(epoch_metrics: Any) -> dict[str, list[tuple[float, float]]]:
 def _records(epoch_metrics: Any) -> Iterator[Mapping[str, Any]]:
     """Yield records, which may be dicts or instances of a foreign class."""
     for item in epoch_metrics or ():
+        spend(_VISIT_UNITS)
         record = fields_of(item)
         if record is not None:
             yield record

@@ -62,6 +62,13 @@ def load_model(model_path: Path, device: str | torch.device = "cpu") -> LoadedMo
     path = Path(model_path)
     where = torch.device(device)
     file = _read(path)
+    try:
+        return _understood(file, path, where)
+    except Fault as fault:  # it costs more than it is worth
+        raise model_error(fault, path) from fault
+
+
+def _understood(file: TorchFile, path: Path, where: torch.device) -> LoadedModel:
     content = mapping_of(file.content)
     if content is None:
         raise NotAModelError(f"{path} is not a saved model: it holds a {describe_foreign(file.content)}")

@@ -21,7 +21,6 @@ from sda_daemon.torchfile.values import as_bytes, is_shape, mapping_of
 
 _NUMBER_TYPES = frozenset({"f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"})
 _LARGEST_STRIDE = 2**62
-_LARGEST_STRIDE = 2**62
 _BIG = b"big"
 _COMPLEX_HALVES = {"complex64": 4, "complex128": 8, "complex32": 2}
 
@@ -100,13 +99,13 @@ class _Builder:
         return content
 
     def _value(self, value: Any, depth: int) -> Any:
-        if isinstance(value, LargeInteger):
-            return int(value)
-        if not isinstance(value, StandIn | tuple) or depth > MAX_DEPTH:
+        if not isinstance(value, StandIn | tuple | LargeInteger) or depth > MAX_DEPTH:
             return value
         made = self._made.get(id(value))
         if made is None:
-            if isinstance(value, tuple):
+            if isinstance(value, LargeInteger):
+                made = value, int(value)
+            elif isinstance(value, tuple):
                 made = value, tuple(self._value(item, depth + 1) for item in value)
             else:
                 made = value, self._built(value)

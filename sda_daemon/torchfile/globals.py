@@ -104,6 +104,7 @@ _ALIASES = {
     "zoneinfo._zoneinfo": "zoneinfo",
 }
 """Where some versions of Python have what others have elsewhere."""
+_MOST_PARTS_OF_A_MODULE = 3
 _PURE_MODULES = frozenset({"math", "cmath", "typing", "numbers"})
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -239,7 +240,7 @@ def _is_known_of_torch(name: str) -> bool:
 
 def _only_holds_values(name: str) -> bool:
     parts = name.split(".")
-    for count in range(1, len(parts)):
+    for count in range(1, min(len(parts), _MOST_PARTS_OF_A_MODULE + 1)):
         module, rest = ".".join(parts[:count]), ".".join(parts[count:])
         if rest in _VALUES.get(module, ()):
             return True

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sda_daemon.torchfile.allowance import spend
 from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS
 from sda_daemon.torchfile.stand_ins import StandIn, StorageRef
-from sda_daemon.torchfile.values import is_shape
+from sda_daemon.torchfile.values import MOST_DIMENSIONS, is_shape
 
 STORAGE_TYPES: Mapping[str, tuple[str, int]] = {
     "DoubleStorage": ("float64", 8),
@@ -44,6 +45,7 @@ PARAMETER_FUNCTIONS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild
 SUBCLASS_FUNCTIONS = ("torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type")
 WITH_TYPE = "torch._utils._rebuild_tensor_v3"
 _MOST_WRAPPERS = 4
+_WRAPPER_UNITS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ def tensor_call(value: Any) -> tuple[str, tuple[Any, ...]] | None:
             function = args[0]
             if not isinstance(function, type) or not issubclass(function, StandIn) or len(args[2]) > 16:
                 return None
+            spend(_WRAPPER_UNITS)
             value = function(*args[2])
         else:
             return None
@@ -82,7 +85,7 @@ def shape_of(value: Any) -> tuple[int, ...] | None:
     """Return a tensor's shape, also where it is a `torch.Size`; None for what is none."""
     if isinstance(value, StandIn) and value.foreign_name == "torch.Size" and value.args:
         value = value.args[0]
-    if isinstance(value, list):
+    if isinstance(value, list) and len(value) <= MOST_DIMENSIONS:
         value = tuple(value)
     return tuple(int(size) for size in value) if is_shape(value) else None
 

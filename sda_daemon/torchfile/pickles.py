@@ -4,7 +4,8 @@ Python's unpickler computes the hash of whatever is a key of a dict, or in a set
 recursion, anew each time: tuples inside tuples can take hours or overflow the stack, and tuples and large integers can
 be made that all have the same hash. So behind each tuple, frozen set and large integer an operation is put (BINPERSID)
 that hands it to the unpickler's `persistent_load`, which wraps it into something that is hashed by what it *is*, at no
-cost; sets, which hash their items, become lists. What is left costs time and memory in proportion to the pickle's size.
+cost; sets, which hash their items, become lists; and dicts become ones that count keys which are no texts, by the same
+operation. What is left costs time and memory in proportion to the pickle's size.
 
 In a small pickle with few tuples it is enough, and quicker, to keep them out of the memo: then none is in two places.
 """
@@ -25,7 +26,7 @@ _SIZED = {
 _LINES = {**dict.fromkeys(b"FILSVPgp", 1), **dict.fromkeys(b"ci", 2)}
 _UNPACK = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
 _STOP, _LONG_PUT, _GLOBAL, _INSTANCE, _INT_LINE, _LONG_LINE, _PUT_LINE, _TEXT_LINE = b".rciILpV"
-_EMPTY_SET, _ADD_ITEMS, _FROZENSET, _FRAME, _STACK_GLOBAL = b"\x8f\x90\x91\x95\x93"
+_EMPTY_DICT, _DICT, _EMPTY_SET, _ADD_ITEMS, _FROZENSET, _FRAME, _STACK_GLOBAL = b"}d\x8f\x90\x91\x95\x93"
 _LONG1, _LONG4 = b"\x8a\x8b"
 _TUPLES = frozenset(b"t\x85\x86\x87")
 _OTHER_PUTS = frozenset(b"rp\x94")
@@ -51,11 +52,12 @@ def _runs_of(bare: bytes) -> bytes:
     )
 
 
-_BARE = rb"()012NQR\]abdelosu}\x81\x88\x89\x92"
+_BARE = rb"()012NQR\]abelosu\x81\x88\x89\x92"
+_DICTS = rb"d}"
 _RUN = re.compile(_runs_of(_BARE + rb"\x94"), re.DOTALL)
-_RUN_WITH_TUPLES = re.compile(_runs_of(_BARE + rb"t\x85-\x87"), re.DOTALL)
+_RUN_WITH_TUPLES = re.compile(_runs_of(_BARE + _DICTS + rb"t\x85-\x87"), re.DOTALL)
 # Within a run: what comes up to a tuple, and the operation behind it that puts it into the memo.
-_TO_TUPLE = re.compile(rb"(%s[t\x85-\x87]?)(?:q.|r..\0\0)?+" % _runs_of(_BARE), re.DOTALL)
+_TO_TUPLE = re.compile(rb"(%s[t\x85-\x87]?)(?:q.|r..\0\0)?+" % _runs_of(_BARE + _DICTS), re.DOTALL)
 MOST_NAMES = 10_000
 """Names in one pickle, also the same again; each becomes a class, which takes hundreds of times as much memory."""
 _LONGEST_LINE = 4096
@@ -64,7 +66,7 @@ _FEW_STEPS = 200_000
 _BYTES_PER_STEP = 30
 """A step in Python for so many bytes of the file is what any honest pickle stays below."""
 _GAP_IN_MEMO = 1000
-_SMALL_BYTES = 256 * 1024
+_SMALL_BYTES = 64 * 1024
 _FEW_TUPLES = 1000
 """So many tuples in so small a pickle can be hashed in no time, whatever they are, if none is in two places."""
 
@@ -172,6 +174,10 @@ class _Walker:
             self.position += 4
         elif opcode == _STACK_GLOBAL:
             self._count_name()
+        elif opcode == _EMPTY_DICT:
+            self._replace(b"N" + _WRAP)
+        elif opcode == _DICT:  # a list in a tuple in a tuple: what is wrapped is in no other way in one
+            self._replace(b"l\x85\x85" + _WRAP)
         elif opcode == _EMPTY_SET:
             self._replace(b"]")
         elif opcode == _ADD_ITEMS:

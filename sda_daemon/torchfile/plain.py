@@ -9,16 +9,18 @@ from typing import Any
 from sda_daemon.torchfile.globals import modern_name
 from sda_daemon.torchfile.stand_ins import StandIn, member_name
 from sda_daemon.torchfile.values import array_values, fields_of, is_namespace, list_of, number_of, omega_value
+from sda_daemon.wording import LONGEST_QUOTE, shortened
 
 MAX_DEPTH = 32
 """Deepest nesting kept; real configs have two or three levels."""
-MAX_VALUES = 100_000
+MAX_VALUES = 20_000
 """Most values kept; real configs have some thirty."""
 MAX_CHARACTERS = 4_000_000
 """Longest text kept in all; real configs have some hundred characters."""
 _VALUE_MODULES = ("decimal", "fractions")
 _DICTS = ("omegaconf.", "collections.", "types.MappingProxyType")
-_LARGEST_INTEGER = 2**63
+_MOST_BITS = 63
+_LONGEST_PLACE = 400
 _APPLICATION = ("small_dataset_audio.", "distill.")
 _NOTHING: Any = object()
 
@@ -56,7 +58,9 @@ class _Reduction:
         if value is None or isinstance(value, bool | float):
             return value
         if isinstance(value, int):
-            return int(value) if abs(value) <= _LARGEST_INTEGER else self._drop(where, "a number of more than 64 bits")
+            return (
+                int(value) if value.bit_length() <= _MOST_BITS else self._drop(where, "a number of more than 64 bits")
+            )
         if isinstance(value, str):
             return self._text(value, where)
         if isinstance(value, dict):
@@ -80,7 +84,7 @@ class _Reduction:
             return self._too_deep(where)
         kept = []
         for index, item in enumerate(value):
-            plain = self.reduce(item, f"{where}[{index}]", depth + 1)
+            plain = self.reduce(item, _place(where, f"[{index}]"), depth + 1)
             if plain is not _NOTHING:
                 kept.append(plain)
             if self._is_full(where):
@@ -92,12 +96,15 @@ class _Reduction:
             return self._too_deep(where)
         kept: dict[str, Any] = {}
         for key, item in value.items():
-            if not isinstance(key, str | int | float) or (isinstance(key, int) and abs(key) > _LARGEST_INTEGER):
+            if not isinstance(key, str | int | float) or (isinstance(key, int) and key.bit_length() > _MOST_BITS):
+                self.left -= 1
                 self.dropped(where, f"key of type {_kind_of_key(key)}")
             else:
-                plain = self.reduce(item, f"{where}.{key}" if where else str(key), depth + 1)
+                name = str(key)
+                self.characters_left -= len(name)
+                plain = self.reduce(item, _place(where, shortened(name, LONGEST_QUOTE)), depth + 1)
                 if plain is not _NOTHING:
-                    kept[str(key)] = plain
+                    kept[name] = plain
             if self._is_full(where):
                 break
         return kept
@@ -111,6 +118,13 @@ class _Reduction:
             self.told = True
             self.dropped(where, "too many values" if self.left <= 0 else "too much text")
         return is_full
+
+
+def _place(where: str, step: str) -> str:
+    """Return where something is, as `training_config.layers[3]`; of a very long one, only its beginning."""
+    if len(where) > _LONGEST_PLACE:
+        return where
+    return step if not where else f"{where}{step}" if step.startswith("[") else f"{where}.{step}"
 
 
 def _is_number(value: Any) -> bool:
@@ -159,9 +173,11 @@ def _known_value(value: Any) -> Any:
         inner = fields_of(value)
         return value if inner is None else inner
     if name.startswith("numpy"):
-        held = array_values(value)
         number = number_of(value)
-        return number if number is not None else held if isinstance(held, str) else value
+        if number is not None:
+            return number
+        text = array_values(value) if name.endswith(".scalar") else None
+        return text if isinstance(text, str) else value
     root = name.partition(".")[0]
     if root not in _VALUE_MODULES and (root in sys.stdlib_module_names or root in ("torch", "__builtin__")):
         return value  # a call of a function, which no value is

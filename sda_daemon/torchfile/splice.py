@@ -15,6 +15,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from sda_daemon.torchfile.pickles import walk_pickle
@@ -27,6 +28,8 @@ _MARK: Any = object()
 _ITEM, _PUT, _GET = "item", "put", "get"
 _LARGEST_NUMBER = 8
 """Bytes of one; longer floats are not the same on every machine."""
+_MOST_OPERATIONS = 100_000
+"""A model's pickle has some thousand."""
 _DEEPEST_NEST = 100
 """References inside what is referred to, one in the other."""
 
@@ -138,7 +141,10 @@ class _Rest:
 def _walk(data: bytes, key: str) -> _Walk:
     walk = _Walk()
     stack: list[Any] = []
-    operations = [(operation, argument, position or 0) for operation, argument, position in pickletools.genops(data)]
+    found = islice(pickletools.genops(data), _MOST_OPERATIONS + 1)
+    operations = [(operation, argument, position or 0) for operation, argument, position in found]
+    if len(operations) > _MOST_OPERATIONS:
+        raise ValueError("it holds far more values than any model")
     ends = [position for _, _, position in operations[1:]] + [len(data)]
     root: _Item | None = None
     for (operation, argument, position), end in zip(operations, ends, strict=True):

@@ -5,26 +5,13 @@ Stand-ins record what the pickle wanted to do with a class: the arguments of its
 
 from __future__ import annotations
 
-import threading
 from functools import lru_cache
 from typing import Any, ClassVar
 
+from sda_daemon.torchfile.allowance import spend, spend_for_key
+
 _FEW_ARGUMENTS = 16
-_MOST_ARGUMENTS = 1000
-
-
-class _Budget(threading.local):
-    """How many arguments of calls may still be kept by what is being loaded: a long row can be handed to many calls."""
-
-    left: int = _MOST_ARGUMENTS
-
-
-_budget = _Budget()
-
-
-def allow_arguments(count: int) -> None:
-    """Begin a new pickle: so many arguments beyond the first ones of each call may be kept."""
-    _budget.left = count
+_ARGUMENT_UNITS = 100
 
 
 class StandIn:
@@ -49,9 +36,7 @@ class StandIn:
     def __new__(cls, *args: Any, **keywords: Any) -> StandIn:  # noqa: D102 - pickles create by __new__ without __init__
         self = object.__new__(cls)
         if len(args) + len(keywords) > _FEW_ARGUMENTS:
-            _budget.left -= len(args) + len(keywords)
-            if _budget.left < 0:
-                raise ValueError("its calls have too many arguments")
+            spend(_ARGUMENT_UNITS * (len(args) + len(keywords)))
         self.args = args
         self.state = keywords or None
         self.content = None
@@ -67,6 +52,7 @@ class StandIn:
     def __setitem__(self, key: Any, value: Any) -> None:
         if not isinstance(self.content, dict):
             self.content = {}
+        spend_for_key(key)
         self.content[key] = value
 
     def extend(self, items: Any) -> None:

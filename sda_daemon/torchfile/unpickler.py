@@ -9,10 +9,12 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from sda_daemon.torchfile import globals as names
+from sda_daemon.torchfile.allowance import CLASS_UNITS, ODD_KEY_UNITS, begin_file, spend
 from sda_daemon.torchfile.faults import Damaged, Fault, Oversized, Unsafe
 from sda_daemon.torchfile.globals import Judgement, judge_name, modern_name
 from sda_daemon.torchfile.pickles import MOST_NAMES, PickleTooCostlyError, Walk
@@ -21,15 +23,18 @@ from sda_daemon.torchfile.stand_ins import (
     StandIn,
     StorageRef,
     TupleValue,
-    allow_arguments,
     attribute_class,
     stand_in_class,
 )
 
 _LONGEST_NAME = 1000
 _BUFFER_BYTES = 256 * 1024
-_BYTES_PER_ARGUMENT = 8
-_ARGUMENTS = 10_000
+_LONGEST_STORAGE_NAME = 2 * _LONGEST_NAME
+_LONGEST_KEY = 100
+_LARGEST_SIZE = 2**63
+_FEW_ARGUMENTS = 16
+_ITEM_UNITS = 100
+_INERT_UNITS = 10
 _DICTS = {"collections.OrderedDict": False, "collections.Counter": False, "collections.defaultdict": True}
 """Dicts whose items are kept, and whether they are called with a factory first."""
 # How protocol 0, which knows no binary names of storages, writes their tuple.
@@ -38,11 +43,29 @@ _STORAGE_TEXT = re.compile(
 )
 
 
-class ItemsOnlyDict(dict[Any, Any]):
+class GuardedDict(dict[Any, Any]):
+    """A dict that spends what its keys may cost."""
+
+    __slots__ = ()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if key.__class__ is not str:
+            spend(ODD_KEY_UNITS)
+        dict.__setitem__(self, key, value)
+
+
+class ItemsOnlyDict(GuardedDict):
     """An OrderedDict and the like, of which only the items are kept: attributes could shadow methods."""
+
+    __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
         pass
+
+    def take(self, given: Any) -> None:
+        """Take the items of a dict, or of a list of pairs."""
+        for key, value in given.items() if isinstance(given, dict) else given:
+            self[key] = value
 
 
 class InertUnpickler(pickle.Unpickler):
@@ -67,8 +90,7 @@ class InertUnpickler(pickle.Unpickler):
         self._mentions = 0
         self._made: dict[str, Any] = {}
         self._uncalled: dict[str, str] = {}
-        self._copies_left = len(walk.safe)
-        self._arguments = _ARGUMENTS + len(walk.safe) // _BYTES_PER_ARGUMENT
+        self._size_bytes = len(walk.safe)
 
     def load(self) -> Any:
         """Return the pickle's object.
@@ -79,7 +101,7 @@ class InertUnpickler(pickle.Unpickler):
             Damaged: it is no sound pickle.
             MemoryError: there is not enough.
         """
-        allow_arguments(self._arguments)
+        begin_file(self._size_bytes)
         try:
             content = super().load()
         except (Fault, MemoryError):
@@ -111,6 +133,7 @@ class InertUnpickler(pickle.Unpickler):
         return made
 
     def _make(self, full_name: str) -> Any:
+        spend(CLASS_UNITS)
         modern = modern_name(full_name)
         self.names[full_name] = judgement = judge_name(full_name)
         if judgement is Judgement.REFUSED:
@@ -130,6 +153,8 @@ class InertUnpickler(pickle.Unpickler):
         """Return what stands for a function that is harmless if it is called with certain things."""
 
         def called(*args: Any) -> Any:
+            if len(args) > _FEW_ARGUMENTS:  # they are copied for each call
+                spend(_ITEM_UNITS * len(args))
             try:
                 result = call(*args)
             except TypeError:  # more or fewer than it takes
@@ -143,17 +168,18 @@ class InertUnpickler(pickle.Unpickler):
 
         return called
 
-    def _dict_maker(self, *, has_factory: bool) -> Callable[..., Any]:
+    @staticmethod
+    def _dict_maker(*, has_factory: bool) -> Callable[..., Any]:
         """Return what makes a dict: empty, or of another dict or a list of pairs, as some Pythons write it."""
 
         def make(*args: Any) -> Any:
             made = ItemsOnlyDict()
+            if len(args) > _FEW_ARGUMENTS:
+                raise ValueError("a dict is called with more than any dict takes")
             given = args[1:] if has_factory else args
             if given:
-                self._copies_left -= len(given[0])
-                if self._copies_left < 0:  # a few bytes could ask for megabytes each time
-                    raise PickleTooCostlyError("its dicts share items, and would take many times as much memory")
-                made.update(given[0])
+                spend(_ITEM_UNITS * len(given[0]))  # a few bytes could ask for megabytes each time
+                made.take(given[0])
             return made
 
         return make
@@ -165,6 +191,10 @@ class InertUnpickler(pickle.Unpickler):
             ValueError: it is nothing that names a storage.
         """
         kind = type(pid)
+        if pid is None:  # in the place of an empty dict
+            return GuardedDict()
+        if kind is tuple and len(pid) == 1 and type(pid[0]) is tuple and pid[0]:  # in the place of a dict with items
+            return _dict_of(pid[0][0])
         if kind is tuple and self._wraps:
             return TupleValue(pid)
         if kind is tuple or kind is TupleValue:
@@ -172,14 +202,21 @@ class InertUnpickler(pickle.Unpickler):
         if kind is int:
             return LargeInteger(pid)
         if kind is list:
-            self._copies_left -= len(pid)
-            if self._copies_left < 0:
-                raise PickleTooCostlyError("its sets share items, and would take many times as much memory")
+            spend(_ITEM_UNITS * len(pid))
             return TupleValue(pid)
-        found = _STORAGE_TEXT.fullmatch(pid) if kind is str else None
+        found = _STORAGE_TEXT.fullmatch(pid) if kind is str and len(pid) <= _LONGEST_STORAGE_NAME else None
         if found is None:
             raise ValueError("a storage's name is no tuple")
         return StorageRef(found[1].rpartition(".")[2], found[2], int(found[3]))
+
+
+def _dict_of(items: list[Any]) -> GuardedDict:
+    """Return a dict of keys and values in turn."""
+    spend(_ITEM_UNITS * len(items))
+    made = GuardedDict()
+    for index in range(0, len(items), 2):
+        made[items[index]] = items[index + 1]
+    return made
 
 
 def _storage(pid: tuple[Any, ...]) -> StorageRef:
@@ -190,7 +227,11 @@ def _storage(pid: tuple[Any, ...]) -> StorageRef:
     offset = 0
     if len(pid) > 5 and pid[5] is not None:
         _, offset, count = pid[5]
-    return StorageRef(kind.foreign_name.rpartition(".")[2], key, int(count), int(offset))
+    name = sys.intern(kind.foreign_name.rpartition(".")[2])
+    is_sound = len(key) <= _LONGEST_KEY and len(name) <= _LONGEST_KEY and isinstance(offset, int)
+    if not is_sound or not 0 <= count < _LARGEST_SIZE or not 0 <= offset < _LARGEST_SIZE:
+        raise ValueError("a storage's name is not what torch writes")
+    return StorageRef(name, key, int(count), int(offset))
 
 
 # --- names that are judged by what they are called with ---------------------------------------------
@@ -209,6 +250,9 @@ def _getattr(target: Any, name: Any) -> Any:
     """An attribute of a stand-in: a member of an enum, a class inside of another, a method of an object."""
     if not isinstance(name, str) or not name.isidentifier() or (name.startswith("__") and name.endswith("__")):
         return None
+    if _is_inert(target) and len(target.foreign_name) + len(name) > _LONGEST_NAME:
+        raise PickleTooCostlyError("its names are too long or too many")
+    spend(CLASS_UNITS)
     if isinstance(target, type) and issubclass(target, StandIn):
         return attribute_class(target.foreign_name, name)
     return stand_in_class(names.GETATTR)(target, name) if isinstance(target, StandIn) else None
@@ -255,6 +299,7 @@ def _get_item(kind: Any, item: Any) -> Any:
 
 def _reduce(function: Any, items: Any, *more: Any) -> Any:
     """A union of types, such as `int | str`."""
+    spend(_INERT_UNITS * len(items) if isinstance(items, list | tuple) else 0)
     is_union = isinstance(function, type) and modern_name(getattr(function, "foreign_name", ".")) == "operator.or_"
     is_sound = is_union and isinstance(items, list | tuple) and all(map(_is_inert, items)) and not more
     return stand_in_class(names.REDUCE)(function, items) if is_sound else None

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from sda_daemon.torchfile.allowance import spend
+from sda_daemon.torchfile.faults import Oversized
 from sda_daemon.torchfile.globals import EMPTY_BYTES, modern_name
 from sda_daemon.torchfile.stand_ins import StandIn
 from sda_daemon.wording import quoted
@@ -14,23 +16,30 @@ from sda_daemon.wording import quoted
 _ARRAY_FORMATS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I",
                   "u2": "H", "u1": "B", "b1": "?"}  # fmt: skip
 _MOST_VALUES = 1_000_000
-_MOST_DIMENSIONS = 32
+MOST_DIMENSIONS = 32
+_MOST_PROXIES = 8
+_ARRAY_UNITS = 300
+_NUMBER_UNITS = 16
+_LIST_UNITS = 100
 _LARGEST_SIZE = 2**63
+_LONGEST_CODE = 8
 _NAMESPACES = frozenset({"types.SimpleNamespace", "argparse.Namespace"})
 
 
 def mapping_of(value: Any) -> dict[Any, Any] | None:
     """Return the items of a dict, also of a foreign class that is one; None for anything else."""
-    if isinstance(value, dict):
-        return value
-    if not isinstance(value, StandIn):
-        return None
-    if value.foreign_name.startswith("omegaconf."):
-        return _omega_dict(value)
-    if isinstance(value.content, dict):
-        return value.content
-    if modern_name(value.foreign_name) == "types.MappingProxyType" and value.args:
-        return mapping_of(value.args[0])
+    for _ in range(_MOST_PROXIES):
+        if isinstance(value, dict):
+            return value
+        if not isinstance(value, StandIn):
+            return None
+        if value.foreign_name.startswith("omegaconf."):
+            return _omega_dict(value)
+        if isinstance(value.content, dict):
+            return value.content
+        if modern_name(value.foreign_name) != "types.MappingProxyType" or not value.args:
+            return None
+        value = value.args[0]
     return None
 
 
@@ -71,6 +80,7 @@ def list_of(value: Any) -> list[Any] | tuple[Any, ...] | None:
     name = modern_name(value.foreign_name)
     if name in ("builtins.set", "builtins.frozenset", "collections.deque"):
         given = value.args[0] if value.args else []
+        spend(sum(len(held) for held in (given, value.content) if isinstance(held, list | tuple)))
         items = [*given] if isinstance(given, list | tuple) else []
         return items + value.content if isinstance(value.content, list) else items
     return None
@@ -88,6 +98,7 @@ def as_bytes(value: Any) -> bytes | None:
     if name == "_codecs.encode" and len(value.args) == 2:
         text, encoding = value.args
         if isinstance(text, str) and encoding in ("latin1", "latin-1"):
+            spend(len(text))
             try:
                 return text.encode("latin1")
             except UnicodeEncodeError:
@@ -99,7 +110,7 @@ def is_shape(value: Any) -> bool:
     """Tell whether something is the shape of an array or a tensor: a tuple of sizes."""
     return (
         isinstance(value, tuple)
-        and len(value) <= _MOST_DIMENSIONS
+        and len(value) <= MOST_DIMENSIONS
         and all(isinstance(size, int) and 0 <= size < _LARGEST_SIZE for size in value)
     )
 
@@ -111,6 +122,7 @@ def array_values(value: Any) -> Any:
     """
     if not isinstance(value, StandIn) or not value.foreign_name.startswith("numpy"):
         return None
+    spend(_ARRAY_UNITS)
     function = value.foreign_name.rpartition(".")[2]
     if function == "scalar" and len(value.args) == 2:
         text = _text_of(value.args[0], as_bytes(value.args[1]))
@@ -127,6 +139,7 @@ def array_values(value: Any) -> Any:
         return None
     if not is_shape(shape) or math.prod(max(size, 1) for size in shape) > _MOST_VALUES:
         return None  # also without elements, a row of ten million of them is long
+    spend(_LIST_UNITS * sum(math.prod(shape[:count]) for count in range(len(shape))))
     flat = _numbers(dtype, as_bytes(data))
     if flat is None or len(flat) != math.prod(shape):
         return None
@@ -140,28 +153,45 @@ def array_values(value: Any) -> Any:
 
 def _text_of(dtype: Any, data: bytes | None) -> str | None:
     """Return numpy's own text, which is four bytes a character."""
-    if data is None or not isinstance(dtype, StandIn) or not str(dtype.args[:1]).startswith("('U"):
+    if data is None or not _code_of(dtype).startswith("U"):
         return None
+    spend(len(data))
     order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
     return data.decode("utf-32-be" if order == ">" else "utf-32-le", "replace").rstrip("\0")
+
+
+def _code_of(dtype: Any) -> str:
+    """Return what a dtype was called with, such as `f8`; empty for anything else."""
+    code = dtype.args[0] if isinstance(dtype, StandIn) and dtype.args else ""
+    return code if isinstance(code, str) else ""
 
 
 def number_of(value: Any) -> int | float | bool | None:
     """Return a number, also where it was written as numpy's scalar or as an array of one element; else None."""
     if isinstance(value, bool | int | float):
         return int(value) if type(value) not in (bool, int, float) else value
+    if isinstance(value, StandIn) and _is_row(value):
+        return None
     found = array_values(value)
-    for _ in range(_MOST_DIMENSIONS):
+    for _ in range(MOST_DIMENSIONS):
         if not isinstance(found, list) or len(found) != 1:
             break
         found = found[0]
     return found if isinstance(found, bool | int | float) else None
 
 
+def _is_row(value: StandIn) -> bool:
+    """Tell whether an array has not just one element."""
+    shape = value.state[1] if isinstance(value.state, tuple) and len(value.state) == 5 else None
+    if len(value.args) == 4:
+        shape = value.args[2]
+    return isinstance(shape, tuple) and is_shape(shape) and math.prod(shape) != 1
+
+
 def _numbers(dtype: Any, data: bytes | None) -> list[Any] | None:
-    if data is None or not isinstance(dtype, StandIn) or not dtype.args:
+    if data is None or not isinstance(dtype, StandIn):
         return None
-    code = _ARRAY_FORMATS.get(str(dtype.args[0]).lstrip("<>|="))
+    code = _ARRAY_FORMATS.get(_code_of(dtype)[:_LONGEST_CODE].lstrip("<>|="))
     order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
     if code is None or order not in ("<", ">", "|", "="):
         return None
@@ -169,6 +199,7 @@ def _numbers(dtype: Any, data: bytes | None) -> list[Any] | None:
     count = len(data) // width
     if count > _MOST_VALUES or count * width != len(data):
         return None
+    spend(_NUMBER_UNITS * count)
     return list(struct.unpack(f"{'>' if order == '>' else '<'}{count}{code}", data))
 
 
@@ -220,7 +251,11 @@ class _PlainAnalysis:
         self._left -= _recorded_bytes(value) // 8
         if self._left < 0:
             return None
-        values = array_values(value)
+        try:
+            values = array_values(value)
+        except Oversized:
+            self._left = -1
+            return None
         self._left -= _count(values)
         return values if self._left >= 0 else None
 

@@ -33,6 +33,7 @@ from sda_daemon.models.inspection import inspect_file
 from sda_daemon.models.loading import load_model
 from sda_daemon.models.persistence import ModelMetadata, save_model
 from sda_daemon.models.torch_file import read_torch_file
+from sda_daemon.torchfile.allowance import begin_file
 from sda_daemon.torchfile.globals import Judgement
 from sda_daemon.torchfile.pickles import walk_pickle
 from sda_daemon.torchfile.stand_ins import StorageRef, stand_in_class
@@ -106,6 +107,7 @@ def test_an_analysis_of_one_array_in_many_places_is_cut_off(tmp_path: Path) -> N
     misfitting = ARRAY.replace(text(b"u1"), text(b"f8"))  # each would be looked at for a millisecond
     misfits = plain_analysis(InertUnpickler(walk_pickle(items([misfitting] * 3_000, LONG))).load())
     assert misfits == {str(n): None for n in range(3_000)}
+    begin_file(0)
     nothing = stand_in_class("numpy.core.multiarray._reconstruct")()
     dtype = stand_in_class("numpy.dtype")("f4")
     nothing.__setstate__((1, (10**12, 0), dtype, False, b""))
