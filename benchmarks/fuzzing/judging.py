@@ -5,6 +5,7 @@ Runs in a process of its own, which the file may crash or hang: whoever started 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ctypes
 import dataclasses
@@ -75,6 +76,17 @@ def time_limit_s(size_bytes: int) -> float:
 def memory_limit_bytes(size_bytes: int) -> int:
     """Return the memory with which a file of this size is to be judged."""
     return MEMORY_LIMIT_BYTES + MEMORY_LIMIT_PER_BYTE * size_bytes
+
+
+def breaks_a_limit(reading: Reading, size_bytes: int) -> bool:
+    """Tell whether a file of this size took too long or too much."""
+    return reading.time_s > time_limit_s(size_bytes) or reading.memory_bytes > memory_limit_bytes(size_bytes)
+
+
+def least(one: Reading, other: Reading) -> Reading:
+    """Return the other reading of the same file, with the lower of each cost."""
+    time_s, memory_bytes = min(one.time_s, other.time_s), min(one.memory_bytes, other.memory_bytes)
+    return dataclasses.replace(other, time_s=time_s, memory_bytes=memory_bytes)
 
 
 # --- the readers --------------------------------------------------------------------------------------
@@ -235,6 +247,8 @@ class Judge:
                 for reader in READERS.values():
                     with contextlib.suppress(*_OWN):
                         reader(path)
+        for encoding in ("utf-32-le", "utf-32-be", "raw_unicode_escape", "latin-1"):
+            codecs.lookup(encoding)
         gc.collect()
         gc.freeze()
         used = int(Path("/proc/self/statm").read_text().split()[0]) * _PAGE_BYTES

@@ -28,7 +28,7 @@ from sda_daemon.wording import quoted, text_of
 _MOST_SHOWN = 10_000
 """Keys and names that are shown of one dict."""
 _NO_MEMORY = "it asks for more memory than there is"
-_VISIT_UNITS = 100
+_VISIT_UNITS = 150
 _LEAVES = frozenset({bool, int, float, str, bytes})
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sda_daemon.torchfile.allowance import spend
 from sda_daemon.torchfile.archive import LOCAL_HEADER_BYTES, Part, check_part, content_offset
 from sda_daemon.torchfile.faults import Damaged, Fault, Oversized
 from sda_daemon.torchfile.globals import EMPTY_BYTES, TENSOR_FUNCTIONS, Judgement, judge_name, modern_name
@@ -17,11 +18,15 @@ from sda_daemon.torchfile.outlines import STORAGE_TYPES, WITH_TYPE, element_type
 from sda_daemon.torchfile.plain import MAX_DEPTH
 from sda_daemon.torchfile.reader import TorchContents
 from sda_daemon.torchfile.stand_ins import LargeInteger, StandIn, StorageRef
+from sda_daemon.torchfile.unpickler import GuardedDict
 from sda_daemon.torchfile.values import as_bytes, is_shape, mapping_of
 
 _NUMBER_TYPES = frozenset({"f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"})
 _LARGEST_STRIDE = 2**62
 _BIG = b"big"
+_ITEM_UNITS = 25
+_LEAVES = frozenset({type(None), bool, int, float, str, bytes, Tensor})
+_AS_IS = _LEAVES | {list, dict, GuardedDict}
 _COMPLEX_HALVES = {"complex64": 4, "complex128": 8, "complex32": 2}
 
 LeaveOut = Callable[[Mapping[Any, Any]], Iterable[Any]]
@@ -80,22 +85,25 @@ class _Builder:
         waiting, seen = [content], set()
         while waiting:
             holder = waiting.pop()
-            if isinstance(holder, StandIn):
-                items = mapping_of(holder)
-                holder = holder.content if items is None else items
-            if not isinstance(holder, dict | list) or id(holder) in seen:
-                if isinstance(holder, tuple) and id(holder) not in seen:
-                    seen.add(id(holder))
-                    waiting += holder
+            if id(holder) in seen:
                 continue
             seen.add(id(holder))
+            if isinstance(holder, dict | list | tuple):
+                spend(_ITEM_UNITS * len(holder))
             if isinstance(holder, dict):
                 for key, item in holder.items():
-                    holder[key] = self._value(item, 0)
-                waiting += holder.values()
-            else:
-                holder[:] = [self._value(item, 0) for item in holder]
+                    if item.__class__ not in _AS_IS:
+                        dict.__setitem__(holder, key, self._value(item, 0))
+                waiting += [item for item in holder.values() if item.__class__ not in _LEAVES]
+            elif isinstance(holder, list):
+                if not _AS_IS.issuperset(map(type, holder)):
+                    holder[:] = [item if item.__class__ in _AS_IS else self._value(item, 0) for item in holder]
+                waiting += [item for item in holder if item.__class__ not in _LEAVES]
+            elif isinstance(holder, tuple):
                 waiting += holder
+            elif isinstance(holder, StandIn):
+                items = mapping_of(holder)
+                waiting.append(holder.content if items is None else items)
         return content
 
     def _value(self, value: Any, depth: int) -> Any:

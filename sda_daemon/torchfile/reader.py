@@ -33,15 +33,18 @@ _LENGTH = struct.Struct("<q")
 _FROM_BYTES = "torch.storage._load_from_bytes"
 # Operations with which a pickle of protocol 0 or 1 begins: a dict, a list, a tuple, a name, a text, a number.
 _TEXT_PICKLE = re.compile(rb"[\(\]\}cVSIFLNKMJG]")
-# What values take in memory where they are smallest in a pickle: bytes of an object, of the place that refers to it,
-# and of a container's place among those that were seen.
+# What values take in memory where they are smallest in a pickle: bytes of an object, of the places that refer to it
+# while it is read, of its place among those that were seen, and of what is made of it.
 _COSTS = {
-    **dict.fromkeys((b"]", b"}", b"\x85", b"\x86", b"\x87", b"t", b"l", b"\x91"), 160),
-    b"d": 400, b"u": 250, b"s": 50, b"R": 120, b"\x81": 120, b"M": 40, b"G": 32,
-    **dict.fromkeys((b"N", b")", b"\x88", b"\x89", b"K", b"h"), 16),
+    **dict.fromkeys((b"]", b"}", b"l", b"\x91"), 160), **dict.fromkeys((b"\x85", b"\x86", b"\x87", b"t"), 350),
+    **dict.fromkeys((b"N", b")", b"\x88", b"\x89", b"K", b"h", b"j"), 24),
+    **dict.fromkeys((b"R", b"\x81", b"o", b"i"), 350), **dict.fromkeys((b"X", b"U", b"\x8c", b"C"), 80),
+    b"\x92": 400, b"d": 300, b"u": 200, b"s": 50, b"a": 10, b"e": 60, b"G": 48, b"M": 52, b"J": 56, b"\x8a": 200,
 }  # fmt: skip
+_ARGUMENTS = {b"G": 8, b"J": 4, b"M": 2, b"K": 1, b"h": 1, b"q": 1, b"X": 4}
+"""Bytes behind an operation, which may look like operations."""
 _CHEAP_PICKLE_BYTES = 128 * 1024
-_FREE_BYTES = 36 * 2**20
+_FREE_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +184,7 @@ class _Reader:
             if judgement is Judgement.REFUSED and not self.wishes.lenient:
                 raise Unsafe(modern_name(name))
         if len(walk.safe) > _CHEAP_PICKLE_BYTES:
-            _check_cost(walk.safe, self.size_bytes)
+            _check_cost(walk.safe, walk.long_bytes, self.size_bytes)
         return walk
 
     def _load(self, walk: Walk) -> Any:
@@ -238,10 +241,12 @@ class _Reader:
         return walks
 
 
-def _check_cost(pickled: bytes, size_bytes: int) -> None:
+def _check_cost(pickled: bytes, long_bytes: int, size_bytes: int) -> None:
     """Refuse what would take many times as much memory as its size, estimated from above by counting bytes."""
     estimate = sum(pickled.count(operation) * cost for operation, cost in _COSTS.items())
-    estimate -= len(pickled) * sum(_COSTS.values()) // 256  # what evenly spread bytes would give
+    # What evenly spread bytes would give that are none of operations: arguments, and what stands in long texts.
+    others = sum(pickled.count(operation) * width for operation, width in _ARGUMENTS.items()) + long_bytes
+    estimate -= min(others, len(pickled)) * sum(_COSTS.values()) // 256
     if estimate > _FREE_BYTES + 3 * size_bytes - len(pickled):
         raise Oversized("what its pickle holds would take many times as much memory as its size is worth")
 

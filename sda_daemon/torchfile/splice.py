@@ -28,7 +28,7 @@ _MARK: Any = object()
 _ITEM, _PUT, _GET = "item", "put", "get"
 _LARGEST_NUMBER = 8
 """Bytes of one; longer floats are not the same on every machine."""
-_MOST_OPERATIONS = 100_000
+_MOST_OPERATIONS = 50_000
 """A model's pickle has some thousand."""
 _DEEPEST_NEST = 100
 """References inside what is referred to, one in the other."""

@@ -133,3 +133,5 @@ class TupleValue(ByIdentity, tuple[Any, ...]):
 
 class LargeInteger(ByIdentity, int):
     """An integer of 64 bits or more."""
+
+    __slots__ = ()

@@ -34,6 +34,7 @@ _LONGEST_KEY = 100
 _LARGEST_SIZE = 2**63
 _FEW_ARGUMENTS = 16
 _ITEM_UNITS = 100
+_STORAGE_UNITS = 100
 _INERT_UNITS = 10
 _DICTS = {"collections.OrderedDict": False, "collections.Counter": False, "collections.defaultdict": True}
 """Dicts whose items are kept, and whether they are called with a factory first."""
@@ -221,6 +222,7 @@ def _dict_of(items: list[Any]) -> GuardedDict:
 
 def _storage(pid: tuple[Any, ...]) -> StorageRef:
     """Read `('storage', class, key, device, count)`, and in old files, which part of another storage it is."""
+    spend(_STORAGE_UNITS)
     what, kind, key, _device, count = pid[:5]
     if what != "storage" or not _is_inert(kind) or not isinstance(key, str) or not isinstance(count, int):
         raise ValueError("a storage's name is not what torch writes")

@@ -19,6 +19,7 @@ _MOST_VALUES = 1_000_000
 MOST_DIMENSIONS = 32
 _MOST_PROXIES = 8
 _ARRAY_UNITS = 300
+_ITEM_UNITS = 150
 _NUMBER_UNITS = 16
 _LIST_UNITS = 100
 _LARGEST_SIZE = 2**63
@@ -252,6 +253,7 @@ class _PlainAnalysis:
         if self._left < 0:
             return None
         try:
+            spend(_ITEM_UNITS)
             values = array_values(value)
         except Oversized:
             self._left = -1
