@@ -11,6 +11,7 @@ import re
 import reprlib
 import unicodedata
 from collections.abc import Sequence
+from itertools import islice
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MOST_LINES = 20
@@ -72,6 +73,23 @@ class _Quotes(reprlib.Repr):
 
     def repr_str(self, x: str, level: int) -> str:
         return repr(shortened(x, self.maxstring))
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        return shortened(repr(x[: self.maxstring]), self.maxstring)
+
+    def repr_dict(self, x: dict[object, object], level: int) -> str:
+        if level <= 0 or not x:
+            return "{...}" if x else "{}"
+        first = [f"{self.repr1(key, level - 1)}: {self.repr1(x[key], level - 1)}" for key in islice(x, self.maxdict)]
+        return f"{{{', '.join(first + ['...'] * (len(x) > self.maxdict))}}}"
+
+    def repr_instance(self, x: object, level: int) -> str:
+        """Write what is derived from a built-in type as that: Python's own would write all that is in it."""
+        for kind in (int, str, bytes, tuple, list, dict, frozenset, set):
+            if isinstance(x, kind) and not isinstance(x, bool):
+                written: str = getattr(self, f"repr_{kind.__name__}")(x, level)
+                return written
+        return super().repr_instance(x, level)
 
 
 _quotes = _Quotes()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sda_daemon.plain_json import LongNumber, json_bytes, presentable, read_json
-from sda_daemon.wording import and_more, clean, listed, quoted, real, shortened, text_of, well_formed
+from sda_daemon.wording import LONGEST_QUOTE, and_more, clean, listed, quoted, real, shortened, text_of, well_formed
 from tests.odd_texts import ODD_TEXTS
 
 LONG = st.integers(4301, 6000).map(lambda digits: 10**digits)
@@ -59,6 +59,26 @@ def test_any_value_can_be_quoted(value: Any) -> None:
 def test_quotes(value: Any, expected: str) -> None:
     """As Python writes them, shortened."""
     assert quoted(value) == expected
+
+
+def test_derived_values_are_quoted_as_what_they_are() -> None:
+    """Pairs of pairs of pairs: written out they would fill the memory. Nor is a large dict put in order first."""
+
+    class Pair(tuple[Any, ...]):
+        pass
+
+    class Text(str):
+        pass
+
+    pair = Pair((1, Text("a")))
+    for _ in range(20):
+        pair = Pair((pair, pair))
+    assert quoted(pair) == "(((...), (...)), ((...), (...)))"
+    assert quoted({pair: [pair] * 9}) == "{((...), (...)): [(...), (...), (...), (...), ...]}"
+    assert quoted(Text("x" * 500)) == quoted("x" * 500)
+    assert quoted(b"x" * 500) == "b'" + "x" * (LONGEST_QUOTE - 3) + "…"
+    assert quoted(dict.fromkeys([3, "b", 1, None, 2])) == "{3: None, 'b': None, 1: None, None: None, ...}"
+    assert quoted([{}, {1: {2: 3}}, True]) == "[{}, {1: {...}}, True]"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from sda_daemon.torchfile.values import as_bytes, is_shape, mapping_of
 _NUMBER_TYPES = frozenset({"f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"})
 _LARGEST_STRIDE = 2**62
 _BIG = b"big"
-_ITEM_UNITS = 25
+_ITEM_UNITS = 50
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes, Tensor})
 _AS_IS = _LEAVES | {list, dict, GuardedDict}
 _COMPLEX_HALVES = {"complex64": 4, "complex128": 8, "complex32": 2}

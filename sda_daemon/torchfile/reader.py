@@ -39,7 +39,7 @@ _COSTS = {
     **dict.fromkeys((b"]", b"}", b"l", b"\x91"), 160), **dict.fromkeys((b"\x85", b"\x86", b"\x87", b"t"), 350),
     **dict.fromkeys((b"N", b")", b"\x88", b"\x89", b"K", b"h", b"j"), 24),
     **dict.fromkeys((b"R", b"\x81", b"o", b"i"), 350), **dict.fromkeys((b"X", b"U", b"\x8c", b"C"), 80),
-    b"\x92": 400, b"d": 300, b"u": 200, b"s": 50, b"a": 10, b"e": 60, b"G": 48, b"M": 52, b"J": 56, b"\x8a": 200,
+    b"\x92": 400, b"d": 300, b"u": 200, b"s": 50, b"a": 10, b"e": 60, b"G": 48, b"M": 52, b"J": 56, b"\x8a": 350,
 }  # fmt: skip
 _ARGUMENTS = {b"G": 8, b"J": 4, b"M": 2, b"K": 1, b"h": 1, b"q": 1, b"X": 4}
 """Bytes behind an operation, which may look like operations."""
