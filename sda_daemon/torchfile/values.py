@@ -204,13 +204,14 @@ def _numbers(dtype: Any, data: bytes | None) -> list[Any] | None:
     return list(struct.unpack(f"{'>' if order == '>' else '<'}{count}{code}", data))
 
 
-def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:
+def _nested(flat: list[Any], shape: tuple[int, ...], begin: int = 0) -> Any:
+    """Return the values of an array from one of them on, as lists of its shape."""
     if not shape:
-        return flat[0]
+        return flat[begin]
     if len(shape) == 1:
-        return flat
+        return flat[begin : begin + shape[0]]
     step = math.prod(shape[1:])
-    return [_nested(flat[index * step : (index + 1) * step], shape[1:]) for index in range(shape[0])]
+    return [_nested(flat, shape[1:], begin + index * step) for index in range(shape[0])]
 
 
 def plain_analysis(value: Any) -> dict[str, Any] | None:
