@@ -186,6 +186,8 @@ def _check_listed(part: Part, directory_offset: int) -> None:
             f"is a compressed zip ({part.name!r} is); torch never writes such",
             "Unpack it and pack it again without compression (zip -0 -r), or take the original",
         )
+    if "\0" in part.path:  # many readers end the name there
+        raise Damaged(f"its part {part.name!r} has a name that not all programs read alike")
     if part.flags & ~_KNOWN_FLAGS:
         raise Damaged(f"its part {part.name!r} has unknown flags ({part.flags:#06x})")
     if part.offset + LOCAL_HEADER_BYTES + part.stored_bytes > directory_offset:

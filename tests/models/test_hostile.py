@@ -159,6 +159,14 @@ def two_pickles() -> tuple[bytes, bytes]:
     return items([size, text(b"judged")]), items([size, text(b"another")])
 
 
+@pytest.mark.parametrize("name", ["x/data.pkl\0", "x/data/0\0b", "x/\0", "\0"])
+def test_names_that_end_in_their_middle_are_refused(name: str, tmp_path: Path) -> None:
+    """Programs in C see the part before the zero, which may be another part's name."""
+    path = write_parts(tmp_path / "x.pt", [("x/data.pkl", items([b"N"])), *SIDE_PARTS, (name, b"N")])
+    with pytest.raises(BrokenCheckpointError, match="not all programs read alike"):
+        read_torch_file(path)
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_parts_that_differ_in_case_only_are_refused(first: int, tmp_path: Path) -> None:
     """Torch's reader finds DATA.PKL where data.pkl is asked for."""
