@@ -41,6 +41,7 @@ _HANG_S, _HANG_S_PER_BYTE = 5.0, 200e-9
 _ADDRESS_SPACE_BYTES = 3 * 2**30
 """More than any reader may take beyond what the process has, so that no file harms the machine."""
 _RENEWED_NAME = "renamed by the fuzzer"
+_MUCH_MEMORY = "takes many times as much memory"
 _NO_MEMORY = "asks for more memory than there is"
 _ACTS = frozenset({"exec", "compile", "import", "pickle.find_class", "marshal.loads", "marshal.load", "ctypes.dlopen"})
 _ROOMS = ("os.", "subprocess.", "socket.", "shutil.", "urllib.", "webbrowser.", "pty.", "code.", "tempfile.", "signal.")
@@ -117,7 +118,9 @@ def _apart(path: Path) -> None:
         expected: Any = read_model_header(path)
     except ModelFileError as error:
         expected = error
-    if str(found) != str(expected):
+    if _MUCH_MEMORY in f"{found} {expected}":  # what a process has free to begin with is not the same
+        pass
+    elif str(found) != str(expected):
         raise Discrepancy(f"read apart it is {str(found)[:300]!r}, else {str(expected)[:300]!r}")
     if isinstance(found, ModelFileError):
         raise found

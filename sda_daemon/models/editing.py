@@ -10,24 +10,24 @@ import os
 import stat
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from sda_daemon.access import take_access
-from sda_daemon.errors import UneditableModelError, UnknownModelError
+from sda_daemon.errors import ModelExistsError, ModelFileError, UneditableModelError, UnknownModelError
 from sda_daemon.files import fsync_folder, work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.transfer import model_path
 from sda_daemon.models.header import (
     WISHES,
+    dict_of,
     metadata_of,
     model_error,
     raising_what_it_says,
     read_model_header,
-    read_pickled_dict,
     readable_fields,
 )
 from sda_daemon.torchfile.archive import (
@@ -46,7 +46,7 @@ from sda_daemon.torchfile.reader import TorchContents, read_contents
 from sda_daemon.torchfile.splice import encode_value, replace_value
 from sda_daemon.torchfile.unpickler import InertUnpickler
 from sda_daemon.torchfile.values import fields_of, mapping_of
-from sda_daemon.wording import quoted
+from sda_daemon.wording import LONGEST_QUOTE, clean, quoted
 
 _ALIGNMENT = 64
 """torch begins every tensor at such an offset, so that files can be mapped."""
@@ -94,6 +94,7 @@ def edit_model(library: ModelLibrary, model_id: str, change: MetadataChange) -> 
 
     Raises:
         UnknownModelError: no such model, or its file is gone.
+        ModelExistsError: another model has the new name.
         UneditableModelError: its file is written in a way that cannot be edited safely, or no file can hold the change.
         BrokenModelError: its file is damaged.
         LibraryError, OSError: the library is busy, or something cannot be written; nothing has changed.
@@ -104,6 +105,7 @@ def edit_model(library: ModelLibrary, model_id: str, change: MetadataChange) -> 
             raise UnknownModelError(f"there is no model {model_id!r} any more", "See: sda-daemon models list")
         path = model_path(library.models_dir, entry)
         changed = change.apply(entry)
+        _check_name(library, entry, changed.get("name", entry.name))
         for name in changed.keys() - readable_fields(changed).keys():
             raise UneditableModelError(
                 f"no model file can hold {name} = {quoted(changed[name])}", "Nothing was changed"
@@ -120,6 +122,22 @@ def edit_model(library: ModelLibrary, model_id: str, change: MetadataChange) -> 
     return fresh
 
 
+def _check_name(library: ModelLibrary, entry: ModelEntry, name: str) -> None:
+    """Refuse a new name that another model has: the training application finds models by their names.
+
+    Raises:
+        ModelExistsError: there is such a model.
+    """
+    if name == entry.name:
+        return
+    for other in library.entries():
+        if other.name == name and other.model_id != entry.model_id:
+            raise ModelExistsError(
+                f"there is another model called {quoted(name)} ({clean(other.file_path, LONGEST_QUOTE)})",
+                "The training application finds models by name: choose another one",
+            )
+
+
 def write_edited(source: Path, target: Path, fields: Mapping[str, Any]) -> int:
     """Write a copy of a model file in which some fields of the metadata are others, durably; return its size in bytes.
 
@@ -131,7 +149,7 @@ def write_edited(source: Path, target: Path, fields: Mapping[str, Any]) -> int:
     Raises:
         UneditableModelError, BrokenModelError, OSError: see `edit_model`; nothing is left at `target`.
     """
-    return write_changed(source, target, {"metadata": _changed_metadata(source, fields)})
+    return _write(source, target, lambda payload: {"metadata": _changed_metadata(payload, fields, source)})
 
 
 def write_with_analysis(source: Path, target: Path, analysis: Mapping[str, Any]) -> int:
@@ -148,23 +166,21 @@ def write_with_analysis(source: Path, target: Path, analysis: Mapping[str, Any])
         UneditableModelError, BrokenModelError, OSError: see `edit_model`; nothing is left at `target`.
     """
     fields = {"has_analysis": True, "n_active_components": int(analysis["n_active_components"])}
-    changes = {"latent_analysis": dict(analysis), "metadata": _changed_metadata(source, fields)}
-    return write_changed(source, target, changes)
+
+    def changes(payload: Mapping[str, Any]) -> dict[str, Any]:
+        return {"latent_analysis": dict(analysis), "metadata": _changed_metadata(payload, fields, source)}
+
+    return _write(source, target, changes)
 
 
-def _changed_metadata(source: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+def _changed_metadata(payload: Mapping[str, Any], fields: Mapping[str, Any], source: Path) -> dict[str, Any]:
     """Return a model's metadata with other values in some fields.
 
     Raises:
         UneditableModelError: something of it would be lost.
+        ModelFileError: it is no model's.
     """
-    with raising_what_it_says(source):
-        payload, _ = read_pickled_dict(source)
-        metadata_of(payload, source)
-        return _merged(payload, fields, source)
-
-
-def _merged(payload: Mapping[str, Any], fields: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    metadata_of(payload, source)
     lost: list[str] = []
     raw = fields_of(payload["metadata"]) or {}
     old = plain_value(raw, lambda where, what: lost.append(f"{where or 'a key'} ({what})"))
@@ -189,12 +205,19 @@ def write_changed(source: Path, target: Path, changes: Mapping[str, Any]) -> int
     Raises:
         UneditableModelError, BrokenModelError, OSError: see `edit_model`; nothing is left at `target`.
     """
+    return _write(source, target, lambda _payload: changes)
+
+
+def _write(source: Path, target: Path, changes_of: Callable[[dict[str, Any]], Mapping[str, Any]]) -> int:
+    """Do what `write_changed` does, with changes that are made of what the file holds."""
     try:
         with open(open_regular(source, os.O_NOFOLLOW), "rb") as old_file, target.open("xb") as new_file:  # noqa: PTH123
             os.fchmod(new_file.fileno(), stat.S_IMODE(os.fstat(old_file.fileno()).st_mode))
             before = read_contents(old_file, os.fstat(old_file.fileno()).st_size, WISHES)
             if before.archive is None:
                 raise ValueError("it is in torch's old format")
+            with raising_what_it_says(source):
+                changes = changes_of(dict_of(before, source))
             _rewrite(old_file, before.archive, new_file, changes)
             new_file.flush()
             os.fsync(new_file.fileno())
@@ -205,6 +228,9 @@ def write_changed(source: Path, target: Path, changes: Mapping[str, Any]) -> int
     except Fault as fault:
         target.unlink(missing_ok=True)
         raise model_error(fault, source) from fault
+    except ModelFileError:
+        target.unlink(missing_ok=True)
+        raise
     except ValueError as error:
         target.unlink(missing_ok=True)
         reason = str(error).replace(f"{target} ", "it ", 1)

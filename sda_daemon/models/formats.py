@@ -55,6 +55,8 @@ def format_of_name(file_name: str) -> ModelFormat | None:
 
 def format_of_marker(marker: object) -> ModelFormat | None:
     """Return the format with this marker, None where there is no such."""
+    if not isinstance(marker, str):  # an array is compared one by one
+        return None
     return next((item for item in FORMATS if item.marker == marker), None)
 
 

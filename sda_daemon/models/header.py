@@ -22,7 +22,7 @@ from sda_daemon.torchfile.archive import open_regular
 from sda_daemon.torchfile.faults import Damaged, Fault, NotTorch, OtherKind, Oversized, Unsafe
 from sda_daemon.torchfile.outlines import TensorOutline, tensor_outline
 from sda_daemon.torchfile.plain import plain_value
-from sda_daemon.torchfile.reader import Wishes, read_contents
+from sda_daemon.torchfile.reader import TorchContents, Wishes, read_contents
 from sda_daemon.torchfile.values import fields_of, mapping_of, number_of, plain_analysis
 from sda_daemon.wording import LONGEST_VALUE, quoted, shortened
 
@@ -263,10 +263,19 @@ def read_pickled_dict(path: Path, wishes: Wishes = WISHES) -> tuple[dict[str, An
         raise model_error(fault, path) from fault
     except MemoryError as error:
         raise BrokenModelError(f"{path} asks for more memory than there is") from error
+    return dict_of(found, path), status
+
+
+def dict_of(found: TorchContents, path: Path) -> dict[str, Any]:
+    """Return the dict that a torch file holds.
+
+    Raises:
+        NotAModelError: it holds something else.
+    """
     content = mapping_of(found.content)
     if content is None:
         raise NotAModelError(f"{path} is not a saved model: it holds a {type(found.content).__name__}")
-    return content, status
+    return content
 
 
 def model_error(fault: Fault, path: Path) -> ModelFileError:

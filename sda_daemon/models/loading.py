@@ -104,7 +104,7 @@ def _read(path: Path) -> TorchFile:
 def _config(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     value = content.get(key)
     fields = fields_of(omega_value(value))
-    if value and fields is None:
+    if value is not None and fields is None:
         raise BrokenModelError(f"{path} has a {describe_foreign(value)} as {key}, expected a dict")
     plain = plain_value(fields, lambda _where, _what: None)
     return plain if isinstance(plain, dict) else {}

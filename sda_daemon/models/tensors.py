@@ -25,6 +25,7 @@ _NUMBER_TYPES = frozenset({"f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4",
 _LARGEST_STRIDE = 2**62
 _BIG = b"big"
 _ITEM_UNITS = 50
+_MADE_UNITS = 300
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes, Tensor})
 _AS_IS = _LEAVES | {list, dict, GuardedDict}
 _COMPLEX_HALVES = {"complex64": 4, "complex128": 8, "complex32": 2}
@@ -111,6 +112,7 @@ class _Builder:
             return value
         made = self._made.get(id(value))
         if made is None:
+            spend(_MADE_UNITS)
             if isinstance(value, LargeInteger):
                 made = value, int(value)
             elif isinstance(value, tuple):

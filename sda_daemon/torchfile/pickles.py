@@ -81,7 +81,6 @@ class Walk:
             it is loaded.
         end: the offset behind its last byte.
         safe: the pickle as it may be loaded, by an unpickler whose `persistent_load` wraps; see the module.
-        long_bytes: what stands in long texts and the like.
         wraps: whether tuples are wrapped; else those that honest pickles have in two places are missing in one of them.
     """
 
@@ -89,7 +88,6 @@ class Walk:
     end: int
     safe: bytes
     wraps: bool = True
-    long_bytes: int = 0
 
 
 class PickleTooCostlyError(ValueError):
@@ -116,10 +114,10 @@ def walk_pickle(data: bytes, start: int = 0, size_bytes: int = 0, *, wrap: bool 
     if not wrap and (wrap is False or len(data) - start <= _SMALL_BYTES):
         walker = _Walker(data, start, size_bytes, wrap=False)
         if walker.walk():
-            return Walk(frozenset(walker.names), walker.position, b"".join(walker.pieces), False, walker.long_bytes)
+            return Walk(frozenset(walker.names), walker.position, b"".join(walker.pieces), wraps=False)
     walker = _Walker(data, start, size_bytes, wrap=True)
     walker.walk()
-    return Walk(frozenset(walker.names), walker.position, b"".join(walker.pieces), True, walker.long_bytes)
+    return Walk(frozenset(walker.names), walker.position, b"".join(walker.pieces))
 
 
 class _Walker:
@@ -131,7 +129,6 @@ class _Walker:
         self.names: set[str] = set()
         self.mentions = 0
         self.memo = 0xFFFF
-        self.long_bytes = 0
         self.steps_left = _FEW_STEPS + size_bytes // _BYTES_PER_STEP
         self.wrap = wrap
 
@@ -207,7 +204,6 @@ class _Walker:
         width = _SIZED[opcode]
         count = self._unpack(width)
         self.position += width + count
-        self.long_bytes += count
         if self.position > len(self.data):
             raise ValueError("an operation runs past the end")
         if opcode in (_LONG1, _LONG4) and count >= _LARGE_INTEGER_BYTES:

@@ -19,6 +19,7 @@ from sda_daemon.torchfile.globals import Judgement, judge_name, modern_name
 from sda_daemon.torchfile.kinds import START_BYTES, kind_of_magic, kind_of_start, unknown_start
 from sda_daemon.torchfile.outlines import STORAGE_TYPES
 from sda_daemon.torchfile.pickles import PickleTooCostlyError, Walk, walk_pickle
+from sda_daemon.torchfile.resident import resident_bytes
 from sda_daemon.torchfile.stand_ins import StandIn, StorageRef
 from sda_daemon.torchfile.unpickler import InertUnpickler
 
@@ -41,10 +42,8 @@ _COSTS = {
     **dict.fromkeys((b"R", b"\x81", b"o", b"i"), 350), **dict.fromkeys((b"X", b"U", b"\x8c", b"C"), 80),
     b"\x92": 400, b"d": 300, b"u": 200, b"s": 50, b"a": 10, b"e": 60, b"G": 48, b"M": 52, b"J": 56, b"\x8a": 350,
 }  # fmt: skip
-_ARGUMENTS = {b"G": 8, b"J": 4, b"M": 2, b"K": 1, b"h": 1, b"q": 1, b"X": 4}
-"""Bytes behind an operation, which may look like operations."""
 _CHEAP_PICKLE_BYTES = 128 * 1024
-_FREE_BYTES = 32 * 2**20
+_FREE_BYTES = 28 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +124,12 @@ def read_contents(
 class _Reader:
     def __init__(self, file: BinaryIO, size_bytes: int, wishes: Wishes, found: TorchContents) -> None:
         self.file, self.size_bytes, self.wishes, self.found = file, size_bytes, wishes, found
+        self.resident_bytes = 0
+        """What the process had before it took anything of the file; 0 where the file is small."""
 
     def read(self) -> None:
+        if self.size_bytes > _CHEAP_PICKLE_BYTES:
+            self.resident_bytes = resident_bytes()
         self.file.seek(0)
         start = self.file.read(START_BYTES)
         if start.startswith(b"PK\x03\x04"):
@@ -183,12 +186,13 @@ class _Reader:
             judgement = self.found.names[name] = judge_name(name)
             if judgement is Judgement.REFUSED and not self.wishes.lenient:
                 raise Unsafe(modern_name(name))
-        if len(walk.safe) > _CHEAP_PICKLE_BYTES:
-            _check_cost(walk.safe, walk.long_bytes, self.size_bytes)
         return walk
 
     def _load(self, walk: Walk) -> Any:
-        unpickler = InertUnpickler(walk, lenient=self.wishes.lenient)
+        memory_bytes = 0
+        if len(walk.safe) > _CHEAP_PICKLE_BYTES and _may_be_costly(walk.safe, self.size_bytes):
+            memory_bytes = self.resident_bytes + _FREE_BYTES + 3 * self.size_bytes
+        unpickler = InertUnpickler(walk, lenient=self.wishes.lenient, memory_bytes=memory_bytes)
         try:
             return unpickler.load()
         finally:
@@ -241,14 +245,10 @@ class _Reader:
         return walks
 
 
-def _check_cost(pickled: bytes, long_bytes: int, size_bytes: int) -> None:
-    """Refuse what would take many times as much memory as its size, estimated from above by counting bytes."""
+def _may_be_costly(pickled: bytes, size_bytes: int) -> bool:
+    """Tell whether values could take too much memory, estimated from above: each byte may be an operation."""
     estimate = sum(pickled.count(operation) * cost for operation, cost in _COSTS.items())
-    # What evenly spread bytes would give that are none of operations: arguments, and what stands in long texts.
-    others = sum(pickled.count(operation) * width for operation, width in _ARGUMENTS.items()) + long_bytes
-    estimate -= min(others, len(pickled)) * sum(_COSTS.values()) // 256
-    if estimate > _FREE_BYTES + 3 * size_bytes - len(pickled):
-        raise Oversized("what its pickle holds would take many times as much memory as its size is worth")
+    return estimate > _FREE_BYTES + 3 * size_bytes
 
 
 def _extents(file: BinaryIO, size_bytes: int, begin: int, keys: Any, content: Any) -> dict[str, Extent]:

@@ -18,6 +18,7 @@ from sda_daemon.torchfile.allowance import CLASS_UNITS, ODD_KEY_UNITS, begin_fil
 from sda_daemon.torchfile.faults import Damaged, Fault, Oversized, Unsafe
 from sda_daemon.torchfile.globals import Judgement, judge_name, modern_name
 from sda_daemon.torchfile.pickles import MOST_NAMES, PickleTooCostlyError, Walk
+from sda_daemon.torchfile.resident import metered
 from sda_daemon.torchfile.stand_ins import (
     LargeInteger,
     StandIn,
@@ -77,14 +78,16 @@ class InertUnpickler(pickle.Unpickler):
         lenient: whether names that can act are noted and get stand-ins, too, instead of ending it: for looking at a
         file
             that will not be used.
+        memory_bytes: the most that the process may have while it is loaded, where one should look; 0 for no look.
 
     Attributes:
         names: what the pickle asked for so far, as `module.name`, also those that it put together while it was loaded.
     """
 
-    def __init__(self, walk: Walk, *, lenient: bool = False) -> None:
+    def __init__(self, walk: Walk, *, lenient: bool = False, memory_bytes: int = 0) -> None:
         # Buffered, because from a plain BytesIO the unpickler takes each operation by a call of its own.
-        super().__init__(io.BufferedReader(io.BytesIO(walk.safe), _BUFFER_BYTES))
+        plain = io.BufferedReader(io.BytesIO(walk.safe), _BUFFER_BYTES)
+        super().__init__(metered(walk.safe, memory_bytes) if memory_bytes else plain)
         self.names: dict[str, Judgement] = {}
         self._lenient = lenient
         self._wraps = walk.wraps

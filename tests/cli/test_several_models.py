@@ -170,6 +170,20 @@ def test_restoring_where_the_library_has_one_again(library: Path) -> None:
     assert [name for name, _ in failed.value.failures] == ["Rain on tin"] * 2
 
 
+def test_a_name_that_another_model_got_meanwhile_is_told(library: Path) -> None:
+    """The application finds models by name: who restores one hears that there are two; an edit cannot make two."""
+    run("models", "delete", RAIN, "--yes", *M, cwd=library)
+    run("models", "edit", HARP, "--name", "Rain on tin", *M, cwd=library)
+    restored = run("models", "restore", RAIN, *M, cwd=library)
+    assert (restored.code, restored.stdout) == (0, "restored 'Rain on tin' as rain_on_tin.sda\n")
+    assert "Another model is called 'Rain on tin', too" in restored.stderr
+    assert f"models edit {RAIN[:8]} --name" in restored.stderr
+    edited = run("models", "edit", RAIN, "--name", "Dew", *M, cwd=library)
+    again = run("models", "edit", HARP, "--name", "Dew", *M, cwd=library)
+    assert (edited.code, again.code) == (0, 1)
+    assert "there is another model called 'Dew' (rain_on_tin.sda)" in again.stderr
+
+
 def test_odd_notes_in_the_trash(library: Path) -> None:
     """A note that is a folder, too long, no JSON, or says nonsense: the file speaks for itself."""
     run("models", "delete", RAIN, HARP, HARP_2, "--yes", *M, cwd=library)

@@ -13,7 +13,13 @@ import pytest
 import torch
 
 from sda_daemon.demo.checkpoints import checkpoint_dict, small_model
-from sda_daemon.errors import BrokenModelError, ModelFileError, UneditableModelError, UnknownModelError
+from sda_daemon.errors import (
+    BrokenModelError,
+    ModelExistsError,
+    ModelFileError,
+    UneditableModelError,
+    UnknownModelError,
+)
 from sda_daemon.library import ModelLibrary
 from sda_daemon.models import ModelMetadata, load_model, save_model, save_model_from_checkpoint
 from sda_daemon.models.editing import MetadataChange, edit_model
@@ -145,6 +151,21 @@ def test_unknown_models(made: Made) -> None:
     path.unlink()
     with pytest.raises(UnknownModelError, match="is gone"):
         edit_model(library, model_id, MetadataChange(name="x"))
+
+
+def test_a_taken_name_is_refused(made: Made) -> None:
+    """The application finds models by name; a model's own name is not taken."""
+    library, model_id, path = made
+    (library.models_dir / "copy.sda").write_bytes(path.read_bytes())
+    library.repair_index()
+    (copy,) = [entry for entry in library.list_all() if entry.model_id != model_id]
+    edit_model(library, copy.model_id, MetadataChange(name="The copy"))
+    before = path.read_bytes()
+    with pytest.raises(ModelExistsError, match=r"another model called 'The copy' \(copy\.sda\)"):
+        edit_model(library, model_id, MetadataChange(name="The copy", description="other"))
+    assert path.read_bytes() == before
+    edit_model(library, copy.model_id, MetadataChange(name="The copy", description="a copy"))
+    assert edit_model(library, model_id, MetadataChange(name="the copy")).name == "the copy"
 
 
 def test_a_copy_keeps_its_own_id(made: Made) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import pickle
 import struct
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sda_daemon.torchfile.allowance import FREE_UNITS, ODD_KEY_UNITS, begin_file, spend
 from sda_daemon.torchfile.faults import Damaged, Oversized
 from sda_daemon.torchfile.pickles import walk_pickle
 from sda_daemon.torchfile.plain import MAX_VALUES, plain_value
+from sda_daemon.torchfile.reader import read_contents
 from sda_daemon.torchfile.unpickler import InertUnpickler
+from tests.torchfile.hostile import write_pickle
 
 PADDING = "x" * 70_000
 """So that a pickle is not small."""
@@ -104,6 +108,31 @@ def test_what_asks_for_much_is_refused(build: Any, fault: type[Exception]) -> No
     for padding in (b"", b"X" + struct.pack("<I", len(PADDING)) + PADDING.encode() + b"0"):
         with pytest.raises(fault):
             InertUnpickler(walk_pickle(b"\x80\x02" + padding + build() + b"N.", wrap=True), lenient=True).load()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: b"](" + b"]" * 2_000_000 + b"e.", lambda: b"](" + b"N\x85" * 1_000_000 + b"e.",
+     lambda: b"](" + b"}q\x00(K\x01K\x02u" * 400_000 + b"e."],
+    ids=["lists", "tuples", "dicts"],
+)  # fmt: skip
+def test_values_that_take_much_memory_are_refused(build: Any, tmp_path: Path) -> None:
+    """Each has a byte or two in the file, and a hundred in memory."""
+    path = write_pickle(tmp_path / "x.pt", b"\x80\x02" + build())
+    with path.open("rb") as file, pytest.raises(Oversized, match="its size is worth"):
+        read_contents(file, path.stat().st_size)
+
+
+def test_a_long_history_is_read(tmp_path: Path) -> None:
+    """Of sixty thousand steps, which is all numbers, and of binary data, which looks like anything."""
+    names = ["loss", "kl", "rate"]
+    records = [{"step": n, **{name: n / 7 + i for i, name in enumerate(names)}} for n in range(60_000)]
+    content = {"metrics_history": records, "noise": np.random.default_rng(1).bytes(2_000_000)}
+    path = write_pickle(tmp_path / "x.pt", pickle.dumps(content, 2))
+    with path.open("rb") as file:
+        found = read_contents(file, path.stat().st_size)
+    assert found.content["metrics_history"] == records
+    assert found.content["noise"].args[0].encode("latin-1") == content["noise"]
 
 
 def test_keys_that_are_dropped_count_too() -> None:

@@ -29,7 +29,7 @@ from sda_daemon.errors import ExitCode
 from sda_daemon.wording import MOST_LINES, clean, quoted
 
 if TYPE_CHECKING:
-    from sda_daemon.library import ModelEntry
+    from sda_daemon.library import ModelEntry, ModelLibrary
     from sda_daemon.library.trash import TrashedModel
 
 DELETE_EXAMPLES = examples(
@@ -192,4 +192,17 @@ def restore_models(
         print_list(
             [f"restored {quoted(title(entry))} as {clean(entry.file_path, LONGEST_CELL)}" for entry in batch.done]
         )
+    print_list([_shared_name(entry) for entry in batch.done if _is_shared(library, entry)], to=note)
     batch.result()
+
+
+def _is_shared(library: ModelLibrary, entry: ModelEntry) -> bool:
+    """Tell whether another model was given the name meanwhile."""
+    return any(other.name == entry.name and other.model_id != entry.model_id for other in library.entries())
+
+
+def _shared_name(entry: ModelEntry) -> str:
+    return (
+        f"Another model is called {quoted(entry.name)}, too, and the training application finds models by name. "
+        f"Give one another name: sda-daemon models edit {entry.model_id[:8]} --name …"
+    )
