@@ -12,6 +12,7 @@ from sda_daemon.files import sweep_work_folders
 from sda_daemon.intake.messages import Hint, LibraryReplaced, LibraryTouched
 from sda_daemon.intake.watcher import RootWatch, folder_identity
 from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.findings import PRUNE_HINT
 from sda_daemon.library.repair import FindingKind, RepairPlan
 from sda_daemon.library.scan import has_models
 from sda_daemon.service.sandbox import tell
@@ -146,11 +147,7 @@ class Librarian:
     def _is_mass_loss(self, plan: RepairPlan) -> bool:
         is_loss = plan.is_mass_loss
         if is_loss and not self._refused:
-            events.LIBRARY_PRUNE_REFUSED(
-                missing=plan.lost,
-                known=plan.entries,
-                hint="is the folder mounted? If the files are really gone, run: sda-daemon models repair",
-            )
+            events.LIBRARY_PRUNE_REFUSED(missing=plan.lost, known=plan.entries, hint=PRUNE_HINT)
         self._refused = is_loss
         return is_loss
 

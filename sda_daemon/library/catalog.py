@@ -31,6 +31,7 @@ from sda_daemon.files import find_temporary, sweep_temporary
 from sda_daemon.library import repair
 from sda_daemon.library.content import Fields, ForeignEntry, ForeignKind
 from sda_daemon.library.entry import ModelEntry, check_entry, is_bare_model_name, search_entries, sort_entries
+from sda_daemon.library.findings import PRUNE_HINT
 from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, index_signature, write_index_data
 from sda_daemon.library.index_file import IndexFile
 from sda_daemon.library.repair import Finding, FindingKind, RepairPlan
@@ -332,18 +333,26 @@ class ModelLibrary:
                 self._known.update(plan.settled())  # what is found is looked at again until it is dealt with
             return plan
 
-    def repair_index(self) -> tuple[int, int]:
+    def repair_index(self, *, prune_most: bool = False) -> tuple[int, int]:
         """Make the index agree with the folder and return (removed_count, added_count).
 
         Entries whose file is missing go; model files without an entry are adopted; entries of changed files are
         refreshed. A renamed file counts as removed and added. What another program has left out of the index without
-        knowing it is put back. Entries of other programs, and those that point out of the folder, stay.
+        knowing it is put back. Entries of other programs, and those that point out of the folder, stay. Where most
+        entries would go at once, none goes: rather is a disk not mounted.
+
+        Args:
+            prune_most: they are really gone.
 
         Raises:
             LibraryBusyError, LibraryError, OSError: see `add_entry`.
         """
         with self.transaction():
-            done = self.apply_repair(self._plan().without([FindingKind.OUTSIDE]))
+            plan = self._plan().without([FindingKind.OUTSIDE])
+            if plan.is_mass_loss and not prune_most:
+                events.LIBRARY_PRUNE_REFUSED(missing=plan.lost, known=plan.entries, hint=PRUNE_HINT)
+                plan = plan.without(finding.file for finding in plan.findings if finding.loses)
+            done = self.apply_repair(plan)
         return sum(finding.removes for finding in done), sum(finding.adds for finding in done)
 
     def apply_repair(self, plan: RepairPlan) -> list[Finding]:

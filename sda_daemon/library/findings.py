@@ -11,6 +11,7 @@ from sda_daemon.library.content import ForeignEntry
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.scan import Known
 
+PRUNE_HINT = "is the folder mounted? If the files are really gone, run: sda-daemon models repair"
 MASS_LOSS_COUNT = 3
 MASS_LOSS_SHARE = 0.5
 """More than this share of the entries gone at once, and at least so many, is rather an unmounted folder."""

@@ -513,4 +513,17 @@ def test_b25_the_brake_holds_in_a_recovery_too(library: ModelLibrary) -> None:
     assert not any(model_id.startswith("other") for model_id in kept)
     assert again.plan_repair().is_mass_loss
     again.repair_index()
+    assert kept <= {item.model_id for item in again.list_all()}
+    again.repair_index(prune_most=True)
     assert {"other-a", "other-b", "other-c"} <= {item.model_id for item in again.list_all()}
+
+
+def test_b25_the_brake_holds_for_a_repair_from_python(library: ModelLibrary) -> None:
+    """Where most entries would go, none goes, but what is new comes; unless one says that they are really gone."""
+    write_model(library.models_dir / "new.sda", "id-of-new")
+    for name in "abc":
+        (library.models_dir / f"{name}.sda").unlink()
+    assert library.repair_index() == (0, 1)
+    assert {item.model_id for item in library.list_all()} == {"id-of-a", "id-of-b", "id-of-c", "id-of-new"}
+    assert library.repair_index(prune_most=True) == (3, 0)
+    assert {item.model_id for item in library.list_all()} == {"id-of-new"}
