@@ -25,6 +25,7 @@ _NUMBER_TYPES = frozenset({"f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4",
 _LARGEST_STRIDE = 2**62
 _BIG = b"big"
 _ITEM_UNITS = 50
+_HOLDER_UNITS = 150
 _MADE_UNITS = 300
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes, Tensor})
 _AS_IS = _LEAVES | {list, dict, GuardedDict}
@@ -89,8 +90,7 @@ class _Builder:
             if id(holder) in seen:
                 continue
             seen.add(id(holder))
-            if isinstance(holder, dict | list | tuple):
-                spend(_ITEM_UNITS * len(holder))
+            spend(_HOLDER_UNITS + _ITEM_UNITS * (len(holder) if isinstance(holder, dict | list | tuple) else 0))
             if isinstance(holder, dict):
                 for key, item in holder.items():
                     if item.__class__ not in _AS_IS:
