@@ -422,7 +422,7 @@ def test_b18_bombs(daemon: DaemonProcess) -> None:
     assert kinds == {
         "compressed": "not_a_checkpoint",  # torch compresses nothing: refused before anything is inflated
         "many": "oversized",
-        "deep": "not_a_checkpoint",
+        "deep": "oversized",
         "memo": "broken",
         "huge": "oversized",
     }

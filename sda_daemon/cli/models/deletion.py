@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -192,17 +193,18 @@ def restore_models(
         print_list(
             [f"restored {quoted(title(entry))} as {clean(entry.file_path, LONGEST_CELL)}" for entry in batch.done]
         )
-    print_list([_shared_name(entry) for entry in batch.done if _is_shared(library, entry)], to=note)
+    _tell_shared_names(library, batch.done)
     batch.result()
 
 
-def _is_shared(library: ModelLibrary, entry: ModelEntry) -> bool:
-    """Tell whether another model was given the name meanwhile."""
-    return any(other.name == entry.name and other.model_id != entry.model_id for other in library.entries())
-
-
-def _shared_name(entry: ModelEntry) -> str:
-    return (
-        f"Another model is called {quoted(entry.name)}, too, and the training application finds models by name. "
-        f"Give one another name: sda-daemon models edit {entry.model_id[:8]} --name …"
+def _tell_shared_names(library: ModelLibrary, restored: Sequence[ModelEntry]) -> None:
+    """Say which of the restored models has a name that another was given meanwhile; of many, only the first."""
+    names = Counter(entry.name for entry in library.entries())
+    shared = [entry for entry in restored if names[entry.name] > 1]
+    if not shared:
+        return
+    rest = f" (and {len(shared) - 1} more)" if len(shared) > 1 else ""
+    note(
+        f"Another model is called {quoted(shared[0].name)}, too{rest}, and the training application finds models by "
+        f"name. Give one another name: sda-daemon models edit {shared[0].model_id[:8]} --name …"
     )
