@@ -104,6 +104,17 @@ _ALIASES = {
     "zoneinfo._zoneinfo": "zoneinfo",
 }
 """Where some versions of Python have what others have elsewhere."""
+# What the library of another version of Python has is judged alike: the file may have been made for that.
+_OF_OTHER_VERSIONS = _words(
+    "aifc asynchat asyncore audioop binhex cgi cgitb crypt distutils imghdr imp lib2to3 mailcap msilib nis nntplib nt "
+    "ossaudiodev pipes popen2 smtpd sndhdr spwd sunau telnetlib uu xdrlib annotationlib _android_support _bootlocale "
+    "_bootsubprocess _colorize _crypt _hmac _interpchannels _interpqueues _interpreters _ios_support _msi "
+    "_opcode_metadata _py_warnings _pydatetime _pylong _pyrepl _remote_debugging _sha2 _sha256 _sha512 _sitebuiltins "
+    "_spwd _suggestions _sysconfig _winapi _wmi _zstd"
+)
+STANDARD_MODULES = sys.stdlib_module_names | _OF_OTHER_VERSIONS | {"pip", "setuptools", "pkg_resources"}
+"""Modules of the standard library of this Python, those of others in which something acts, and of what installs
+packages."""
 _MOST_PARTS_OF_A_MODULE = 3
 _PURE_MODULES = frozenset({"math", "cmath", "typing", "numbers"})
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -233,7 +244,7 @@ def _is_known_of_torch(name: str) -> bool:
     if name in _TORCH_FUNCTIONS or _TORCH_VALUES.fullmatch(name):
         return True
     inner = name.split(".")[1:]
-    if "torch" in inner or any(part in sys.stdlib_module_names for part in inner):
+    if "torch" in inner or any(part in STANDARD_MODULES for part in inner):
         return False  # from one module to what it has imported: `torch.nn.functional.os.system`
     return bool(_TORCH_ROOMS.fullmatch(name) or _TORCH_CLASSES.fullmatch(name))
 
@@ -255,4 +266,4 @@ def is_standard(name: str) -> bool:
 
 
 def _is_standard(root: str) -> bool:
-    return root in sys.stdlib_module_names or root in ("nt", "pip", "setuptools", "pkg_resources")
+    return root in STANDARD_MODULES

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
-from sda_daemon.torchfile.globals import modern_name
+from sda_daemon.torchfile.globals import STANDARD_MODULES, modern_name
 from sda_daemon.torchfile.stand_ins import StandIn, member_name
 from sda_daemon.torchfile.values import array_values, fields_of, is_namespace, list_of, number_of, omega_value
 from sda_daemon.wording import LONGEST_QUOTE, shortened
@@ -179,7 +178,7 @@ def _known_value(value: Any) -> Any:
         text = array_values(value) if name.endswith(".scalar") else None
         return text if isinstance(text, str) else value
     root = name.partition(".")[0]
-    if root not in _VALUE_MODULES and (root in sys.stdlib_module_names or root in ("torch", "__builtin__")):
+    if root not in _VALUE_MODULES and (root in STANDARD_MODULES or root in ("torch", "__builtin__")):
         return value  # a call of a function, which no value is
     is_value = value.state is None and value.content is None and len(value.args) == 1
     return value.args[0] if is_value and isinstance(value.args[0], str | int | float | bool) else value

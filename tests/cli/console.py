@@ -21,7 +21,7 @@ _MASKS = (
     (re.compile(r"sha256:(?:[0-9a-f][\n ]*){63}[0-9a-f]"), "sha256:<digest>"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?\+00:00"), "<moment>"),
     (re.compile(r"~\d{8}T\d{6}"), "~<stamp>"),
-    (re.compile(r"\d+\.\d+\.\d+\+cpu"), "<torch>"),
+    (re.compile(r"\d+\.\d+\.\d+\+\w+"), "<torch>"),
     (re.compile(r"sda-daemon \d+\.\d+\.\d+"), "sda-daemon <version>"),
     (re.compile(r"20(?:2[7-9]|[3-9]\d)-\d\d-\d\d(?: \d\d:\d\d)?|2026-1[12]-\d\d \d\d:\d\d"), "<date>"),
     (re.compile(r"/[^\s=:]*/here/"), "<folder>/"),

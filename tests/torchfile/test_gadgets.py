@@ -35,6 +35,8 @@ _LISTED = """
     operator.call copyreg._reconstructor copyreg.add_extension copyreg.__newobj__ atexit.register
     signal.signal signal.alarm sys.exit sys.settrace sys.setrecursionlimit gc.get_objects inspect.getattr_static
     logging.config.dictConfig logging.FileHandler logging.handlers.SocketHandler uuid._get_command_stdout
+    imp.load_source uu.decode pipes.Template cgitb.handler mailcap.findmatch nntplib.NNTP popen2.popen3 imghdr.what
+    binhex.hexbin asyncore.dispatcher _interpreters.exec _winapi.CreateProcess _posixsubprocess.fork_exec
     ensurepip.bootstrap venv.create pip.main pip._internal.main setuptools.setup distutils.spawn.spawn
     idlelib.pyshell.ModifiedInterpreter lib2to3.pgen2.pgen.ParserGenerator zipimport.zipimporter site.main
     weakref.finalize contextlib.ExitStack string.Formatter builtins.type operator.getitem
