@@ -26,6 +26,7 @@ _LARGEST_STRIDE = 2**62
 _BIG = b"big"
 _ITEM_UNITS = 50
 _HOLDER_UNITS = 150
+_TENSOR_UNITS = 700
 _MADE_UNITS = 300
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes, Tensor})
 _AS_IS = _LEAVES | {list, dict, GuardedDict}
@@ -69,6 +70,7 @@ class _Builder:
         self._descriptor = descriptor
         self._found = found
         self._storages: dict[str, Tensor] = {}
+        self._swapped: dict[tuple[str, int], Tensor] = {}
         self._made: dict[int, tuple[Any, Any]] = {}
         """What was made of stand-ins and tuples, by their ids; they are kept, so that nothing else can get these."""
         self._bytes_left = found.pickle_bytes
@@ -169,6 +171,7 @@ class _Builder:
 
     def _tensor(self, function: str, args: tuple[Any, ...]) -> Any:
         """Build from what torch's functions are called with: storage, offset, shape, strides, and more."""
+        spend(_TENSOR_UNITS)
         storage, offset, raw_shape, raw_strides = args[:4]
         shape, strides = shape_of(raw_shape), shape_of(_positive(raw_strides, raw_shape))
         if not isinstance(storage, StorageRef) or shape is None or strides is None:
@@ -200,7 +203,11 @@ class _Builder:
         raw = self._storages[storage.key]
         if self._is_big:
             width = _COMPLEX_HALVES.get(type_name, element.itemsize)
-            raw = torch.from_numpy(raw.numpy().view(f"u{width}").byteswap().view(np.uint8))
+            swapped = self._swapped.get((storage.key, width))
+            if swapped is None:  # each storage once, however many tensors look into it
+                swapped = torch.from_numpy(raw.numpy().view(f"u{width}").byteswap().view(np.uint8))
+                self._swapped[storage.key, width] = swapped
+            raw = swapped
         flat = raw.view(element)
         return flat[storage.offset : storage.offset + storage.count] if storage.offset else flat
 

@@ -12,6 +12,7 @@ In a small pickle with few tuples it is enough, and quicker, to keep them out of
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from dataclasses import dataclass
@@ -114,10 +115,10 @@ def walk_pickle(data: bytes, start: int = 0, size_bytes: int = 0, *, wrap: bool 
     if not wrap and (wrap is False or len(data) - start <= _SMALL_BYTES):
         walker = _Walker(data, start, size_bytes, wrap=False)
         if walker.walk():
-            return Walk(frozenset(walker.names), walker.position, b"".join(walker.pieces), wraps=False)
+            return Walk(frozenset(walker.names), walker.position, walker.safe.getvalue(), wraps=False)
     walker = _Walker(data, start, size_bytes, wrap=True)
     walker.walk()
-    return Walk(frozenset(walker.names), walker.position, b"".join(walker.pieces))
+    return Walk(frozenset(walker.names), walker.position, walker.safe.getvalue())
 
 
 class _Walker:
@@ -125,7 +126,7 @@ class _Walker:
         self.data = data
         self.position = start
         self.copied = start
-        self.pieces: list[bytes] = []
+        self.safe = io.BytesIO()  # which gives what is in it without a copy
         self.names: set[str] = set()
         self.mentions = 0
         self.memo = 0xFFFF
@@ -144,7 +145,7 @@ class _Walker:
                 tuples_left -= len(kept)
                 if tuples_left < 0:
                     return False
-                self.pieces += (data[self.copied : self.position], *kept)
+                self._write(data[self.copied : self.position], b"".join(kept))
                 self.copied = matched.end()
             self.position = matched.end()
             if self.position >= length:
@@ -189,14 +190,18 @@ class _Walker:
         else:
             raise ValueError(f"unknown operation {opcode:#04x}")
 
+    def _write(self, copied: bytes, others: bytes) -> None:
+        self.safe.write(copied)
+        self.safe.write(others)
+
     def _put(self, inserted: bytes) -> None:
         """Take what came up to here, and insert something behind it."""
-        self.pieces += (self.data[self.copied : self.position], inserted)
+        self._write(self.data[self.copied : self.position], inserted)
         self.copied = self.position
 
     def _replace(self, other: bytes, argument_bytes: int = 0) -> None:
         """Put other operations in the place of the one that was just read."""
-        self.pieces += (self.data[self.copied : self.position - 1], other)
+        self._write(self.data[self.copied : self.position - 1], other)
         self.position += argument_bytes
         self.copied = self.position
 
