@@ -51,6 +51,8 @@ CHECKPOINT_VERSION = 1
 """Newest version of the training application's checkpoints that this program knows."""
 _LARGEST_INTEGER = 2**63
 _MOST_LOOKED_AT = 1000
+_MOST_WEIGHTS = 10_000
+"""Of one model; real ones have some sixty."""
 
 _EXPANDED_BYTES = 64 * 2**20
 """A weight may be one number that stands for many; that much more than the file the weights may take."""
@@ -278,7 +280,10 @@ def checked_weights(
         raise MisfittingWeightsError(f"{path} has no weights: its state dict is {what}")
     weights: dict[str, Tensor] = {}
     total_bytes = 0
-    for raw_name, name in _wanted_names(given, path, note).items():
+    wanted = _wanted_names(given, path, note)
+    if len(wanted) > _MOST_WEIGHTS:
+        raise MisfittingWeightsError(f"{path} has {len(wanted)} weights, far more than any ConvVAE")
+    for raw_name, name in wanted.items():
         tensor = given[raw_name]
         if not isinstance(tensor, Tensor):
             raise MisfittingWeightsError(f"{name} in {path} is {_described(tensor)}")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +22,7 @@ from sda_daemon.errors import (
     BrokenCheckpointError,
     BrokenModelError,
     CheckpointError,
+    MisfittingWeightsError,
     ModelFileError,
     NotAModelError,
     OversizedCheckpointError,
@@ -508,3 +510,27 @@ def test_damage_within_is_an_error_of_the_file(tmp_path: Path) -> None:
                 read_torch_file(tmp_path / "y.pt")
             except CheckpointError:
                 continue
+
+
+def test_more_weights_than_any_model_has(tmp_path: Path) -> None:
+    """A hundred thousand names of one tensor are not looked at one by one."""
+    one = torch.zeros(1)
+    weights = small_model().state_dict() | {f"encoder.convs.{n}.weight": one for n in range(100, 20_000)}
+    torch.save(checkpoint_dict(weights), tmp_path / "x.pt")
+    with pytest.raises(MisfittingWeightsError, match="far more than any ConvVAE"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def test_a_big_endian_storage_is_swapped_once(tmp_path: Path) -> None:
+    """However many tensors are parts of it."""
+    shared = torch.arange(1000.0)
+    torch.save({str(n): shared[n : n + 1] for n in range(1000)} | {"whole": shared}, tmp_path / "x.pt")
+    with zipfile.ZipFile(tmp_path / "x.pt") as archive:
+        parts = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
+    swapped = np.arange(1000, dtype=">f4").tobytes()
+    big = [(name, b"big" if name.endswith("byteorder") else swapped if "/data/" in name else content)
+           for name, content in parts]  # fmt: skip
+    found = read_torch_file(write_parts(tmp_path / "big.pt", big)).content
+    assert [found[str(n)].item() for n in range(1000)] == list(range(1000))
+    assert found["1"].untyped_storage().data_ptr() == found["999"].untyped_storage().data_ptr()
+    assert torch.equal(found["whole"], shared)
