@@ -304,7 +304,7 @@ class ModelLibrary:
         """
         plan = self._plan().without([FindingKind.MISSING, FindingKind.OUTSIDE])
         if plan.is_mass_loss:
-            plan = plan.without(finding.file for finding in plan.findings if finding.loses)
+            plan = plan.without_losses()
         for finding in self._apply(plan):
             repair.report(finding)
         self._known = dict(plan.known)
@@ -351,7 +351,7 @@ class ModelLibrary:
             plan = self._plan().without([FindingKind.OUTSIDE])
             if plan.is_mass_loss and not prune_most:
                 events.LIBRARY_PRUNE_REFUSED(missing=plan.lost, known=plan.entries, hint=PRUNE_HINT)
-                plan = plan.without(finding.file for finding in plan.findings if finding.loses)
+                plan = plan.without_losses()
             done = self.apply_repair(plan)
         return sum(finding.removes for finding in done), sum(finding.adds for finding in done)
 

@@ -133,6 +133,10 @@ class RepairPlan:
         known = {file: known for file, known in self.known.items() if file not in passed_over}
         return replace(self, findings=kept, known=known)
 
+    def without_losses(self) -> RepairPlan:
+        """Return a copy after which the index has something of every id that it has now."""
+        return self.without(finding.file for finding in self.findings if finding.loses)
+
     def settled(self) -> dict[str, Known]:
         """Return what is known of the files that no finding is about."""
         return dict(self.without(finding.file for finding in self.findings).known)

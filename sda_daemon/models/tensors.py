@@ -19,7 +19,7 @@ from sda_daemon.torchfile.plain import MAX_DEPTH
 from sda_daemon.torchfile.reader import TorchContents
 from sda_daemon.torchfile.stand_ins import LargeInteger, StandIn, StorageRef
 from sda_daemon.torchfile.unpickler import GuardedDict
-from sda_daemon.torchfile.values import as_bytes, is_shape, mapping_of
+from sda_daemon.torchfile.values import array_parts, as_bytes, is_shape, mapping_of
 
 _NUMBER_TYPES = frozenset({"f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"})
 _LARGEST_STRIDE = 2**62
@@ -137,15 +137,10 @@ class _Builder:
         return value
 
     def _array(self, value: StandIn) -> Any:
-        """Build from the state that `numpy.ndarray.__setstate__` would take: version, shape, type, order, bytes."""
-        function = value.foreign_name.rpartition(".")[2]
-        if function == "_frombuffer" and len(value.args) == 4:
-            data, kind, shape, order = value.args
-            is_fortran = order == "F"
-        elif function == "_reconstruct" and isinstance(value.state, tuple) and len(value.state) == 5:
-            _version, shape, kind, is_fortran, data = value.state
-        else:
+        parts = array_parts(value)
+        if parts is None:
             return value
+        shape, kind, is_fortran, data = parts
         element = _number_type(kind)
         if element is None or not is_shape(shape):
             return value

@@ -125,11 +125,9 @@ class _Reader:
     def __init__(self, file: BinaryIO, size_bytes: int, wishes: Wishes, found: TorchContents) -> None:
         self.file, self.size_bytes, self.wishes, self.found = file, size_bytes, wishes, found
         self.resident_bytes = 0
-        """What the process had before it took anything of the file; 0 where the file is small."""
+        """What the process had before it took a large pickle; 0 as long as there is none."""
 
     def read(self) -> None:
-        if self.size_bytes > _CHEAP_PICKLE_BYTES:
-            self.resident_bytes = resident_bytes()
         self.file.seek(0)
         start = self.file.read(START_BYTES)
         if start.startswith(b"PK\x03\x04"):
@@ -146,7 +144,9 @@ class _Reader:
 
     def _read_zip(self) -> None:
         archive = self.found.archive = read_archive(self.file, self.size_bytes, self.wishes.max_directory_bytes)
-        pickled = read_part(self.file, archive.pickle_part(self.wishes.max_pickle_bytes))
+        part = archive.pickle_part(self.wishes.max_pickle_bytes)
+        self._expect(part.size_bytes)
+        pickled = read_part(self.file, part)
         self.found.pickle_bytes = len(pickled)
         if self.wishes.with_digest:
             self.found.digest = self._digest(archive, pickled)
@@ -159,6 +159,11 @@ class _Reader:
             self.found.content = self._load(walk)
         except Damaged:  # a tuple may be in two places
             self.found.content = self._load(self._walk(pickled, wrap=True))
+
+    def _expect(self, pickle_bytes: int) -> None:
+        """Remember what the process has before it takes a pickle that may be costly."""
+        if pickle_bytes > _CHEAP_PICKLE_BYTES:
+            self.resident_bytes = resident_bytes()
 
     def _digest(self, archive: TorchArchive, pickled: bytes) -> str:
         if any(part.size_bytes and not part.crc for part in archive.parts.values()):
@@ -191,7 +196,7 @@ class _Reader:
     def _load(self, walk: Walk) -> Any:
         memory_bytes = 0
         if len(walk.safe) > _CHEAP_PICKLE_BYTES and _may_be_costly(walk.safe, self.size_bytes):
-            memory_bytes = self.resident_bytes + _FREE_BYTES + 3 * self.size_bytes
+            memory_bytes = (self.resident_bytes or resident_bytes()) + _FREE_BYTES + 3 * self.size_bytes
         unpickler = InertUnpickler(walk, lenient=self.wishes.lenient, memory_bytes=memory_bytes)
         try:
             return unpickler.load()
@@ -217,6 +222,7 @@ class _Reader:
         """Read pickles one after the other: magic number, version, system, content, keys of the storages behind."""
         if self.size_bytes > self.wishes.max_pickle_bytes < MAX_PICKLE_BYTES:
             raise TooLarge(f"it has {self.size_bytes} bytes, and where its tensors begin is not known")
+        self._expect(self.size_bytes)
         self.file.seek(0)
         data = self.file.read(min(self.size_bytes, self.wishes.max_pickle_bytes))
         walks = self._old_walks(data)

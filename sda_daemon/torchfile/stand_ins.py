@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from sda_daemon.torchfile.allowance import spend, spend_for_key
 
-_FEW_ARGUMENTS = 16
+FEW_ARGUMENTS = 16
+"""Calls with more are charged for them: the row is copied for each."""
 _ARGUMENT_UNITS = 100
 
 
@@ -35,7 +36,7 @@ class StandIn:
 
     def __new__(cls, *args: Any, **keywords: Any) -> StandIn:  # noqa: D102 - pickles create by __new__ without __init__
         self = object.__new__(cls)
-        if len(args) + len(keywords) > _FEW_ARGUMENTS:
+        if len(args) + len(keywords) > FEW_ARGUMENTS:
             spend(_ARGUMENT_UNITS * (len(args) + len(keywords)))
         self.args = args
         self.state = keywords or None

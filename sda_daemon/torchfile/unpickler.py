@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sda_daemon.torchfile import globals as names
-from sda_daemon.torchfile.allowance import CLASS_UNITS, ODD_KEY_UNITS, begin_file, spend
+from sda_daemon.torchfile.allowance import CLASS_UNITS, begin_file, spend, spend_for_key
 from sda_daemon.torchfile.faults import Damaged, Fault, Oversized, Unsafe
 from sda_daemon.torchfile.globals import Judgement, judge_name, modern_name
 from sda_daemon.torchfile.pickles import MOST_NAMES, PickleTooCostlyError, Walk
 from sda_daemon.torchfile.resident import metered
 from sda_daemon.torchfile.stand_ins import (
+    FEW_ARGUMENTS,
     LargeInteger,
     StandIn,
     StorageRef,
@@ -33,7 +34,6 @@ _BUFFER_BYTES = 256 * 1024
 _LONGEST_STORAGE_NAME = 2 * _LONGEST_NAME
 _LONGEST_KEY = 100
 _LARGEST_SIZE = 2**63
-_FEW_ARGUMENTS = 16
 _ITEM_UNITS = 100
 _STORAGE_UNITS = 100
 _INERT_UNITS = 10
@@ -51,8 +51,7 @@ class GuardedDict(dict[Any, Any]):
     __slots__ = ()
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if key.__class__ is not str:
-            spend(ODD_KEY_UNITS)
+        spend_for_key(key)
         dict.__setitem__(self, key, value)
 
 
@@ -86,8 +85,10 @@ class InertUnpickler(pickle.Unpickler):
 
     def __init__(self, walk: Walk, *, lenient: bool = False, memory_bytes: int = 0) -> None:
         # Buffered, because from a plain BytesIO the unpickler takes each operation by a call of its own.
-        plain = io.BufferedReader(io.BytesIO(walk.safe), _BUFFER_BYTES)
-        super().__init__(metered(walk.safe, memory_bytes) if memory_bytes else plain)
+        if memory_bytes:
+            super().__init__(metered(walk.safe, memory_bytes))
+        else:
+            super().__init__(io.BufferedReader(io.BytesIO(walk.safe), _BUFFER_BYTES))
         self.names: dict[str, Judgement] = {}
         self._lenient = lenient
         self._wraps = walk.wraps
@@ -157,7 +158,7 @@ class InertUnpickler(pickle.Unpickler):
         """Return what stands for a function that is harmless if it is called with certain things."""
 
         def called(*args: Any) -> Any:
-            if len(args) > _FEW_ARGUMENTS:  # they are copied for each call
+            if len(args) > FEW_ARGUMENTS:  # they are copied for each call
                 spend(_ITEM_UNITS * len(args))
             try:
                 result = call(*args)
@@ -178,7 +179,7 @@ class InertUnpickler(pickle.Unpickler):
 
         def make(*args: Any) -> Any:
             made = ItemsOnlyDict()
-            if len(args) > _FEW_ARGUMENTS:
+            if len(args) > FEW_ARGUMENTS:
                 raise ValueError("a dict is called with more than any dict takes")
             given = args[1:] if has_factory else args
             if given:

@@ -116,6 +116,22 @@ def is_shape(value: Any) -> bool:
     )
 
 
+def array_parts(value: StandIn) -> tuple[Any, Any, bool, Any] | None:
+    """Return shape, type, whether it lies by columns, and bytes of an array's stand-in, unchecked; None for others.
+
+    They are the state that `numpy.ndarray.__setstate__` would take behind its version, or what `_frombuffer` is called
+    with.
+    """
+    function = value.foreign_name.rpartition(".")[2]
+    if function == "_frombuffer" and len(value.args) == 4:
+        data, dtype, shape, order = value.args
+        return shape, dtype, order == "F", data
+    if function == "_reconstruct" and isinstance(value.state, tuple) and len(value.state) == 5:
+        _version, shape, dtype, is_fortran, data = value.state
+        return shape, dtype, is_fortran, data
+    return None
+
+
 def array_values(value: Any) -> Any:
     """Return the values of a numpy array's stand-in as nested lists, of a scalar's as a number or a text.
 
@@ -131,13 +147,10 @@ def array_values(value: Any) -> Any:
             return text
         numbers = _numbers(value.args[0], as_bytes(value.args[1]))
         return numbers[0] if numbers and len(numbers) == 1 else None
-    if function == "_frombuffer" and len(value.args) == 4:
-        data, dtype, shape, order = value.args
-        is_fortran = order == "F"
-    elif function == "_reconstruct" and isinstance(value.state, tuple) and len(value.state) == 5:
-        _, shape, dtype, is_fortran, data = value.state
-    else:
+    parts = array_parts(value)
+    if parts is None:
         return None
+    shape, dtype, is_fortran, data = parts
     if not is_shape(shape) or math.prod(max(size, 1) for size in shape) > _MOST_VALUES:
         return None  # also without elements, a row of ten million of them is long
     spend(_LIST_UNITS * sum(math.prod(shape[:count]) for count in range(len(shape))))
@@ -183,10 +196,8 @@ def number_of(value: Any) -> int | float | bool | None:
 
 def _is_row(value: StandIn) -> bool:
     """Tell whether an array has not just one element."""
-    shape = value.state[1] if isinstance(value.state, tuple) and len(value.state) == 5 else None
-    if len(value.args) == 4:
-        shape = value.args[2]
-    return isinstance(shape, tuple) and is_shape(shape) and math.prod(shape) != 1
+    parts = array_parts(value)
+    return parts is not None and is_shape(parts[0]) and math.prod(parts[0]) != 1
 
 
 def _numbers(dtype: Any, data: bytes | None) -> list[Any] | None:
