@@ -79,6 +79,11 @@ def packed(parts: Parts, sizes: Callable[[int, int], int] = lambda _index, size:
     return bytes(body + directory + end)
 
 
+def packed_pickle(pickled: bytes) -> bytes:
+    """Write a torch file with this pickle and no tensors."""
+    return packed([("x/data.pkl", pickled), ("x/version", b"3\n"), ("x/byteorder", b"little")])
+
+
 # --- what is done to them -----------------------------------------------------------------------------
 
 
@@ -204,7 +209,7 @@ def mutated(chance: random.Random, begin: dict[str, bytes]) -> tuple[str, bytes]
     """Return a file and what was done to make it: one in five is built to be costly, the others began honest."""
     if chance.random() < 0.2:
         what, pickled = any_hostile(chance)
-        return f"built: {what}", packed([("x/data.pkl", pickled), ("x/version", b"3\n"), ("x/byteorder", b"little")])
+        return f"built: {what}", packed_pickle(pickled)
     seed = chance.choice(list(begin))
     content = begin[seed]
     changes = _OF_ALL | _OF_ZIPS if content.startswith(b"PK") else _OF_ALL

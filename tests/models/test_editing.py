@@ -153,28 +153,31 @@ def test_unknown_models(made: Made) -> None:
         edit_model(library, model_id, MetadataChange(name="x"))
 
 
-def test_a_taken_name_is_refused(made: Made) -> None:
-    """The application finds models by name; a model's own name is not taken."""
+@pytest.fixture
+def copy_id(made: Made) -> str:
+    """The id of a copy of the model, called "The copy"."""
     library, model_id, path = made
     (library.models_dir / "copy.sda").write_bytes(path.read_bytes())
     library.repair_index()
     (copy,) = [entry for entry in library.list_all() if entry.model_id != model_id]
-    edit_model(library, copy.model_id, MetadataChange(name="The copy"))
+    return edit_model(library, copy.model_id, MetadataChange(name="The copy")).model_id
+
+
+def test_a_taken_name_is_refused(made: Made, copy_id: str) -> None:
+    """The application finds models by name; a model's own name is not taken."""
+    library, model_id, path = made
     before = path.read_bytes()
     with pytest.raises(ModelExistsError, match=r"another model called 'The copy' \(copy\.sda\)"):
         edit_model(library, model_id, MetadataChange(name="The copy", description="other"))
     assert path.read_bytes() == before
-    edit_model(library, copy.model_id, MetadataChange(name="The copy", description="a copy"))
+    edit_model(library, copy_id, MetadataChange(name="The copy", description="a copy"))
     assert edit_model(library, model_id, MetadataChange(name="the copy")).name == "the copy"
 
 
+@pytest.mark.usefixtures("copy_id")
 def test_a_copy_keeps_its_own_id(made: Made) -> None:
     """A copied file has its original's id inside; its entry's id survives an edit and the next repair."""
-    library, model_id, path = made
-    (library.models_dir / "copy.sda").write_bytes(path.read_bytes())
-    library.repair_index()
-    (copy,) = [entry for entry in library.list_all() if entry.model_id != model_id]
-    edit_model(library, copy.model_id, MetadataChange(name="The copy"))
+    library, _, _ = made
     assert library.plan_repair().findings == ()
     assert {entry.name for entry in library.list_all()} == {"Rain", "The copy"}
 
