@@ -23,10 +23,17 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def sample_checkpoint() -> Path | None:
-    """A real checkpoint, where the samples are beside this repository."""
+def whole_checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint whose model the first application can play: a real one where the samples are here."""
     path = SAMPLES / "runs" / "notes64" / "checkpoints" / "checkpoint_epoch0005.pt"
-    return path if path.exists() else None
+    if path.exists():
+        return path
+    from sda_daemon.demo.checkpoints import checkpoint_dict, small_model, write_checkpoint
+
+    weights = small_model(1, columns=4).state_dict()  # (16000 // 256 + 1) / 16 columns are a second
+    content = checkpoint_dict(weights, epoch=5)
+    del content["training_config"]["kl_weight_max"]  # it would tell of a later generation
+    return write_checkpoint(tmp_path / path.name, content)
 
 
 @pytest.fixture

@@ -14,13 +14,11 @@ CONFIG = Path("/etc/sda-daemon/config.yaml")
 Checkpoints = Callable[..., Path]
 
 
-def test_one_command_makes_a_service_that_converts(
-    service: Lab, small_checkpoints: Checkpoints, sample_checkpoint: Path | None
-) -> None:
+def test_one_command_makes_a_service_that_converts(service: Lab, whole_checkpoint: Path) -> None:
     """Enabled and active; a dropped checkpoint becomes a model inside the sandbox; status and journal tell of it."""
     assert service.systemctl("is-enabled", SERVICE).stdout.strip() == "enabled"
     assert service.show("StatusText") == "watching 1 folder; nothing to do"
-    source = sample_checkpoint or small_checkpoints(1)
+    source = whole_checkpoint
     service.put(DROP / "notes64" / "checkpoints" / source.name, source.read_bytes())
     (entry,) = service.wait_for("conversion.succeeded")
     assert entry["SDA_PATH"] == str(DROP / "notes64" / "checkpoints" / source.name)
