@@ -14,8 +14,13 @@ from sda_daemon.torchfile.faults import Oversized
 FREE_UNITS = 20_000_000
 """For a file of any size. A unit is a byte that is kept, or ten nanoseconds of an ordinary machine's time."""
 CLASS_UNITS = 3_500
-ODD_KEY_UNITS = 4_000
-"""A key that is no text: thousands of whole numbers can be chosen so that each takes longer to find a place for."""
+ODD_KEY_UNITS = 1_500
+"""A key of or with numbers: thousands can be chosen so that each takes longer to find a place for."""
+_KEY_UNITS = 50
+_SMALL = range(2**16)
+"""Numbers of which there are too few for that: steps, epochs, indexes."""
+_UNCHOSEN = frozenset({bytes, bool, type(None)})
+"""Whose hashes nobody can choose."""
 
 
 class _Allowance(threading.local):
@@ -42,10 +47,13 @@ def spend(units: int) -> None:
 
 
 def spend_for_key(key: object) -> None:
-    """Spend what it may cost to find a place for a key; texts cost nothing: nobody can choose their hashes.
+    """Spend what it may cost to find a place for a key.
+
+    Texts cost nothing: nobody can choose their hashes.
 
     Raises:
         Oversized: see `spend`.
     """
-    if key.__class__ is not str:
-        spend(ODD_KEY_UNITS)
+    kind = key.__class__
+    if kind is not str:
+        spend(_KEY_UNITS if kind in _UNCHOSEN or (kind is int and key in _SMALL) else ODD_KEY_UNITS)

@@ -63,7 +63,7 @@ MOST_NAMES = 10_000
 """Names in one pickle, also the same again; each becomes a class, which takes hundreds of times as much memory."""
 _LONGEST_LINE = 4096
 """A name or a number; longer ones are attacks on the parser. Texts may be longer."""
-_FEW_STEPS = 150_000
+_FEW_STEPS = 250_000
 _BYTES_PER_STEP = 30
 """A step in Python for so many bytes of the file is what any honest pickle stays below."""
 _GAP_IN_MEMO = 1000

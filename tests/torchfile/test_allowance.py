@@ -70,6 +70,18 @@ def test_whole_numbers_as_keys_are_few(protocol: int, kind: type[dict[Any, Any]]
     assert load(pickle.dumps(list(keys), protocol)) == list(keys)
 
 
+def test_honest_numbers_as_keys_are_many() -> None:
+    """Steps, indexes and pairs of them."""
+    for content in (
+        {n: n / 3 for n in range(60_000)},
+        {(n,): n for n in range(10_000)},
+        {n * 100: n for n in range(9_000)},
+    ):
+        assert {
+            key if isinstance(key, int) else tuple(key): value for key, value in load(pickle.dumps(content, 2)).items()
+        } == content
+
+
 GETATTR = b"cbuiltins\ngetattr\n"
 
 
