@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from sda_daemon.wording import clean
+
+_LONGEST_WHAT = 500
 COPY_AGAIN = "Copy it again from where it was written"
 
 
@@ -17,6 +20,7 @@ class Fault(Exception):
     """
 
     def __init__(self, what: str, hint: str = "") -> None:
+        what = clean(what, _LONGEST_WHAT)  # names out of the file may stand in it
         super().__init__(what, hint)
         self.what = what
         self.hint = hint

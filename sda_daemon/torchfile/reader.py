@@ -186,7 +186,7 @@ class _Reader:
         except PickleTooCostlyError as error:
             raise Oversized(str(error)) from error
         except ValueError as error:
-            raise Damaged(f"its pickle breaks off or is none ({error})") from error
+            raise Damaged("its pickle breaks off or is none") from error
         for name in sorted(walk.names):
             judgement = self.found.names[name] = judge_name(name)
             if judgement is Judgement.REFUSED and not self.wishes.lenient:

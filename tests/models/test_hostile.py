@@ -534,3 +534,16 @@ def test_a_big_endian_storage_is_swapped_once(tmp_path: Path) -> None:
     assert [found[str(n)].item() for n in range(1000)] == list(range(1000))
     assert found["1"].untyped_storage().data_ptr() == found["999"].untyped_storage().data_ptr()
     assert torch.equal(found["whole"], shared)
+
+
+@pytest.mark.parametrize("name", ["app.ev\x1b[31mRED\nsda-daemon: all is well\x07", "app." + "A" * 900])
+def test_a_name_forges_no_lines(name: str, tmp_path: Path) -> None:
+    """Of a class, shown on one line, and not all of a long one."""
+    module, _, attribute = name.rpartition(".")
+    pickled = b"\x80\x04" + text(module.encode()) + text(attribute.encode()) + b"\x93)\x81."
+    path = write_pickle(tmp_path / "x.pt", pickled)
+    with pytest.raises(CheckpointError) as raised:
+        read_checkpoint(path)
+    told = raised.value.what
+    assert told.isprintable()
+    assert len(told) < 600 + len(str(path))
