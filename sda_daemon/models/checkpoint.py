@@ -155,7 +155,7 @@ def _interpret(content: Mapping[str, Any], path: Path, file: TorchFile, *, is_ba
         raise BrokenCheckpointError(f"{path} has no usable version number, but {quoted(version)}")
     if version > CHECKPOINT_VERSION:
         raise NewerCheckpointError(
-            f"{path}: checkpoint version {version} is newer than supported version {CHECKPOINT_VERSION}",
+            f"{path}: checkpoint version {quoted(version)} is newer than supported version {CHECKPOINT_VERSION}",
             "Update sda-daemon",
         )
     dropped: list[tuple[str, str]] = []
@@ -332,6 +332,8 @@ def _wanted_names(given: Mapping[Any, Any], path: Path, note: Callable[[str, str
     for name in names.companions:
         if names.weights and _is_count(given[name]):
             note(f"{WEIGHTS_KEY}.{name}", "not a weight")
+        elif names.prefix and not name.startswith(names.prefix):  # of another module: a loss, a discriminator
+            note(f"{WEIGHTS_KEY}.{name}", "not a weight of this model")
         else:
             wanted[name] = name
     if len(set(wanted.values())) < len(wanted):

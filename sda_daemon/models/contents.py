@@ -26,8 +26,13 @@ LIGHTNING_KEY = "pytorch-lightning_version"
 _STATE_DICT_KEY = "state_dict"
 _ONLY_CONVVAE = "Only checkpoints of a ConvVAE can be converted"
 _SAVE_STATE_DICT = "Load it where it was made and save its state dict: torch.save(model.state_dict(), path)"
-_WEIGHT = re.compile(r"(?:(.*)\.)?((?:encoder\.(?:convs|fc_mu|fc_logvar)|decoder\.(?:deconvs|fc))\.[^/]+)", re.DOTALL)
-"""A weight of a ConvVAE, and what wrappers put before its name."""
+_WRAPPERS = r"(?:\.(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module))*"
+_WEIGHT = re.compile(
+    rf"(?:(.*)\.)?((?:encoder{_WRAPPERS}\.(?:convs|fc_mu|fc_logvar)|decoder{_WRAPPERS}\.(?:deconvs|fc))\.[^/]+)",
+    re.DOTALL,
+)
+"""A weight of a ConvVAE, and what wrappers put before its name; they may be around a part of it, too."""
+_INNER = re.compile(_WRAPPERS.removesuffix("*") + r"(?=\.)")
 _AVERAGES = re.compile(r"ema|avg|average|shadow|swa", re.IGNORECASE)
 
 
@@ -72,7 +77,7 @@ def plain_names(names: Iterable[Any]) -> Names:
         if found is None:
             companions.append(name if isinstance(name, str) else quoted(name))
         else:
-            groups.setdefault(f"{found[1]}." if found[1] else "", {})[name] = found[2]
+            groups.setdefault(f"{found[1]}." if found[1] else "", {})[name] = _INNER.sub("", found[2])
     if not groups:
         return Names({}, "", tuple(companions))
     averages = [prefix for prefix in groups if _AVERAGES.search(prefix)]

@@ -26,7 +26,9 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
         tensor = state_dict[name].detach().cpu().contiguous()
         dtype = str(tensor.dtype).removeprefix("torch.")
         digest.update(f"{name}\0{dtype}\0{','.join(map(str, tensor.shape))}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        # A single element counts as contiguous whatever its stride is.
+        flat = tensor.reshape(-1).as_strided((tensor.numel(),), (1,))
+        digest.update(flat.view(torch.uint8).numpy().data)
     return f"sha256:{digest.hexdigest()}"
 
 

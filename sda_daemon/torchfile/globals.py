@@ -49,7 +49,8 @@ def _words(text: str) -> frozenset[str]:
 
 
 _PURE = (
-    "abs all any ascii bin callable chr divmod hash hex isinstance issubclass len max min oct ord pow round sorted sum"
+    "abs all any ascii bin callable chr divmod hash hex isinstance issubclass iter len max min oct ord pow round "
+    "sorted sum"
 )
 # Of each module of the standard library, the classes (and functions that only compute) which checkpoints really have.
 _VALUES = {
@@ -62,27 +63,44 @@ _VALUES = {
     "argparse": _words("Namespace"),
     "array": _words("array _array_reconstructor"),
     "calendar": _words("Calendar"),
+    "collections.abc": _words(
+        "Callable Iterable Iterator Mapping MutableMapping Sequence Set Hashable _CallableGenericAlias"
+    ),
+    "configparser": _words(
+        "ConfigParser RawConfigParser SectionProxy ConverterMapping BasicInterpolation Interpolation"
+    ),
+    "contextlib": _words("nullcontext"),
     "collections": _words("deque ChainMap UserDict UserList UserString"),
     "dataclasses": _words("Field _MISSING_TYPE _FIELD_BASE _HAS_DEFAULT_FACTORY_CLASS"),
     "datetime": _words("date datetime time timedelta timezone tzinfo"),
-    "decimal": _words("Decimal Context DecimalTuple"),
-    "enum": _words("Enum IntEnum StrEnum Flag IntFlag"),
+    "decimal": _words(
+        "Decimal Context DecimalTuple Clamped DivisionByZero FloatOperation Inexact InvalidOperation Overflow Rounded "
+        "Subnormal Underflow DivisionUndefined DivisionImpossible InvalidContext ConversionSyntax"
+    ),
+    "enum": _words("Enum IntEnum StrEnum Flag IntFlag ReprEnum FlagBoundary EnumType EnumMeta"),
     "fractions": _words("Fraction"),
     "http": _words("HTTPStatus HTTPMethod"),
     "inspect": _words("Signature Parameter _ParameterKind _empty"),
+    "io": _words("BytesIO StringIO"),
     "ipaddress": _words("IPv4Address IPv6Address IPv4Network IPv6Network IPv4Interface IPv6Interface"),
     "itertools": _words("count repeat cycle chain islice accumulate product permutations combinations"),
     "logging": _words("getLogger Logger RootLogger LogRecord Formatter PercentStyle Filter"),
     "operator": _words("add sub mul truediv floordiv mod neg pos lt le gt ge eq ne and_ or_ xor not_"),
-    "os": _words("stat_result terminal_size"),
+    "optparse": _words("Values"),
+    "os": _words("stat_result terminal_size uname_result times_result"),
+    "posix": _words("stat_result terminal_size uname_result times_result"),
+    "resource": _words("struct_rusage"),
     "platform": _words("uname_result"),
     "random": _words("Random"),
     "re": _words("Pattern RegexFlag"),
     "signal": _words("Signals"),
+    "socket": _words("AddressFamily SocketKind AddressInfo"),
+    "ssl": _words("TLSVersion VerifyMode VerifyFlags"),
     "statistics": _words("NormalDist"),
     "string": _words("Template"),
     "struct": _words("Struct"),
-    "time": _words("struct_time"),
+    "subprocess": _words("CompletedProcess"),
+    "time": _words("struct_time time perf_counter monotonic process_time"),
     "traceback": _words("StackSummary FrameSummary TracebackException"),
     "types": _words("SimpleNamespace NoneType EllipsisType NotImplementedType GenericAlias UnionType MappingProxyType"),
     "urllib.parse": _words("ParseResult SplitResult DefragResult ParseResultBytes SplitResultBytes"),
@@ -95,6 +113,8 @@ _ALIASES = {
     "_datetime": "datetime",
     "_decimal": "decimal",
     "_functools": "functools",
+    "_io": "io",
+    "_collections_abc": "collections.abc",
     "_operator": "operator",
     "_pydatetime": "datetime",
     "_pydecimal": "decimal",
@@ -116,8 +136,11 @@ STANDARD_MODULES = sys.stdlib_module_names | _OF_OTHER_VERSIONS | {"pip", "setup
 """Modules of the standard library of this Python, those of others in which something acts, and of what installs
 packages."""
 _MOST_PARTS_OF_A_MODULE = 3
-_PURE_MODULES = frozenset({"math", "cmath", "typing", "numbers"})
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PURE_MODULES = {"math": re.compile(r"\w+"), "cmath": re.compile(r"\w+"), "numbers": re.compile(r"\w+"),
+                 "typing": re.compile(r"(?!ForwardRef)[A-Z]\w*(?:\.[A-Za-z]\w*)?|cast|overload|final")}  # fmt: skip
+"""Modules in which names of a form only compute or hold values."""
+_EXCEPTION = re.compile(r"(?:[A-Za-z]\w*\.)?[A-Z]\w*(?:Error|Exception|Warning|Expired|Interrupt)|error|Empty|Full")
+"""What modules of the standard library call their exceptions, which hold a message."""
 
 NUMPY_NAMES = ("_reconstruct", "scalar", "ndarray", "dtype", "_frombuffer")
 _NUMPY_VALUES = re.compile(
@@ -135,7 +158,8 @@ _NUMPY_VALUES = re.compile(
     r"|ma\.(?:core\.)?(?:MaskedArray|MaskedConstant|_mareconstruct)"
     r"|(?:lib\.)?(?:polynomial|_polynomial_impl)\.poly1d|polynomial\.\w+\.[A-Z]\w*"
     r"|(?:mean|median|max|min|amax|amin|sum|prod|std|var|percentile|quantile|absolute|abs|sqrt|exp|log|log2|log10|log1p"
-    r"|expm1|sin|cos|tan|tanh|clip|square|nanmean|nanmedian|nanmax|nanmin|maximum|minimum|add|multiply|subtract|divide)"
+    r"|expm1|sin|cos|tan|tanh|clip|square|nanmean|nanmedian|nanmax|nanmin|maximum|minimum|add|multiply|subtract|divide"
+    r"|sign|power|isfinite|isnan|isinf|arange|finfo|iinfo|linalg\.LinAlgError)"
     r")"
 )
 
@@ -186,7 +210,8 @@ _TORCH_CLASSES = re.compile(
 _TORCH_VALUES = re.compile(
     r"torch\.(?:(?:cuda\.|sparse\.|cuda\.sparse\.)?[A-Z]\w*(?:Storage|Tensor)|storage\.(?:Untyped|Typed|_LegacyStorage)\w*"
     r"|(?:u?int|q?u?int|float|complex|bfloat|bits)\d\w*|bool|half|float|double|long|short|int|per_\w+"
-    rf"|{_MEMORY_FORMATS}|_utils\.torch\.{_MEMORY_FORMATS}|_C\._nn\.\w+|_C\.Generator|_C\._VariableFunctions(?:Class)?(?:\.\w+)?"
+    rf"|return_types\.\w+|utils\.data\._utils\.collate\.default_\w+|utils\.hooks\.\w*Handle|OutOfMemoryError"
+    rf"|autograd\.grad_mode\.\w+|{_MEMORY_FORMATS}|_utils\.torch\.{_MEMORY_FORMATS}|_C\._nn\.\w+|_C\.Generator|_C\._VariableFunctions(?:Class)?(?:\.\w+)?"
     r"|tanh|relu|sigmoid|softmax|exp|log|log1p|expm1|sqrt|sin|cos|abs|mean|sum|max|min|clamp|square|add|mul|sub|div|erf"
     r"|rsqrt|pow)"
 )
@@ -255,7 +280,9 @@ def _only_holds_values(name: str) -> bool:
         module, rest = ".".join(parts[:count]), ".".join(parts[count:])
         if rest in _VALUES.get(module, ()):
             return True
-        if module in _PURE_MODULES and _IDENTIFIER.fullmatch(rest):
+        if module in _PURE_MODULES and _PURE_MODULES[module].fullmatch(rest):
+            return True
+        if _EXCEPTION.fullmatch(rest):
             return True
     return False
 

@@ -61,6 +61,8 @@ _MAGICS = (
     _Magic(0, b"MZ", "is a program (Windows)", _NOT_FOR_US),
     _Magic(0, b"\xca\xfe\xba\xbe", "is a program or a Java class", _NOT_FOR_US),
     _Magic(0, b"#!", "is a script", _NOT_FOR_US),
+    _Magic(0, b"\x00\x05\x16\x07", "is what macOS keeps beside a file (AppleDouble)", "Take the file without `._`"),
+    _Magic(0, b"\xcf\xfa\xed\xfe", "is a program (macOS)", _NOT_FOR_US),
     _Magic(0, b"PAR1", "is a Parquet file", _NOT_FOR_US),
     _Magic(0, b"ARROW1", "is an Arrow file", _NOT_FOR_US),
     _Magic(0, b"PK\x05\x06", "is an empty zip archive", _NOT_FOR_US),
@@ -69,7 +71,7 @@ _MAGICS = (
            "Load it where it was trained and save it again with a current torch; or unpack it and use the file inside"),
 )  # fmt: skip
 
-_HTML = (b"<!doctype html", b"<html", b"<head", b"<body")
+_HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<meta", b"<script")
 
 
 def kind_of_start(start: bytes, size_bytes: int) -> Fault | None:

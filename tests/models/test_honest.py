@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import array
 import collections
+import configparser
+import contextlib
 import dataclasses
 import datetime
 import decimal
@@ -12,15 +14,20 @@ import enum
 import fractions
 import functools
 import inspect
+import io
 import ipaddress
 import itertools
+import json
 import logging
 import math
 import operator
+import os
 import pathlib
+import queue
 import random
 import re
 import shutil
+import socket
 import statistics
 import string
 import subprocess
@@ -40,7 +47,10 @@ import pytest
 import torch
 
 from sda_daemon.demo.checkpoints import checkpoint_dict, made_up_analysis, small_model
+from sda_daemon.errors import NewerCheckpointError
+from sda_daemon.models import ModelMetadata, load_model, save_model_from_checkpoint
 from sda_daemon.models.checkpoint import Checkpoint, read_checkpoint
+from sda_daemon.models.digest import weights_digest
 from sda_daemon.models.inspection import inspect_file
 from sda_daemon.torchfile.globals import Judgement
 from sda_daemon.torchfile.reader import read_contents
@@ -502,3 +512,67 @@ def test_the_application_s_enum_as_python_3_11_2_writes_it(tmp_path: Path) -> No
         "small_dataset_audio.training.config.OverfittingPreset": Judgement.FOREIGN,
     }
     assert "has no 'model_state_dict', but 'preset'" in found.problems[0]
+
+
+@pytest.mark.parametrize("stride", [0, 2, 12345, 2**40])
+def test_odd_strides_of_single_elements_convert(stride: int, tmp_path: Path) -> None:
+    """They are the same weights, also to whoever computes their digest."""
+    weights = small_model().state_dict()
+    odd = {}
+    for name, value in weights.items():
+        strides = [stride if size == 1 else value.stride(index) for index, size in enumerate(value.shape)]
+        odd[name] = value.clone().as_strided(value.shape, strides)
+    torch.save(checkpoint_dict(odd), tmp_path / "x.pt")
+    saved = save_model_from_checkpoint(tmp_path / "x.pt", ModelMetadata(name="Rain"), tmp_path / "models")
+    assert load_model(saved).metadata.name == "Rain"
+    assert weights_digest(read_checkpoint(tmp_path / "x.pt").state_dict) == weights_digest(weights)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda name: re.sub("^(encoder|decoder)", r"\1.module", name),
+        lambda name: re.sub("^encoder", "encoder._orig_mod", name),
+        lambda name: "model." + re.sub("^(encoder|decoder)", r"\1._fsdp_wrapped_module", name),
+        lambda name: re.sub(r"convs\.", "convs._checkpoint_wrapped_module.", name),
+    ],
+    ids=["each part", "one part", "both", "deeper"],
+)  # fmt: skip
+def test_wrappers_around_a_part_convert(wrap: Callable[[str], str], tmp_path: Path) -> None:
+    """DataParallel(model.encoder), torch.compile(model.encoder) and the like."""
+    weights = small_model().state_dict()
+    torch.save(checkpoint_dict({wrap(name): value for name, value in weights.items()}), tmp_path / "x.pt")
+    assert set(read_checkpoint(tmp_path / "x.pt").state_dict) == set(weights)
+
+
+def test_weights_of_another_module_are_left_out(tmp_path: Path) -> None:
+    """Lightning keeps those of a loss beside those of the model."""
+    weights = {f"model.{name}": value for name, value in small_model().state_dict().items()}
+    torch.save(checkpoint_dict({**weights, "loss_fn.w": torch.ones(100)}), tmp_path / "x.pt")
+    found = read_checkpoint(tmp_path / "x.pt")
+    assert set(found.state_dict) == set(small_model().state_dict())
+    assert ("model_state_dict.loss_fn.w", "not a weight of this model") in found.dropped
+
+
+HARMLESS: list[Any] = [
+    iter([1, 2]), zip([1], [2], strict=False), json.JSONDecodeError("x", "y", 0), queue.Empty(),
+    np.linalg.LinAlgError("x"), io.BytesIO(b"x"), decimal.getcontext(), os.uname(), socket.AF_INET, time.time,
+    subprocess.CompletedProcess(["git"], 0), configparser.ConfigParser(), contextlib.nullcontext(), np.power,
+    torch.max(torch.ones(2, 2), 0), torch.utils.data.DataLoader([1, 2]),  # type: ignore[arg-type]
+    collections.abc.Callable[[int], str],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("thing", HARMLESS, ids=[type(thing).__name__ + str(n) for n, thing in enumerate(HARMLESS)])
+def test_harmless_things_in_parts_that_are_not_kept(thing: Any, tmp_path: Path) -> None:
+    """What only holds values is no reason to distrust a file."""
+    torch.save({**checkpoint_dict(small_model().state_dict()), "extra": [thing]}, tmp_path / "x.pt")
+    read_checkpoint(tmp_path / "x.pt")
+
+
+def test_a_version_of_thousands_of_digits(tmp_path: Path) -> None:
+    """Is told in a few words."""
+    torch.save({**checkpoint_dict(small_model().state_dict()), "version": 10**5000}, tmp_path / "x.pt")
+    with pytest.raises(NewerCheckpointError) as raised:
+        read_checkpoint(tmp_path / "x.pt")
+    assert len(str(raised.value)) < 600
