@@ -21,6 +21,7 @@ from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry, check_entry
 from sda_daemon.library.naming import name_apart
 from sda_daemon.library.removal import unlink_models
+from sda_daemon.library.said import said_by
 from sda_daemon.library.weights import Weights, find_twin
 from sda_daemon.models.editing import write_edited
 from sda_daemon.models.formats import format_called, format_of_name
@@ -203,7 +204,7 @@ def _publish_one(
         library.remove(old.model_id)
         if has_other_ending:
             left.append(old.file_path)
-    library.add_entry(entry)
+    library.add_entry(entry, said=said_by(item.metadata))
     library.weights.learn(Weights(target.name, FileSignature.of(target.lstat()), item.weights_digest, is_own=True))
     return Published(item, action, entry)
 

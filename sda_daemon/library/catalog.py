@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import stat
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from sda_daemon.library.findings import PRUNE_HINT
 from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, index_signature, write_index_data
 from sda_daemon.library.index_file import IndexFile
 from sda_daemon.library.repair import Finding, FindingKind, RepairPlan
+from sda_daemon.library.said import said_by
 from sda_daemon.library.scan import LINK_REASON, Known, find_links, load_known, save_known, scan_models
 from sda_daemon.library.weights import KnownWeights
 from sda_daemon.signature import FileSignature
@@ -183,8 +184,13 @@ class ModelLibrary:
 
     # --- changing ---------------------------------------------------------------------------------
 
-    def add_entry(self, entry: ModelEntry) -> None:
+    def add_entry(self, entry: ModelEntry, *, said: str | None = None) -> None:
         """Add an entry, or replace the one with its id.
+
+        Args:
+            entry: the entry.
+            said: what its file says, see `library.said`, empty if that is not known; by default the same as a new
+                entry.
 
         Raises:
             ValueError: the entry has no id, its file_path is not the bare name of a model file, or a field has a value
@@ -193,7 +199,10 @@ class ModelLibrary:
             LibraryBusyError: another process kept the lock for too long.
             OSError: the index cannot be written; nothing has changed.
         """
-        self.add_entries([entry])
+        check_entry(entry)
+        with self.transaction():
+            self.check_free(entry.model_id)
+            self._put(entry, said)
 
     def add_entries(self, entries: Iterable[ModelEntry]) -> None:
         """Add or replace several entries with one write; see `add_entry`."""
@@ -454,12 +463,37 @@ class ModelLibrary:
                 with self._locked(timeout_s=0):
                     sweep_temporary(self.models_dir, _TEMPORARY_PREFIX)
 
-    def _put(self, entry: ModelEntry) -> None:
+    def _put(self, entry: ModelEntry, said: str | None = None) -> None:
+        is_new = entry.model_id not in self._index.content.entries
         self._index.put(dataclasses.replace(entry, tags=list(entry.tags)))
         with contextlib.suppress(OSError):
             status = (self.models_dir / entry.file_path).lstat()
             if status.st_size == entry.file_size_bytes:
-                self._known[entry.file_path] = Known(FileSignature.of(status), model_id=entry.model_id)
+                signature, before = FileSignature.of(status), self._known.get(entry.file_path)
+                if said is None and before is not None and before.signature == signature:
+                    said = before.said
+                elif said is None:
+                    said = said_by(entry.metadata()) if is_new else ""
+                self._known[entry.file_path] = Known(signature, model_id=entry.model_id, said=said)
+
+    def know(self, entry: ModelEntry, what_it_says: Callable[[], str]) -> None:
+        """Remember, also for later processes, what a model's file says; see `library.said`.
+
+        Args:
+            entry: the model's.
+            what_it_says: tells it, if it is not known.
+
+        Raises:
+            ModelFileError, OSError: as `what_it_says` does, or the file is gone.
+        """
+        with self.transaction():
+            signature = FileSignature.of((self.models_dir / entry.file_path).lstat())
+            saved = load_known(self.models_dir)
+            known = saved.get(entry.file_path)
+            if known is None or (known.signature, known.model_id) != (signature, entry.model_id) or not known.said:
+                saved[entry.file_path] = Known(signature, model_id=entry.model_id, said=what_it_says())
+                with contextlib.suppress(OSError):  # a cache
+                    save_known(self.models_dir, saved)
 
     def remove_outside(self, key: str) -> bool:
         """Take out what points out of the folder under a key; False if nothing there does."""

@@ -86,6 +86,8 @@ class RepairPlan:
     findings: tuple[Finding, ...] = ()
     known: Mapping[str, Known] = field(default_factory=dict)
     """What is known of every file now, for the next plan."""
+    before: Mapping[str, Known] = field(default_factory=dict)
+    """What was known of them before."""
     entries: int = 0
     """How many entries the index has."""
     foreign: tuple[ForeignEntry, ...] = ()
@@ -126,12 +128,16 @@ class RepairPlan:
         return [finding for finding in self.findings if finding.kind is kind]
 
     def without(self, kinds_or_files: Iterable[FindingKind | str]) -> RepairPlan:
-        """Return a copy without the findings of these kinds or about these files; later plans have them."""
+        """Return a copy without the findings of these kinds or about these files; later plans have them.
+
+        Of the files that are passed over is known what was known before.
+        """
         left_out = frozenset(str(item) for item in kinds_or_files)
         kept = tuple(f for f in self.findings if f.kind.value not in left_out and f.file not in left_out)
         passed_over = {finding.file for finding in self.findings} - {finding.file for finding in kept}
         known = {file: known for file, known in self.known.items() if file not in passed_over}
-        return replace(self, findings=kept, known=known)
+        before = {file: self.before[file] for file in passed_over if file in self.before}
+        return replace(self, findings=kept, known={**known, **before})
 
     def without_losses(self) -> RepairPlan:
         """Return a copy after which the index has something of every id that it has now."""
@@ -139,4 +145,5 @@ class RepairPlan:
 
     def settled(self) -> dict[str, Known]:
         """Return what is known of the files that no finding is about."""
-        return dict(self.without(finding.file for finding in self.findings).known)
+        found = {finding.file for finding in self.findings}
+        return {file: known for file, known in self.known.items() if file not in found}

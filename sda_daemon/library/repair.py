@@ -18,6 +18,7 @@ from sda_daemon.files import says_gone
 from sda_daemon.library.content import ForeignEntry, ForeignKind, IndexContent
 from sda_daemon.library.entry import ModelEntry, differs, is_bare_model_name
 from sda_daemon.library.findings import Finding, FindingKind, RepairPlan
+from sda_daemon.library.said import confirms, contradicts, follow_file, has_same_id, said_by
 from sda_daemon.library.scan import LINK_REASON, UNSEEN, Known
 from sda_daemon.models.formats import format_of_name, without_ending
 from sda_daemon.models.header import ModelHeader
@@ -73,6 +74,8 @@ class _Planner:
         self.learned: dict[str, Known] = {}
         self.headers: dict[str, ModelHeader | None] = {}
         self.owner_of: dict[str, ModelEntry] = {}
+        self.aliases: list[ModelEntry] = []
+        """Further entries of files that have an owner."""
         self.missing: dict[str, ModelEntry] = {}
         self.taken: set[str] = {entry.key for entry in foreign}
         """Ids of entries whose file is there and says nothing else, and what foreign entries stand under."""
@@ -80,6 +83,8 @@ class _Planner:
     def plan(self) -> RepairPlan:
         self._find_owners()
         self._check_owned()
+        for entry in self.aliases:
+            self._check_alias(entry)
         spoken_for = {entry.file for entry in self.foreign if entry.kind is ForeignKind.UNUSABLE}
         for name in sorted(self.files.keys() - self.owner_of.keys() - spoken_for, key=self._originality):
             self._adopt(name)
@@ -91,7 +96,7 @@ class _Planner:
             if outside.kind is ForeignKind.OUTSIDE:
                 self.findings.append(Finding(FindingKind.OUTSIDE, outside.file, outside.reason, foreign=outside))
         others = tuple(entry for entry in self.foreign if entry.kind is not ForeignKind.OUTSIDE)
-        return RepairPlan(tuple(self.findings), self.learned, len(self.entries), others)
+        return RepairPlan(tuple(self.findings), self.learned, self.known, len(self.entries), others)
 
     def _add(
         self, kind: FindingKind, file: str, reason: str, old: ModelEntry | None = None, new: ModelEntry | None = None
@@ -114,29 +119,70 @@ class _Planner:
                 self._settle_shared(entry)
 
     def _settle_shared(self, entry: ModelEntry) -> None:
-        name = entry.file_path
+        name, other = entry.file_path, entry
+        if self._id_at(name) == entry.model_id:
+            other, self.owner_of[name] = self.owner_of[name], entry
+        self.aliases.append(other)
+
+    def _id_at(self, name: str) -> str:
+        """The id of the model in a file, as far as that is known or can be read, else an empty text."""
+        known = self.known.get(name)
+        if known is not None and known.signature == self.files[name] and known.model_id:
+            return known.model_id
         header = self._header(name)
-        loser = entry
-        if header is not None and header.metadata.model_id == entry.model_id:
-            loser, self.owner_of[name] = self.owner_of[name], entry
-        self._add(FindingKind.SHARED, name, f"entry {self.owner_of[name].model_id} has the same file", old=loser)
+        return "" if header is None else header.metadata.model_id
+
+    def _check_alias(self, entry: ModelEntry) -> None:
+        """Let a further entry of a file go only if it tells of another model, whose file this is no more."""
+        name = entry.file_path
+        owner, header = self.owner_of[name], self.headers.get(name)
+        if header is None and entry.file_size_bytes != self.files[name].size_bytes:
+            header = self._header(name)
+        if contradicts(entry, owner.metadata() if header is None else header.metadata):
+            self._add(FindingKind.SHARED, name, f"entry {owner.model_id} has the same file", old=entry)
+            return
+        self.taken.add(entry.model_id)
+        if header is not None:
+            self._refresh(name, entry, header, "")
+
+    def _refresh(self, name: str, entry: ModelEntry, header: ModelHeader, before: str) -> None:
+        fresh = _followed(entry, header, name, before)
+        if differs(entry, fresh.to_dict()):
+            self._add(FindingKind.CHANGED, name, "the file has changed", old=entry, new=fresh)
 
     def _check_owned(self) -> None:
         """Refresh entries whose file has changed; a file that holds another model now gets that one's entry."""
         strangers: list[tuple[str, ModelEntry, ModelHeader]] = []
         for name, entry in self.owner_of.items():
             header = None if self._agrees(name, entry) else self._header(name)
-            if header is not None and header.metadata.model_id not in ("", entry.model_id, self._original_of(entry)):
+            if header is not None and not self._is_of(entry, header):
                 strangers.append((name, entry, header))
                 continue
             self.taken.add(entry.model_id)
             if header is not None:
                 self.learned[name] = replace(self.learned[name], model_id=entry.model_id)
-                fresh = _entry_of(header, name, entry.model_id)
-                if differs(entry, fresh.to_dict()):
-                    self._add(FindingKind.CHANGED, name, "the file has changed", old=entry, new=fresh)
+                self._refresh(name, entry, header, self._said_before(name, entry.model_id))
         for name, entry, header in strangers:
             self._replace(name, entry, header)
+
+    def _is_of(self, entry: ModelEntry, header: ModelHeader) -> bool:
+        """Tell whether an entry is that of what its file holds, also if it stands under another id than the file says.
+
+        That is nobody's fault: the application's presets and its history know the model by the id in the index.
+        """
+        metadata = header.metadata
+        if metadata.model_id in ("", entry.model_id, self._original_of(entry)) or confirms(entry, metadata):
+            return True
+        if metadata.model_id in self.entries or contradicts(entry, metadata):
+            return False
+        known = self.known.get(entry.file_path)
+        if known is None or not known.model_id:
+            return True
+        return known.model_id == entry.model_id and has_same_id(known.said, metadata)
+
+    def _said_before(self, name: str, model_id: str) -> str:
+        known = self.known.get(name)
+        return known.said if known is not None and known.model_id == model_id else ""
 
     def _agrees(self, name: str, entry: ModelEntry) -> bool:
         signature, known = self.files[name], self.known.get(name)
@@ -179,7 +225,8 @@ class _Planner:
         old = self.missing.pop(header.metadata.model_id)
         before = self.known.get(old.file_path)
         same = before is not None and before.signature == self.files[name]
-        new = replace(old, file_path=name) if same else _entry_of(header, name, old.model_id)
+        said = self._said_before(old.file_path, old.model_id)
+        new = replace(old, file_path=name) if same else _followed(old, header, name, said)
         self.taken.add(old.model_id)
         self._add(FindingKind.MOVED, name, f"renamed from {old.file_path}", old=old, new=new)
 
@@ -200,7 +247,7 @@ class _Planner:
         if model_id in self.taken:
             copied = copy_id(model_id, name)
             old = self.missing.pop(copied, None)
-            new = _entry_of(header, name, copied)
+            new = _entry_of(header, name, copied) if old is None else _followed(old, header, name, "")
             is_foreign = any(entry.key == model_id for entry in self.foreign)
             reason = f"something else stands under its id {model_id}" if is_foreign else f"a copy of model {model_id}"
             self._add(FindingKind.COPY, name, reason, old=old, new=new)
@@ -227,7 +274,8 @@ class _Planner:
             return None
         self.headers[name] = header
         self.learned[name] = Known(
-            FileSignature(header.size_bytes, signed_64(header.mtime_ns), signed_64(header.inode))
+            FileSignature(header.size_bytes, signed_64(header.mtime_ns), signed_64(header.inode)),
+            said=said_by(header.metadata),
         )
         return header
 
@@ -256,6 +304,12 @@ def _check_ending(name: str, header: ModelHeader) -> None:
 def _entry_of(header: ModelHeader, name: str, model_id: str) -> ModelEntry:
     metadata = replace(header.metadata, model_id=model_id)
     return ModelEntry.from_metadata(metadata, name, header.size_bytes)
+
+
+def _followed(entry: ModelEntry, header: ModelHeader, name: str, before: str) -> ModelEntry:
+    """Return an entry after another look at its file; see `library.said`."""
+    values = follow_file(entry, header.metadata, before)
+    return replace(entry, **values, file_path=name, file_size_bytes=header.size_bytes)
 
 
 def is_still_true(finding: Finding, folder: Path, content: IndexContent, plan: RepairPlan) -> bool:

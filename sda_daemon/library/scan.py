@@ -26,11 +26,19 @@ UNSEEN = FileSignature(-1, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of one content of a file: the id of the entry that it agrees with, or why it is no model."""
+    """What is known of one content of a file.
+
+    Attributes:
+        signature: which content.
+        reason: why it is no model; empty if it is one.
+        model_id: the id of the entry that it agrees with.
+        said: what it says of itself, see `library.said`; empty if it was not read.
+    """
 
     signature: FileSignature
     reason: str = ""
     model_id: str = ""
+    said: str = ""
 
 
 def scan_models(folder: Path) -> dict[str, FileSignature]:
@@ -86,7 +94,7 @@ def load_known(folder: Path) -> dict[str, Known]:
     try:
         raw = json.loads((folder / SCAN_FILE_NAME).read_bytes())
         return {
-            name: Known(FileSignature(int(values[0]), int(values[1]), int(values[2])), str(values[3]), str(values[4]))
+            name: Known(FileSignature(int(values[0]), int(values[1]), int(values[2])), *map(str, values[3:6]))
             for name, values in raw["files"].items()
         }
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
@@ -100,7 +108,8 @@ def save_known(folder: Path, known: Mapping[str, Known]) -> None:
         OSError: it cannot be written.
     """
     files = {
-        name: [item.signature.size_bytes, item.signature.mtime_ns, item.signature.inode, item.reason, item.model_id]
+        name: [signature.size_bytes, signature.mtime_ns, signature.inode, item.reason, item.model_id, item.said]
         for name, item in known.items()
+        for signature in [item.signature]
     }
     write_atomic(folder / SCAN_FILE_NAME, [json.dumps({"version": 2, "files": files}).encode()], durable=False)

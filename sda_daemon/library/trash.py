@@ -105,8 +105,8 @@ def _take_back(library: ModelLibrary, staying: Sequence[tuple[ModelEntry, Fields
     if not staying:
         return
     with library.transaction():
-        library.add_entries(entry for entry, _ in staying)
         for entry, fields in staying:
+            library.add_entry(entry, said="")
             library.set_fields(entry.model_id, fields)
 
 
@@ -195,7 +195,7 @@ def _put_back(library: ModelLibrary, item: TrashedModel) -> ModelEntry:
     library.check_free(entry.model_id)
     names = chain([entry.file_path], file_name_candidates(entry.name, _ending_of(item.path), entry.model_id))
     restored = replace(entry, file_path=publish_new(item.path, library.models_dir, names).name)
-    library.add_entry(restored)
+    library.add_entry(restored, said="")  # a person may have changed the index alone
     library.set_fields(restored.model_id, item.fields)
     return restored
 

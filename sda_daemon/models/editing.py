@@ -11,7 +11,7 @@ import stat
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -20,6 +20,7 @@ from sda_daemon.errors import ModelExistsError, ModelFileError, UneditableModelE
 from sda_daemon.files import fsync_folder, work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
+from sda_daemon.library.said import said_by
 from sda_daemon.library.transfer import model_path
 from sda_daemon.models.header import (
     WISHES,
@@ -90,7 +91,8 @@ class MetadataChange:
 def edit_model(library: ModelLibrary, model_id: str, change: MetadataChange) -> ModelEntry:
     """Rewrite a model's metadata, in its file and in the index; return the new entry.
 
-    The file keeps its name, and the model its id; every field that is not to change stays as it is.
+    The file keeps its name, and the model its id; every field that is not to change stays as it is, in the file and in
+    the index, which may say something else.
 
     Raises:
         UnknownModelError: no such model, or its file is gone.
@@ -114,11 +116,12 @@ def edit_model(library: ModelLibrary, model_id: str, change: MetadataChange) -> 
             temporary = workspace / "model"
             size_bytes = write_edited(path, temporary, changed)
             take_access(temporary, path)
+            said = said_by(read_model_header(temporary).metadata)
+            library.know(entry, lambda: said_by(read_model_header(path).metadata))  # for whoever finds it half done
             temporary.replace(path)
         fsync_folder(library.models_dir)
-        fresh = ModelEntry.from_metadata(read_model_header(path).metadata, path.name, size_bytes)
-        fresh.model_id = entry.model_id  # a copied file has its original's id inside
-        library.add_entry(fresh)
+        fresh = replace(entry, **{**changed, "tags": list(changed.get("tags", entry.tags))}, file_size_bytes=size_bytes)
+        library.add_entry(fresh, said=said)
     return fresh
 
 

@@ -214,7 +214,9 @@ def _publish(library: ModelLibrary, temporary: Path, metadata: ModelMetadata, si
             fsync_folder(library.models_dir)
             before = library.get(metadata.model_id)
             if before is not None and before.file_path in scan_models(library.models_dir):
-                library.add_entry(dataclasses.replace(before, model_id=copy_id(before.model_id, before.file_path)))
+                library.add_entry(
+                    dataclasses.replace(before, model_id=copy_id(before.model_id, before.file_path)), said=""
+                )
             library.add_entry(ModelEntry.from_metadata(metadata, target.name, size_bytes))
     except BaseException:
         if target is not None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from sda_daemon.library import ModelLibrary
 from sda_daemon.library.repair import FindingKind, RepairPlan, copy_id
+from sda_daemon.models.header import read_model_header
 from tests.daemon_process import eventually
 from tests.library.model_files import write_model, write_payload
 
@@ -128,10 +130,10 @@ def test_b23_a_changed_file_refreshes_its_entry(library: ModelLibrary) -> None:
 
 
 def test_b23_a_changed_file_is_noticed_without_a_cache(library: ModelLibrary) -> None:
-    """Also with its old date (cp -p) and the same size: it is newer than the index."""
+    """Also with its old date (cp -p) and the same size: it is newer than the index. The words of the index stay."""
     path = library.models_dir / "a.sda"
     status = path.stat()
-    write_model(path, "id-of-a", "A")
+    write_model(path, "id-of-a", "A", training_epochs=7)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert path.stat().st_size == status.st_size
     (library.models_dir / ".model_library.scan.json").unlink()
@@ -139,7 +141,7 @@ def test_b23_a_changed_file_is_noticed_without_a_cache(library: ModelLibrary) ->
     anew.repair_index()
     changed = anew.get("id-of-a")
     assert changed is not None
-    assert changed.name == "A"
+    assert (changed.name, changed.training_epochs) == ("a", 7)
 
 
 def test_b23_a_file_replaced_by_another_model(library: ModelLibrary) -> None:
@@ -312,14 +314,25 @@ def test_b26_entries_that_point_outside_are_never_opened(library: ModelLibrary, 
 
 
 def test_two_entries_of_one_file(library: ModelLibrary) -> None:
-    """The one whose id the file has stays, whichever came first."""
+    """One that tells of another model has lost its file, whichever came first; one that does not says it twice."""
+    library.add_entry(write_model(library.models_dir / "a.sda", "id-of-a", save_date="2026-01-02T03:04:05"))
     data = json.loads(library.index_path.read_bytes())
     fields = data["models"]["id-of-a"]
-    data["models"] = {"wrong": {**fields, "model_id": "wrong"}, **data["models"]}
+    stale = {**fields, "model_id": "stale", "save_date": "2025-01-02T03:04:05"}
+    alias = {**fields, "model_id": "alias", "name": "mine", "tags": ["x"], "rating": 5}
+    data["models"] = {"stale": stale, **data["models"], "alias": alias}
     library.index_path.write_text(json.dumps(data))
-    assert kinds(library.plan_repair()) == [("shared", "a.sda")]
+    for again in (library, ModelLibrary(library.models_dir)):
+        assert kinds(again.plan_repair()) == [("shared", "a.sda")]
     assert library.repair_index() == (1, 0)
-    assert state(library) == START
+    assert settled(library)
+    found = json.loads(library.index_path.read_bytes())["models"]
+    assert {model_id for model_id, entry in found.items() if entry["file_path"] == "a.sda"} == {"id-of-a", "alias"}
+    assert found["alias"] == alias
+    write_model(library.models_dir / "a.sda", "id-of-a", save_date="2026-01-02T03:04:05", training_epochs=77777777777)
+    library.repair_index()
+    assert {entry.training_epochs for entry in library.entries() if entry.file_path == "a.sda"} == {77777777777}
+    assert settled(library)
 
 
 def test_a_plan_changes_nothing(library: ModelLibrary) -> None:
@@ -434,11 +447,11 @@ def taken_over(folder: Path) -> tuple[ModelLibrary, bytes]:
     Also returned is the index as it was before that.
     """
     library = ModelLibrary(folder)
-    library.add_entry(write_model(folder / "x.sda", "first-id", "strings"))
+    library.add_entry(write_model(folder / "x.sda", "first-id", "strings", save_date="2026-01-02T03:04:05"))
     before = library.index_path.read_bytes()
     size = (folder / "x.sda").stat().st_size
     (folder / "x.sda").unlink()
-    library.add_entry(write_model(folder / "x.sda", "other-id", "strings"))
+    library.add_entry(write_model(folder / "x.sda", "other-id", "strings", save_date="2026-01-02T03:04:06"))
     assert (folder / "x.sda").stat().st_size == size
     return library, before
 
@@ -527,3 +540,114 @@ def test_b25_the_brake_holds_for_a_repair_from_python(library: ModelLibrary) -> 
     assert {item.model_id for item in library.list_all()} == {"id-of-a", "id-of-b", "id-of-c", "id-of-new"}
     assert library.repair_index(prune_most=True) == (3, 0)
     assert {item.model_id for item in library.list_all()} == {"id-of-new"}
+
+
+# --- what the index and the file say otherwise -------------------------------------------------------
+
+
+WORDS: dict[str, Any] = {
+    "name": "Mine",
+    "description": "only in the index",
+    "dataset_name": "rain",
+    "dataset_file_count": 7,
+    "dataset_total_duration_s": 8.5,
+    "tags": ["x"],
+}
+
+
+def in_words(library: ModelLibrary, file: str) -> dict[str, Any]:
+    """What an index read anew calls a model."""
+    (found,) = [entry for entry in ModelLibrary(library.models_dir).entries() if entry.file_path == file]
+    return {name: value for name, value in found.to_dict().items() if name in WORDS}
+
+
+def in_index_only(library: ModelLibrary) -> None:
+    """Change all words in the index, as the application does: with its own writer, and the files as they are."""
+    data = json.loads(library.index_path.read_bytes())
+    for fields in data["models"].values():
+        fields.update(WORDS)
+    library.index_path.write_text(json.dumps(data))
+
+
+def change_mode(path: Path) -> None:
+    path.chmod(0o600)
+
+
+def change_date(path: Path) -> None:
+    os.utime(path, ns=(1, 2))
+
+
+def copy_back(path: Path) -> None:
+    """As `cp -rp` and a moved folder do: another inode."""
+    shutil.copy2(path, path.with_suffix(".copy"))
+    path.with_suffix(".copy").replace(path)
+
+
+def add_a_key(path: Path) -> None:
+    """As the third generation adds a vocoder, in place."""
+    header = read_model_header(path)
+    payload = {"format": "sda_model", "version": 1, "metadata": header.metadata.to_dict(), "vocoder_state": {"x": 1}}
+    write_payload(path.with_suffix(".new"), payload)
+    path.write_bytes(path.with_suffix(".new").read_bytes())
+    path.with_suffix(".new").unlink()
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "first start"])
+@pytest.mark.parametrize("touch", [change_mode, change_date, copy_back, add_a_key])
+def test_b23_words_that_only_the_index_has_stay(
+    touch: Callable[[Path], None], is_known: bool, library: ModelLibrary
+) -> None:
+    """A file that says what it said before changes nothing of them; of none of the models at once."""
+    in_index_only(library)
+    if not is_known:
+        (library.models_dir / ".model_library.scan.json").unlink()
+        library = ModelLibrary(library.models_dir)
+    for name in "abc":
+        touch(library.models_dir / f"{name}.sda")
+    library.repair_index()
+    for name in "abc":
+        assert in_words(library, f"{name}.sda") == WORDS
+    assert settled(library)
+
+
+def test_b23_what_a_file_says_otherwise_than_before_counts(library: ModelLibrary) -> None:
+    """Field by field: the rest stays what the index says."""
+    in_index_only(library)
+    library.repair_index()
+    facts: dict[str, Any] = {"save_date": "2026-01-02T03:04:05", "training_epochs": 3}
+    write_model(library.models_dir / "a.sda", "id-of-a", description="from the file", **facts)
+    library.repair_index()
+    assert in_words(library, "a.sda") == {**WORDS, "description": "from the file"}
+    again = library.get("id-of-a")
+    assert again is not None
+    assert (again.save_date, again.training_epochs) == tuple(facts.values())
+    assert settled(library)
+
+
+def test_b23_a_file_that_moves_keeps_the_words_of_the_index(library: ModelLibrary) -> None:
+    """Also where its date and inode are others afterwards, as after a move from another disk."""
+    in_index_only(library)
+    shutil.copyfile(library.models_dir / "a.sda", library.models_dir / "z.sda")
+    (library.models_dir / "a.sda").unlink()
+    assert library.repair_index() == (1, 1)
+    assert in_words(library, "z.sda") == WORDS
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "first start"])
+def test_an_entry_under_another_id_than_its_file_has_stays(is_known: bool, library: ModelLibrary) -> None:
+    """Presets and history know the model by the one in the index."""
+    facts: dict[str, Any] = {"save_date": "2026-01-02T03:04:05", "final_train_loss": 0.5}
+    library.add_entry(write_model(library.models_dir / "a.sda", "id-of-a", **facts))
+    library.repair_index()
+    text = library.index_path.read_text().replace('"id-of-a"', '"another"')
+    library.index_path.write_text(text)
+    if not is_known:
+        (library.models_dir / ".model_library.scan.json").unlink()
+        library = ModelLibrary(library.models_dir)
+    os.utime(library.models_dir / "a.sda")
+    assert library.repair_index() == (0, 0)
+    assert state(library) == {**START, "a.sda": "another"}
+    assert settled(library)
+    add_a_key(library.models_dir / "a.sda")
+    assert library.repair_index() == (0, 0)
+    assert state(library) == {**START, "a.sda": "another"}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sda_daemon.errors import ForeignEntryError, ModelFileError
-from sda_daemon.library import ModelLibrary
+from sda_daemon.library import ModelEntry, ModelLibrary
 from sda_daemon.library.entry import is_bare_model_name
 from sda_daemon.library.repair import FindingKind
 from sda_daemon.models.formats import FORMATS, ModelFormat, format_of_name
@@ -101,6 +101,10 @@ class LibraryMachine(RuleBasedStateMachine):
         self.counter += 1
         return f"{self.counter} " + "x" * self.counter
 
+    def write(self, name: str, model_id: str, title: str) -> ModelEntry:
+        """Write a model's file; no two are saved at the same time."""
+        return write_model(self.folder / name, model_id, title, save_date=f"2026-01-01T00:00:00.{self.counter:06}")
+
     # --- through the library ----------------------------------------------------------------------
 
     @rule(name=NAMES, model_id=IDS)
@@ -110,7 +114,7 @@ class LibraryMachine(RuleBasedStateMachine):
         title = self.text()
         if self.listed is None:
             self.rated = None
-        entry = write_model(self.folder / name, model_id, title)
+        entry = self.write(name, model_id, title)
         self.library.refresh()
         is_taken = model_id in {item.key for item in self.library.foreign()}
         assert is_taken or model_id not in self.foreign
@@ -209,7 +213,7 @@ class LibraryMachine(RuleBasedStateMachine):
     @rule(name=NAMES, model_id=IDS)
     def crash_between_file_and_index(self, name: str, model_id: str) -> None:
         if not (self.folder / name).exists():
-            write_model(self.folder / name, model_id, self.text())
+            self.write(name, model_id, self.text())
             self.files_changed()
             self.reopen()
 
@@ -250,7 +254,7 @@ class LibraryMachine(RuleBasedStateMachine):
 
     @rule(name=NAMES, model_id=IDS)
     def replace(self, name: str, model_id: str) -> None:
-        write_model(self.folder / name, model_id, self.text())
+        self.write(name, model_id, self.text())
         self.files_changed()
 
     @rule(name=NAMES)

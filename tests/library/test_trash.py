@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,16 @@ def test_an_entry_without_a_file_only_leaves_the_index(two: Library) -> None:
     assert trash.discard(library, [first]) == []
     assert library.count() == 1
     assert trash.list_trash(library.models_dir) == []
+
+
+def test_words_that_only_the_index_has_come_back(two: Library) -> None:
+    """And stay, also when the file is touched later."""
+    library, (first, _) = two
+    library.add_entry(replace(first, name="Warm", tags=["mine"]))
+    (known,) = [entry for entry in library.entries() if entry.model_id == first.model_id]
+    trash.discard(library, [known])
+    assert trash.restore(library, trash.list_trash(library.models_dir)) == [known]
+    library.repair_index()
+    os.utime(library.models_dir / first.file_path, ns=(1, 2))
+    library.repair_index()
+    assert ModelLibrary(library.models_dir).get(first.model_id) == known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from sda_daemon.errors import (
 from sda_daemon.library import ModelLibrary
 from sda_daemon.models import ModelMetadata, load_model, save_model, save_model_from_checkpoint
 from sda_daemon.models.editing import MetadataChange, edit_model
+from sda_daemon.models.header import read_model_header
 
 Made = tuple[ModelLibrary, str, Path]
 
@@ -224,3 +226,33 @@ def test_metadata_that_would_lose_something_is_not_edited(tmp_path: Path) -> Non
     with pytest.raises(UneditableModelError, match=r"something that would be lost: odd \(torch\._utils"):
         edit_model(library, library.list_all()[0].model_id, MetadataChange(name="x"))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "not known"])
+@pytest.mark.parametrize("is_cut_short", [True, False], ids=["crash", "no crash"])
+def test_what_only_the_index_says_outlives_an_edit(is_known: bool, is_cut_short: bool, made: Made) -> None:
+    """The application changes the index alone; an edit, and a crash between file and index, leave that as it is."""
+    library, model_id, path = made
+    library.repair_index()
+    scan = library.models_dir / ".model_library.scan.json"
+    entry = library.get(model_id)
+    assert entry is not None
+    theirs = dataclasses.replace(entry, name="Warm", tags=["a", "mine"], dataset_file_count=9)
+    text = library.index_path.read_text()
+    library.index_path.write_text(text.replace(json.dumps(entry.to_dict()), json.dumps(theirs.to_dict())))
+    if not is_known:
+        scan.unlink()
+    library = ModelLibrary(library.models_dir)
+    assert library.get(model_id) == theirs
+    before = library.index_path.read_bytes()
+    edited = edit_model(library, model_id, MetadataChange(description="new words"))
+    expected = dataclasses.replace(theirs, description="new words", file_size_bytes=path.stat().st_size)
+    assert edited == expected
+    if is_cut_short:
+        library.index_path.write_bytes(before)
+        library = ModelLibrary(library.models_dir)
+        library.repair_index()
+    assert ModelLibrary(library.models_dir).get(model_id) == expected
+    assert read_model_header(path).metadata.name == "Rain"
+    tagged = edit_model(ModelLibrary(library.models_dir), model_id, MetadataChange(tags=("new",)))
+    assert tagged.tags == read_model_header(path).metadata.tags == ["a", "mine", "new"]
