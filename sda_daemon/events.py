@@ -127,6 +127,9 @@ MODEL_SUPERSEDED = Event("model.superseded", INFO,
 MODEL_GAVE_WAY = Event("model.gave_way", WARNING,
                        "Another program has saved the same weights: the daemon's model of them is in the trash.",
                        ("model_id", "name", "file", "by", "by_id", "by_file", "hint"))  # fmt: skip
+APPLICATION_UNREADABLE = Event("application.unreadable", WARNING,
+                               "Presets or history of the application cannot be read: all models count as in use.",
+                               ("folder", "what", "reason"))  # fmt: skip
 MODEL_STAYED = Event("model.stayed", INFO,
                      "Another program has saved the same weights, but the daemon's model of them is in use and stays.",
                      ("model_id", "name", "file", "by", "by_id", "by_file", "reason"))  # fmt: skip

@@ -42,6 +42,7 @@ _SENTENCES: dict[str, str] = {
     "select.begins": "Models made in {folder} go to the trash (select: {select}), how many: {models}; {hint}",
     "model.superseded": "Moved {name!r} ({file}) into the trash: {by!r} took its place (select: {select})",
     "model.gave_way": "Moved {name!r} ({file}) to the trash: another program has saved the same weights as {by!r}",
+    "application.unreadable": "All models are kept: the application's {what} ({folder}) cannot be read: {reason}",
     "model.stayed": "{name!r} ({file}) has the same weights as {by!r} of another program, and stays: {reason}",
     "model.given_sliders": "Gave {sliders} sliders to {name!r} ({file})",
     "model.without_sliders": "{name!r} ({file}) cannot be given sliders: {reason}",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sda_daemon.conversion.job import ConversionJob
 from sda_daemon.errors import CheckpointError, ForeignEntryError, ModelFileError
-from sda_daemon.models.formats import ModelFormat, format_of_name
+from sda_daemon.models.formats import OWN_KEYS, ModelFormat, format_of_name
 from sda_daemon.models.metadata import ModelMetadata
 from sda_daemon.models.playability import LibraryUse, Trouble, choose_format, troubles
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sda_daemon.library import ModelEntry, ModelLibrary
     from sda_daemon.library.weights import KnownWeights
     from sda_daemon.models.checkpoint import Checkpoint
+    from sda_daemon.models.header import ModelHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint
     """
     from sda_daemon.library.index import is_mentioned
     from sda_daemon.library.naming import name_apart
-    from sda_daemon.library.touched import WORDS_DIGEST, is_touched
+    from sda_daemon.library.touched import words_digest
 
     known, plain_name, twin = None, metadata.name, twin_of(job.models_dir, digest)
     if is_mentioned(Path(job.models_dir), metadata.model_id, metadata.name):
@@ -81,20 +82,17 @@ def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint
         return Place(metadata, theirs, (), job.by_daemon, plain_name, is_wanted=False, twin=twin)
     if known is None:
         chosen, found = format_for(job, checkpoint, wanted)
-        return Place(metadata, chosen, found, job.by_daemon, plain_name, words=_words_of(metadata, plain_name))
+        return Place(metadata, chosen, found, job.by_daemon, plain_name, words=words_digest(metadata))
     chosen = format_of_name(known.file_path) or format_for(job, checkpoint, wanted)[0]
-    provenance = _provenance_of(library, known)
-    by_daemon, words = job.by_daemon, _words_of(metadata, plain_name)
-    if provenance is not None:
-        by_daemon = job.by_daemon and bool(provenance.get("made_by_daemon"))
-        words = str(provenance.get(WORDS_DIGEST, "")) if is_touched(known, provenance) else _words_of(known, known.name)
+    header = _header_of(library, known)
+    kept = _keep_words(metadata, known)
     place = Place(
-        metadata=_keep_words(metadata, known),
+        metadata=kept,
         format=chosen,
         troubles=_troubles(chosen, checkpoint),
-        by_daemon=by_daemon,
+        by_daemon=job.by_daemon and (header is None or bool(header.provenance.get("made_by_daemon"))),
         plain_name=plain_name,
-        words=words,
+        words=words_digest(kept) if header is None else _words_of(known, header, kept),
         twin=twin,
     )
     if not library.holds(known.model_id):
@@ -163,39 +161,39 @@ def _weights_at(models_dir: str) -> KnownWeights:
     return KnownWeights(Path(models_dir))
 
 
-def _provenance_of(library: ModelLibrary, known: ModelEntry) -> dict[str, Any] | None:
-    """Return where the model that is brought up to date came from; None if its file does not tell.
+def _header_of(library: ModelLibrary, known: ModelEntry) -> ModelHeader | None:
+    """Return what the file of a model says that is brought up to date; None if it cannot be read.
 
-    One made by hand stays that, and so do the words that a person has given.
+    A model made by hand stays that, and so do the words that a person has given.
     """
     from sda_daemon.models.header import read_model_header
 
     try:
-        return read_model_header(library.models_dir / known.file_path).provenance
+        return read_model_header(library.models_dir / known.file_path)
     except (ModelFileError, OSError):
         return None
 
 
-def _words_of(item: ModelMetadata | ModelEntry, name: str) -> str:
-    from sda_daemon.library.touched import words_digest
+def _words_of(known: ModelEntry, header: ModelHeader, kept: ModelMetadata) -> str:
+    """Return the digest of the words that no person has given: the one that was recorded, once a person has."""
+    from sda_daemon.library.touched import BY_A_PERSON, WORDS_DIGEST, is_touched, words_digest
 
-    return words_digest(name, item.description, item.dataset_name, item.tags)
+    if is_touched(known, header.metadata, header.provenance, header.mtime_ns):
+        return str(header.provenance.get(WORDS_DIGEST) or BY_A_PERSON)
+    return words_digest(kept)
 
 
 def _keep_words(metadata: ModelMetadata, known: ModelEntry) -> ModelMetadata:
     """Keep what a person may have changed since the model was first made, but for what no file can hold."""
+    from sda_daemon.library.said import WORDS
     from sda_daemon.models.header import readable_fields
 
-    kept = readable_fields({name: getattr(known, name) for name in _WORDS})
+    kept = readable_fields({name: getattr(known, name) for name in WORDS})
     return replace(metadata, **kept)
-
-
-_WORDS = ("name", "description", "dataset_name", "dataset_file_count", "dataset_total_duration_s", "tags")
 
 
 def _further_keys(path: Path) -> dict[str, Any] | None:
     """Return what other programs have put into a model's file, by key; None if it cannot be put into another one."""
-    from sda_daemon.models.model_file import OWN_KEYS
     from sda_daemon.models.torch_file import read_torch_file
 
     try:

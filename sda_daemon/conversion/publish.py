@@ -23,7 +23,7 @@ from sda_daemon.library.naming import name_apart
 from sda_daemon.library.removal import unlink_models
 from sda_daemon.library.said import said_by
 from sda_daemon.library.weights import Weights, find_twin
-from sda_daemon.models.editing import write_edited
+from sda_daemon.models.editing import write_called
 from sda_daemon.models.formats import format_called, format_of_name
 from sda_daemon.models.metadata import file_name_candidates
 from sda_daemon.service.sandbox import tell
@@ -148,7 +148,7 @@ def _named_apart(library: ModelLibrary, item: Converted, temporary: Path, replac
     metadata = replace(item.metadata, name=name)
     renamed = temporary.with_suffix(".named")
     try:
-        size_bytes = write_edited(temporary, renamed, metadata.to_dict())
+        size_bytes = write_called(temporary, renamed, metadata)
         renamed.replace(temporary)
     finally:
         renamed.unlink(missing_ok=True)

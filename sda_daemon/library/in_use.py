@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from pathlib import Path
 from typing import Any
 
-from sda_daemon.errors import ModelFileError
+from sda_daemon import events
+from sda_daemon.errors import ModelFileError, explained
 from sda_daemon.files import read_small_file
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
+from sda_daemon.library.index_file import is_null
 from sda_daemon.library.restored import restored_ids
 from sda_daemon.library.touched import is_touched
 from sda_daemon.models.header import read_model_header
+from sda_daemon.wording import quoted
 
 PRESETS_NAME = "presets.json"
 HISTORY_NAME = "history.json"
 MAX_HISTORY_BYTES = 2**28
+PRESETS, HISTORY = "presets", "history"
 
 
 class InUse:
@@ -34,18 +37,19 @@ class InUse:
         self._history = history / HISTORY_NAME if history is not None else None
         self._seen: tuple[int, ...] = ()
         self._ids: frozenset[str] = frozenset()
+        self._told: set[tuple[Path, str]] = set()
 
     def why(self, library: ModelLibrary, entry: ModelEntry) -> str:
         """Return why a model is in use; empty if nothing speaks for it.
 
         What cannot be read speaks for it, too: who does not know must not remove.
         """
-        if self._has_presets(entry.model_id):
-            return "it has presets"
-        if reason := self._in_history(entry.model_id):
+        if reason := self._in_presets(entry.model_id) or self._in_history(entry.model_id):
             return reason
         if entry.model_id in restored_ids(library.models_dir):
             return "it was restored"
+        if added := [name for name, text in library.fields_of(entry.model_id) if not is_null(text)]:
+            return f"another program has put {quoted(added[0])} into its entry"
         try:
             header = read_model_header(library.models_dir / entry.file_path)
         except FileNotFoundError:
@@ -54,12 +58,20 @@ class InUse:
             return "its file cannot be read"
         if not header.provenance.get("made_by_daemon"):
             return "it was saved by hand"
-        return "a person has named, described or tagged it" if is_touched(entry, header.provenance) else ""
+        if header.further:
+            return f"another program has put {quoted(header.further[0])} into its file"
+        is_changed = is_touched(entry, header.metadata, header.provenance, header.mtime_ns)
+        return "a person has named, described or tagged it" if is_changed else ""
 
-    def _has_presets(self, model_id: str) -> bool:
+    def _in_presets(self, model_id: str) -> str:
+        """Return that a model has presets, or that this cannot be known."""
         if self._presets is None or "/" in model_id or "\0" in model_id or model_id in ("", ".", ".."):
-            return False
-        return os.path.lexists(self._presets / model_id / PRESETS_NAME)
+            return ""
+        try:
+            (self._presets / model_id / PRESETS_NAME).lstat()
+        except OSError as error:
+            return self._unknown(self._presets, error)
+        return "it has presets"
 
     def _in_history(self, model_id: str) -> str:
         """Return that a model stands in the history, or that this cannot be known."""
@@ -68,14 +80,28 @@ class InUse:
         try:
             status = self._history.stat()
             seen = (status.st_size, status.st_mtime_ns, status.st_ino)
-            if seen != self._seen and stat.S_ISREG(status.st_mode):
+            if seen != self._seen:
+                if not stat.S_ISREG(status.st_mode):
+                    raise ValueError("it is not a regular file")
                 content = json.loads(read_small_file(self._history, MAX_HISTORY_BYTES))
                 self._seen, self._ids = seen, frozenset(_ids_in(content))
-        except (FileNotFoundError, NotADirectoryError):
-            return ""
         except (OSError, ValueError, RecursionError) as error:
-            return f"the application's history cannot be read ({error})"
+            return self._unknown(self._history.parent, error)
         return "it stands in the history" if model_id in self._ids else ""
+
+    def _unknown(self, folder: Path, error: Exception) -> str:
+        """Return why a folder of the application does not tell; empty if there is just nothing in it yet."""
+        what = PRESETS if folder is self._presets else HISTORY
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            if folder.parent.is_dir():
+                return ""
+            reason = f"{folder.parent} is not there: is it mounted?"
+        else:
+            reason = explained(error) if isinstance(error, OSError) else str(error)
+        if (folder, reason) not in self._told:
+            self._told.add((folder, reason))
+            events.APPLICATION_UNREADABLE(folder=str(folder), what=what, reason=reason)
+        return f"the application's {what} cannot be read ({reason})"
 
 
 def _ids_in(content: Any) -> set[str]:

@@ -260,7 +260,7 @@ class IndexFile:
     def fill_fields(self, model_id: str, values: Mapping[str, Any]) -> None:
         """Give an entry fields that an index of this version has and that say nothing yet."""
         present = dict(self.content.fields.get(model_id, ()))
-        filled = {name: value for name, value in values.items() if name in present and _is_null(present[name])}
+        filled = {name: value for name, value in values.items() if name in present and is_null(present[name])}
         if filled:
             self.put(self.content.entries[model_id], tuple(encode_field(*item) for item in filled.items()))
 
@@ -338,7 +338,8 @@ class IndexFile:
         return True
 
 
-def _is_null(member: str) -> bool:
+def is_null(member: str) -> bool:
+    """Tell whether a field beyond the 16 says nothing."""
     return list(json.loads(f"{{{member}}}").values()) == [None]
 
 

@@ -21,6 +21,7 @@ from sda_daemon.files import fsync_folder, work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.said import said_by
+from sda_daemon.library.touched import WORDS_DIGEST, words_digest
 from sda_daemon.library.transfer import model_path
 from sda_daemon.models.header import (
     WISHES,
@@ -31,6 +32,7 @@ from sda_daemon.models.header import (
     read_model_header,
     readable_fields,
 )
+from sda_daemon.models.metadata import ModelMetadata
 from sda_daemon.torchfile.archive import (
     LOCAL_HEADER_BYTES,
     PICKLE_NAME,
@@ -153,6 +155,28 @@ def write_edited(source: Path, target: Path, fields: Mapping[str, Any]) -> int:
         UneditableModelError, BrokenModelError, OSError: see `edit_model`; nothing is left at `target`.
     """
     return _write(source, target, lambda payload: {"metadata": _changed_metadata(payload, fields, source)})
+
+
+def write_called(source: Path, target: Path, metadata: ModelMetadata) -> int:
+    """Write a copy of a new model's file with other metadata, as if it had been made with it; return its size in bytes.
+
+    Args:
+        source: the model file.
+        target: a file that is not there yet.
+        metadata: all of it.
+
+    Raises:
+        UneditableModelError, BrokenModelError, OSError: see `edit_model`; nothing is left at `target`.
+    """
+
+    def changes(payload: Mapping[str, Any]) -> dict[str, Any]:
+        provenance = plain_value(fields_of(payload.get("provenance")), lambda _where, _what: None) or {}
+        return {
+            "metadata": _changed_metadata(payload, metadata.to_dict(), source),
+            "provenance": {**provenance, WORDS_DIGEST: words_digest(metadata)},
+        }
+
+    return _write(source, target, changes)
 
 
 def write_with_analysis(source: Path, target: Path, analysis: Mapping[str, Any]) -> int:

@@ -112,6 +112,23 @@ def stored_activation(payload: Mapping[str, Any], training_config: Mapping[str, 
     return trained_activation(training_config)
 
 
+OWN_KEYS = frozenset(
+    {
+        "format",
+        "version",
+        "model_state_dict",
+        "latent_dim",
+        "spectrogram_config",
+        "latent_analysis",
+        "training_config",
+        "metadata",
+        "provenance",
+        "decoder_activation",
+    }
+)
+"""What this program writes into a model file; all else there is another program's."""
+
+
 def vocoder_fields(payload: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what the third generation's index says of a trained vocoder that is in a model file, None without one.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon.errors import BrokenModelError, ModelFileError, NewerModelError, NotAModelError, UnsafeModelError
-from sda_daemon.models.formats import SDA, ModelFormat, format_of_marker, stored_activation, vocoder_fields
+from sda_daemon.models.formats import OWN_KEYS, SDA, ModelFormat, format_of_marker, stored_activation, vocoder_fields
 from sda_daemon.models.metadata import SAVED_MODEL_VERSION, ModelMetadata
 from sda_daemon.torchfile.archive import open_regular
 from sda_daemon.torchfile.faults import Damaged, Fault, NotTorch, OtherKind, Oversized, Unsafe
@@ -24,7 +24,7 @@ from sda_daemon.torchfile.outlines import TensorOutline, tensor_outline
 from sda_daemon.torchfile.plain import plain_value
 from sda_daemon.torchfile.reader import TorchContents, Wishes, read_contents
 from sda_daemon.torchfile.values import fields_of, mapping_of, number_of, plain_analysis
-from sda_daemon.wording import LONGEST_VALUE, quoted, shortened
+from sda_daemon.wording import LONGEST_QUOTE, LONGEST_VALUE, quoted, shortened
 
 WISHES = Wishes(max_pickle_bytes=64 * 2**20)
 """Of a model's `data.pkl`; real ones have 20 kB."""
@@ -38,6 +38,7 @@ _LONGEST_TAG = 1000
 _LONGEST_TAGS = 100_000
 _LARGEST_INTEGER = 2**63
 _MOST_COMPONENTS = 100_000
+_MOST_FURTHER = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class ModelHeader:
     """All of a model file but its tensors.
 
     `format` is what its marker says, `vocoder` what the index of the third generation says of a trained vocoder in it.
-    `provenance` is empty for files that this program did not write. `size_bytes` and `mtime_ns` are those
+    `provenance` is empty for files that this program did not write, `further` are the keys that another program has put
+    into one. `size_bytes` and `mtime_ns` are those
     of the very file that was read, not of whatever has its name by now.
     """
 
@@ -57,6 +59,7 @@ class ModelHeader:
     inode: int
     format: ModelFormat = SDA
     vocoder: dict[str, Any] | None = None
+    further: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,7 @@ def _header(payload: dict[str, Any], status: os.stat_result, path: Path) -> Mode
         inode=status.st_ino,
         format=format_of_marker(payload.get("format")) or SDA,
         vocoder=vocoder_fields(payload),
+        further=tuple(shortened(str(key), LONGEST_QUOTE) for key in payload if key not in OWN_KEYS)[:_MOST_FURTHER],
     )
 
 

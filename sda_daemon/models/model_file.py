@@ -50,23 +50,6 @@ def model_payload(
     }
 
 
-OWN_KEYS = frozenset(
-    {
-        "format",
-        "version",
-        "model_state_dict",
-        "latent_dim",
-        "spectrogram_config",
-        "latent_analysis",
-        "training_config",
-        "metadata",
-        "provenance",
-        "decoder_activation",
-    }
-)
-"""What this program writes into a model file; all else there is another program's."""
-
-
 def _compact(tensor: Tensor) -> Tensor:
     """A CPU tensor without the rest of the storage that it may be a view of."""
     tensor = tensor.detach().cpu()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sda_daemon.conversion import worker
 from sda_daemon.conversion.job import ConversionJob, Converted
@@ -34,16 +37,16 @@ def library(tmp_path: Path) -> ModelLibrary:
 
 
 @pytest.fixture
-def make(library: ModelLibrary, drop: Callable[..., Path], tmp_path: Path) -> Make:
-    """A function that has the daemon's own conversion make a model, once more with sliders if that is wanted."""
+def job_of(library: ModelLibrary, drop: Callable[..., Path], tmp_path: Path) -> Callable[..., ConversionJob]:
+    """A function that gives the daemon's job for a checkpoint that it drops."""
 
-    def made(seed: int = 1, *, name: str = "{{ run }}", with_analysis: bool = False) -> ModelEntry:
+    def job(seed: int = 1, *, name: str = "{{ run }}", with_analysis: bool = False) -> ConversionJob:
         path = drop(tmp_path / "runs" / f"run{seed}" / "x.pt", seed, with_analysis=with_analysis)
         signature = look(str(path))
         assert signature is not None
         work = library.models_dir / ".work"
         work.mkdir(exist_ok=True)
-        job = ConversionJob(
+        return ConversionJob(
             str(path),
             signature,
             str(tmp_path / "runs"),
@@ -53,7 +56,16 @@ def make(library: ModelLibrary, drop: Callable[..., Path], tmp_path: Path) -> Ma
             MetadataSettings(name=name, tags=("a", "b")),
             by_daemon=True,
         )
-        outcome = worker.convert(job)
+
+    return job
+
+
+@pytest.fixture
+def make(library: ModelLibrary, job_of: Callable[..., ConversionJob]) -> Make:
+    """A function that has the daemon's own conversion make a model, once more with sliders if that is wanted."""
+
+    def made(seed: int = 1, **options: Any) -> ModelEntry:
+        outcome = worker.convert(job_of(seed, **options))
         assert isinstance(outcome, Converted)
         (done,) = publish(library, [outcome])
         assert done.entry is not None
@@ -175,13 +187,111 @@ def test_the_history_keeps_a_model(
         assert in_use.why(library, item).startswith("the application's history cannot be read")
 
 
-def test_words_that_were_not_recorded_tell_nothing(library: ModelLibrary, make: Make) -> None:
-    """Models of earlier versions have no digest; a name in brackets of one's own is still a change of the words."""
+def test_what_another_program_has_added_counts(library: ModelLibrary, make: Make) -> None:
+    """A vocoder that the third generation has trained, a rating: in the file or in the entry."""
+    entry, other = make(1), make(2)
+    library.set_fields(entry.model_id, (("vocoder", '"vocoder": null'),))
+    assert InUse().why(library, entry) == ""
+    library.set_fields(entry.model_id, (("rating", '"rating": 5'),))
+    assert InUse().why(library, entry) == "another program has put 'rating' into its entry"
+    path = library.models_dir / other.file_path
+    payload = torch.load(path)
+    torch.save({**payload, "vocoder_state": {"w": torch.ones(3)}}, path)
+    assert InUse().why(library, other) == "another program has put 'vocoder_state' into its file"
+
+
+def test_presets_and_history_that_do_not_tell(
+    library: ModelLibrary, make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder that is not mounted, or may not be looked into, keeps all; it is told once. An empty one keeps none."""
     entry = make(1)
-    provenance = read_model_header(library.models_dir / entry.file_path).provenance
-    assert not is_touched(entry, provenance)
-    for known in ({}, {"words_digest": ""}, {"words_digest": 3}):
-        assert not is_touched(ModelEntry(**{**entry.to_dict(), "name": "other"}), known)
-    assert is_touched(ModelEntry(**{**entry.to_dict(), "name": "other (2026-02-03)"}), provenance)
-    assert words_digest("a", "b", "c", ["d"]) != words_digest("a", "b", "c", [])
-    assert words_digest("a", "", "b", []) != words_digest("a", "b", "", [])
+    away = tmp_path / "disk" / "data"
+    for in_use, what in ((InUse(presets=away), "presets"), (InUse(history=away), "history")):
+        caplog.clear()
+        for _ in range(2):
+            reason = f"{away.parent} is not there: is it mounted?"
+            assert in_use.why(library, entry) == f"the application's {what} cannot be read ({reason})"
+        assert [record.args for record in caplog.records] == [
+            ("application.unreadable", {"folder": str(away), "what": what, "reason": reason})
+        ]
+        away.parent.mkdir()
+        assert in_use.why(library, entry) == ""
+        away.mkdir()
+        assert in_use.why(library, entry) == ""
+        away.rmdir()
+        away.parent.rmdir()
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert InUse(presets=loop).why(library, entry).startswith("the application's presets cannot be read (")
+    (tmp_path / "history.json").mkdir()
+    assert "not a regular file" in InUse(history=tmp_path).why(library, entry)
+
+
+@pytest.mark.needs_user("root may read everything")
+def test_presets_that_may_not_be_looked_into_keep_all(library: ModelLibrary, make: Make, tmp_path: Path) -> None:
+    """Those of another user, say."""
+    entry = make(1)
+    presets = tmp_path / "presets"
+    presets.mkdir(mode=0)
+    try:
+        assert InUse(presets=presets).why(library, entry).startswith("the application's presets cannot be read (")
+    finally:
+        presets.chmod(0o700)
+
+
+def test_words_that_were_not_recorded(library: ModelLibrary, make: Make) -> None:
+    """Models of earlier versions have no digest: what was changed after they had been made is a person's."""
+    entry = make(1)
+    header = read_model_header(library.models_dir / entry.file_path)
+    made = header.metadata
+
+    def touched(item: ModelEntry, known: dict[str, Any], *, later_s: float = 0) -> bool:
+        return is_touched(item, made, known, header.mtime_ns + int(later_s * 1e9))
+
+    assert not touched(entry, header.provenance)
+    other = replace(entry, name="other")
+    for recorded in ({"words_digest": ""}, {"words_digest": 3}, {}):
+        known = {"converted_at": made.save_date, **recorded}
+        assert not touched(entry, known)
+        assert touched(other, known)
+        assert touched(entry, known, later_s=3600)
+        for odd in (None, "", "yesterday", 3):
+            assert touched(entry, {**known, "converted_at": odd})
+    for item in (other, replace(entry, name=f"{entry.name} (epoch 0)"), replace(entry, dataset_file_count=3)):
+        assert touched(item, header.provenance)
+    assert words_digest(replace(entry, tags=["d"])) != words_digest(replace(entry, tags=[]))
+    assert words_digest(replace(entry, dataset_total_duration_s=3)) == words_digest(
+        replace(entry, dataset_total_duration_s=3.0)
+    )
+
+
+def test_old_models_that_were_touched_stay_so(library: ModelLibrary, make: Make) -> None:
+    """Also after their sliders have come, with which their file is made anew."""
+    entry = make(1)
+    path = library.models_dir / entry.file_path
+    payload = torch.load(path)
+    del payload["provenance"]["words_digest"]
+    payload["metadata"]["name"] = "Mine"
+    torch.save(payload, path)
+    os.utime(path, (2**31, 2**31))
+    library.repair_index()
+    (known,) = library.entries()
+    assert InUse().why(library, known) == "a person has named, described or tagged it"
+    again = make(1, with_analysis=True)
+    assert (again.name, again.has_analysis) == ("Mine", True)
+    assert InUse().why(library, again) == "a person has named, described or tagged it"
+
+
+def test_a_name_that_is_told_apart_when_it_is_published(
+    library: ModelLibrary, job_of: Callable[..., ConversionJob]
+) -> None:
+    """Is the daemon's own; one in brackets that a person gives it is not."""
+    outcomes = [worker.convert(job_of(seed, name="same")) for seed in (1, 2)]
+    first, second = publish(library, [outcome for outcome in outcomes if isinstance(outcome, Converted)])
+    assert first.entry is not None
+    assert second.entry is not None
+    assert second.entry.name.startswith("same (")
+    assert [InUse().why(library, entry) for entry in (first.entry, second.entry)] == ["", ""]
+    edit_model(library, first.entry.model_id, MetadataChange(name=f"same ({first.entry.model_id[:8]})"))
+    (edited,) = [entry for entry in library.entries() if entry.model_id == first.entry.model_id]
+    assert InUse().why(library, edited)
