@@ -28,8 +28,10 @@ from sda_daemon.errors import (
 from sda_daemon.models.contents import (
     KIND_KEYS,
     LIGHTNING_KEY,
+    METADATA_KEY,
     WEIGHTS_KEY,
     FileKind,
+    describes_model,
     kind_of,
     kind_of_content,
     plain_names,
@@ -142,10 +144,13 @@ def _understood(file: TorchFile, path: Path) -> Checkpoint:
 
 def _unused_keys(content: Mapping[Any, Any]) -> list[Any]:
     """Return what need not be read: the optimizer, averages of the weights, the history; of bare weights, nothing."""
+    used = _USED_KEYS
+    if describes_model(content.get(METADATA_KEY)):  # it may be no checkpoint at all
+        used |= {METADATA_KEY}
     if WEIGHTS_KEY in content:
-        return [key for key in content if key not in _USED_KEYS]
+        return [key for key in content if key not in used]
     if mapping_of(content.get("state_dict")) is not None:  # a Lightning checkpoint
-        return [key for key in content if key not in _USED_KEYS | {"state_dict", "global_step", LIGHTNING_KEY}]
+        return [key for key in content if key not in used | {"state_dict", "global_step", LIGHTNING_KEY}]
     return []
 
 

@@ -12,17 +12,37 @@ from enum import StrEnum
 from typing import Any
 
 from sda_daemon.models.formats import format_of_marker
+from sda_daemon.models.metadata import METADATA_FIELDS
 from sda_daemon.torchfile.faults import Fault, OtherKind
 from sda_daemon.torchfile.outlines import tensor_outline
 from sda_daemon.torchfile.plain import describe_foreign
 from sda_daemon.torchfile.stand_ins import StandIn
-from sda_daemon.torchfile.values import mapping_of
+from sda_daemon.torchfile.values import array_values, as_bytes, fields_of, mapping_of
 from sda_daemon.wording import quoted
 
 WEIGHTS_KEY = "model_state_dict"
 KIND_KEYS = ("format", "model_type", "normalization_stats")
 """They tell what else than a checkpoint of a ConvVAE a dict with weights is."""
+METADATA_KEY = "metadata"
 LIGHTNING_KEY = "pytorch-lightning_version"
+_TRAINING_KEYS = frozenset(
+    {
+        "epoch",
+        "step",
+        "global_step",
+        "train_loss",
+        "val_loss",
+        "optimizer",
+        "optimizer_state_dict",
+        "optimizer_states",
+        "scheduler_state_dict",
+        "metrics_history",
+        LIGHTNING_KEY,
+    }
+)
+"""A training that can go on has some of them, a finished model none."""
+_FEW_FIELDS, _MANY_FIELDS = 3, 5
+"""So many of the fields that describe a model tell one, in a dict without and with the state of a training."""
 _STATE_DICT_KEY = "state_dict"
 _ONLY_CONVVAE = "Only checkpoints of a ConvVAE can be converted"
 _SAVE_STATE_DICT = "Load it where it was made and save its state dict: torch.save(model.state_dict(), path)"
@@ -170,7 +190,58 @@ def _kind_of_application(top: Mapping[Any, Any]) -> Fault | None:
             f"is a finished model ({top['format']}), not a checkpoint",
             "To have it in the library, copy it into the models folder under the ending of its kind",
         )
-    return branch_of(top)
+    return branch_of(top) or unknown_model_of(top)
+
+
+def unknown_model_of(top: Mapping[Any, Any]) -> Fault | None:
+    """Tell that a dict is a finished model of a format that this program does not know; None for all else.
+
+    The next generation of the application will write another marker, and some program none at all: what they have
+    saved is no more a source than the models that are known.
+    """
+    marker = top.get("format")
+    if format_of_marker(marker) is not None:
+        return None
+    is_training = not _TRAINING_KEYS.isdisjoint(top)
+    text = _text_of(marker)
+    is_model = text is not None and text.casefold().rstrip().endswith("model")
+    is_model = is_model or describes_model(top.get(METADATA_KEY), is_training=is_training)
+    if marker is not None and not is_training and (WEIGHTS_KEY in top or _STATE_DICT_KEY in top):
+        is_model = True
+    if not is_model:
+        return None
+    told = f"format {_short(marker if text is None else text)}" if marker is not None else "it has no format marker"
+    return OtherKind(
+        f"is a finished model of another program or a later version ({told})",
+        "It is left alone; if the training application has been updated, update sda-daemon, too",
+    )
+
+
+def describes_model(metadata: Any, *, is_training: bool = False) -> bool:
+    """Tell whether something is what a finished model says of itself.
+
+    Args:
+        metadata: what stands under that key.
+        is_training: whether the state of a training is beside it, as no model has: then more is asked for.
+    """
+    fields = fields_of(metadata)
+    if not fields:
+        return False
+    known = sum(name in fields for name in METADATA_FIELDS)
+    if is_training:
+        return "model_id" in fields and known >= _MANY_FIELDS
+    return "model_id" in fields or known >= _FEW_FIELDS
+
+
+def _text_of(value: Any) -> str | None:
+    """Return a text, also one that numpy or a program of Python 2 has written; None for anything else."""
+    if isinstance(value, str):
+        return value
+    raw = as_bytes(value)
+    if raw is not None:
+        return raw.decode("utf-8", "replace")
+    found = array_values(value)
+    return found if isinstance(found, str) else None
 
 
 def branch_of(top: Mapping[Any, Any]) -> Fault | None:
@@ -213,6 +284,8 @@ def kind_of(content: Any) -> FileKind:
         return FileKind.MODEL
     if branch_of(top) is not None:
         return FileKind.TORCH
+    if unknown_model_of(top) is not None:
+        return FileKind.MODEL
     wrapped = unwrap_checkpoint(top)
     if wrapped is None:
         return FileKind.TORCH

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon.errors import BrokenModelError, ModelFileError, NewerModelError, NotAModelError, UnsafeModelError
+from sda_daemon.models.contents import unknown_model_of
 from sda_daemon.models.formats import OWN_KEYS, SDA, ModelFormat, format_of_marker, stored_activation, vocoder_fields
 from sda_daemon.models.metadata import SAVED_MODEL_VERSION, ModelMetadata
 from sda_daemon.torchfile.archive import open_regular
@@ -134,6 +135,8 @@ def metadata_of(payload: Any, path: Path) -> ModelMetadata:
     """
     payload = mapping_of(payload) or {}
     if format_of_marker(payload.get("format")) is None:
+        if (fault := unknown_model_of(payload)) is not None:
+            raise NotAModelError(f"{path} {fault.what}", fault.hint)
         raise NotAModelError(
             f"{path} is not a saved model: it has no {SDA.marker!r} marker, nor that of another generation",
             "A training checkpoint must be converted first",

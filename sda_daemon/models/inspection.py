@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon.models.contents import FileKind, kind_of, kind_of_content, plain_names, unwrap_checkpoint
+from sda_daemon.models.formats import format_of_marker
 from sda_daemon.torchfile.allowance import spend
 from sda_daemon.torchfile.archive import open_regular
 from sda_daemon.torchfile.faults import Fault, OtherKind
@@ -121,10 +122,11 @@ def _told(fault: Fault) -> str:
 
 def _interpret(content: Any, found: Inspection) -> None:
     found.kind = kind_of(content)
-    fault = None if found.problems or found.kind is FileKind.MODEL else kind_of_content(content)
+    top = mapping_of(content)
+    is_known = top is not None and format_of_marker(top.get("format")) is not None
+    fault = None if found.problems or is_known else kind_of_content(content)
     if fault is not None:
         found.problems.append(_told(fault))
-    top = mapping_of(content)
     if top is None:
         return
     shown = dict(list(top.items())[:_MOST_SHOWN])
@@ -182,6 +184,8 @@ def describe(value: Any) -> str:
     if isinstance(value, StandIn | type):
         number = array_values(value)
         if number is not None:
+            if isinstance(number, str):
+                return describe(number)
             return "array" if isinstance(number, list) else f"{number:g}"
         items = mapping_of(value)
         return describe_foreign(value) + (f" of {len(items)}" if items is not None else "")

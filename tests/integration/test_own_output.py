@@ -8,6 +8,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
+from sda_daemon.demo.checkpoints import SMALL_MELS, checkpoint_dict, small_model
 from sda_daemon.models import ModelMetadata, save_model_from_checkpoint
 from tests.cli.console import run
 from tests.daemon_process import DaemonProcess, eventually
@@ -99,6 +102,30 @@ def test_b36_a_model_under_a_checkpoints_name(daemon: DaemonProcess, drop: Drop,
     assert len(list(daemon.drop.glob("*.pt"))) == len(sources) + 1
     assert not daemon.events("conversion.failed")
     assert daemon.stop() == 0
+
+
+def test_b36_a_model_of_an_unknown_generation(daemon: DaemonProcess) -> None:
+    """What another program or a later version has saved is no source, whatever the patterns take."""
+    daemon.write_config(watch=[{"path": "drop", "patterns": ["*"], "settle_s": 0.1, "after": "delete"}])
+    weights = small_model(3).state_dict()
+    model = {"model_state_dict": weights, "latent_dim": 8, "spectrogram_config": SMALL_MELS.to_dict()}
+    metadata = ModelMetadata(model_id="abc", name="theirs").to_dict()
+    torch.save({**model, "format": "distill4_model", "version": 4}, daemon.drop / "theirs.distill4")
+    torch.save({**model, "metadata": metadata}, daemon.drop / "unmarked.pt")
+    torch.save({**checkpoint_dict(weights), "metadata": metadata}, daemon.drop / "both.pt")
+    before = snapshot(daemon.drop)
+    daemon.start("--once")
+    assert daemon.wait() == 0
+    skipped = daemon.events("checkpoint.skipped")
+    assert len(skipped) == 3
+    assert all("is a finished model of another program or a later version" in event["reason"] for event in skipped)
+    assert snapshot(daemon.drop) == before
+    assert daemon.models() == []
+    printed = run("convert", "drop", "--config", "config.yaml", "--jobs", "1", "--json", cwd=daemon.base)
+    assert [item["cause"] for item in printed.json()["results"]] == ["finished_model"] * 3
+    assert snapshot(daemon.drop) == before
+    found = run("inspect", "drop/theirs.distill4", cwd=daemon.base)
+    assert "format 'distill4_model'" in found.stdout
 
 
 def test_b36_convert_passes_over_what_is_finished(daemon: DaemonProcess, drop: Drop) -> None:

@@ -21,8 +21,9 @@ import pytest
 import torch
 
 from sda_daemon.demo.checkpoints import checkpoint_dict, small_model
-from sda_daemon.errors import CheckpointError, ModelFileError
+from sda_daemon.errors import CheckpointError, FinishedModelError, ModelFileError
 from sda_daemon.models.checkpoint import read_checkpoint
+from sda_daemon.models.contents import FileKind
 from sda_daemon.models.header import read_model_header
 from sda_daemon.models.inspection import inspect_file
 from sda_daemon.models.loading import load_model
@@ -266,3 +267,86 @@ def test_weights_of_other_kinds_are_named(case: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as refused:
         read_checkpoint(tmp_path / "x.pt")
     assert str(refused.value) == f"encoder.convs.0.bias in {tmp_path / 'x.pt'} is {what}"
+
+
+def finished(**changes: Any) -> dict[str, Any]:
+    """Return what a finished model holds, with other values, and without those that are None."""
+    model = {
+        "format": "distill4_model",
+        "version": 1,
+        "model_state_dict": STATE,
+        "latent_dim": 8,
+        "training_config": {},
+        "latent_analysis": None,
+        "metadata": ModelMetadata(model_id="abc", name="theirs").to_dict(),
+    }
+    return {key: value for key, value in {**model, **changes}.items() if value is not None}
+
+
+UNKNOWN_MODELS: dict[str, tuple[dict[str, Any], str]] = {
+    "the next generation": (finished(), "format 'distill4_model'"),
+    "without metadata": (finished(metadata=None), "format 'distill4_model'"),
+    "other letters": (finished(format="SDA_MODEL"), "format 'SDA_MODEL'"),
+    "bytes": (finished(format=b"sda_model"), "format 'sda_model'"),
+    "numpy's text": (finished(format=np.str_("distill4_model")), "format 'distill4_model'"),
+    "a number": (finished(format=4, metadata=None), "format 4"),
+    "a list": (finished(format=["sda_model"], metadata=None), "format list"),
+    "without a marker": (finished(format=None), "it has no format marker"),
+    "with the state of a training": (
+        {**checkpoint_dict(STATE), "format": "distill4_model"},
+        "format 'distill4_model'",
+    ),
+    "that, without a marker": (
+        {**checkpoint_dict(STATE), "metadata": ModelMetadata(model_id="abc").to_dict()},
+        "it has no format marker",
+    ),
+    "a newer layout": (finished(version=7), "format 'distill4_model'"),
+    "weights of another name": (
+        finished(model_state_dict=None, weights={"generator.0.weight": torch.zeros(2, 2)}),
+        "format 'distill4_model'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN_MODELS)
+def test_a_model_of_an_unknown_generation_is_no_checkpoint(case: str, tmp_path: Path) -> None:
+    """A finished model is never a source, whichever program has saved it; all readers name it so."""
+    content, told = UNKNOWN_MODELS[case]
+    path = tmp_path / "x.pt"
+    torch.save(content, path)
+    words = f"is a finished model of another program or a later version ({told}). It is left alone"
+    with pytest.raises(FinishedModelError) as refused:
+        read_checkpoint(path)
+    assert words in str(refused.value)
+    found = inspect_file(path)
+    assert found.kind is FileKind.MODEL
+    assert [words in problem for problem in found.problems] == [True]
+    with pytest.raises(ModelFileError) as refused_as_model:
+        read_model_header(path)
+    assert words in str(refused_as_model.value)
+
+
+WIDE_STATE = small_model(n_mels=128).state_dict()
+STILL_CHECKPOINTS: dict[str, dict[str, Any]] = {
+    "as it is": checkpoint_dict(STATE),
+    "bare weights": dict(WIDE_STATE),
+    "only weights": {"model_state_dict": WIDE_STATE},
+    "foreign keys": {**checkpoint_dict(STATE), "git": "abc", "host": "here", "metadata": {"git": 1, "seed": 2}},
+    "a format of its own": {**checkpoint_dict(STATE), "format": "pytorch"},
+    "no format": {**checkpoint_dict(STATE), "format": None},
+    "words about the run": {
+        **checkpoint_dict(STATE), "metadata": {"name": "run", "description": "x", "tags": [], "model_id": "m"}
+    },
+    "odd metadata": {"model_state_dict": WIDE_STATE, "metadata": [1, 2]},
+    "Lightning": {
+        "pytorch-lightning_version": "2.5.0", "state_dict": WIDE_STATE, "epoch": 1, "metadata": {"name": "run"}
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", STILL_CHECKPOINTS)
+def test_a_checkpoint_with_foreign_keys_is_a_checkpoint(case: str, tmp_path: Path) -> None:
+    """What else stands in it makes no model of it."""
+    torch.save(STILL_CHECKPOINTS[case], tmp_path / "x.pt")
+    assert read_checkpoint(tmp_path / "x.pt").layout.latent_dim == 8
+    assert inspect_file(tmp_path / "x.pt").problems == []

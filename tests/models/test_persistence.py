@@ -401,7 +401,7 @@ def with_bias(bias: torch.Tensor) -> dict[str, Any]:
 
 
 UNLOADABLE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "no marker": ({"format": "other"}, NotAModelError, "no 'sda_model' marker"),
+    "other marker": ({"format": "other"}, NotAModelError, r"of another program .*\(format 'other'\)"),
     "newer": ({"version": 2}, NewerModelError, "version 2, newer than supported version 1"),
     "odd version": ({"version": "1"}, BrokenModelError, "no usable version"),
     "no metadata": ({"metadata": None}, BrokenModelError, "no metadata"),
