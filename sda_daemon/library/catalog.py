@@ -36,7 +36,7 @@ from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, index_signatu
 from sda_daemon.library.index_file import IndexFile
 from sda_daemon.library.repair import Finding, FindingKind, RepairPlan
 from sda_daemon.library.said import said_by
-from sda_daemon.library.scan import LINK_REASON, Known, find_links, load_known, save_known, scan_models
+from sda_daemon.library.scan import Known, load_known, save_known, scan_models
 from sda_daemon.library.weights import KnownWeights
 from sda_daemon.signature import FileSignature
 from sda_daemon.wording import quoted
@@ -85,7 +85,6 @@ class ModelLibrary:
         self._index = IndexFile(self.index_path)
         self._known: dict[str, Known] = {}
         self._saved_known: dict[str, Known] = {}
-        self._links: frozenset[str] = frozenset()  # names of model files that are symbolic links, which lead elsewhere
         self._told: set[ForeignEntry] = set()
         self._depth = 0
         self._open()
@@ -94,8 +93,7 @@ class ModelLibrary:
 
     def get(self, model_id: str) -> ModelEntry | None:
         """Return the entry with this id, or None."""
-        entry = self._index.content.entries.get(model_id)
-        return None if entry is None or entry.file_path in self._links else entry
+        return self._index.content.entries.get(model_id)
 
     def holds(self, model_id: str) -> bool:
         """Tell whether a model is really there: an entry, and a regular file of the size that the entry says."""
@@ -130,8 +128,7 @@ class ModelLibrary:
         Raises:
             ValueError: no such field to sort by.
         """
-        found = search_entries(self._index.searchable(), query, tags)
-        return sort_entries([entry for entry in found if entry.file_path not in self._links], sort_by, reverse)
+        return sort_entries(search_entries(self._index.searchable(), query, tags), sort_by, reverse)
 
     def entries(self) -> list[ModelEntry]:
         """Return all entries in the order of the index, which takes no time."""
@@ -139,18 +136,14 @@ class ModelLibrary:
 
     def count(self) -> int:
         """Return the number of entries."""
-        return len(self._entries()) if self._links else len(self._index.content.entries)
+        return len(self._index.content.entries)
 
     def foreign(self) -> list[ForeignEntry]:
         """Return the entries of the index that are not those of models which this program knows.
 
         They belong to other programs, to versions to come, or point out of the folder, and stay as they are.
         """
-        found = list(self._index.content.foreign.values())
-        if self._links:
-            entries = list(self._index.content.entries.values())
-            found += [_linked(entry) for entry in entries if entry.file_path in self._links]
-        return found
+        return list(self._index.content.foreign.values())
 
     def contents(self) -> dict[str, FileSignature]:
         """Return the model files that agreed with their entries at the last look, each with its content."""
@@ -171,16 +164,17 @@ class ModelLibrary:
             if self._depth or not self._index.is_stale():
                 return False
             before = self._index.content
-            try:
-                self._index.load()
-            except BrokenIndex as broken:
-                self._recover(broken)
-            self._links = find_links(self.models_dir)
+            self._load()
             return self._index.content is not before
 
+    def _load(self) -> None:
+        try:
+            self._index.load()
+        except BrokenIndex as broken:
+            self._recover(broken)
+
     def _entries(self) -> list[ModelEntry]:
-        entries = list(self._index.content.entries.values())  # at once: other threads may change the dict
-        return [entry for entry in entries if entry.file_path not in self._links] if self._links else entries
+        return list(self._index.content.entries.values())  # at once: other threads may change the dict
 
     # --- changing ---------------------------------------------------------------------------------
 
@@ -304,7 +298,6 @@ class ModelLibrary:
         except BrokenIndex as broken:
             self._index.recover(broken, keep=True)
             self._complete()
-        self._links = find_links(self.models_dir)
 
     def _complete(self) -> None:
         """Repair what was recovered from a backup, in memory.
@@ -336,6 +329,8 @@ class ModelLibrary:
             LibraryError: the folder cannot be listed.
         """
         with self._threads:
+            if not self._depth and self._index.has_other_links():
+                self._load()
             self.refresh()
             plan = self._plan()
             if not self._depth:
@@ -499,7 +494,7 @@ class ModelLibrary:
         """Take out what points out of the folder under a key; False if nothing there does."""
         with self.transaction():
             found = [entry for entry in self.foreign() if entry.key == key and entry.kind is ForeignKind.OUTSIDE]
-            return sum(self._index.drop_foreign(entry) or self._index.drop(entry.key) for entry in found) > 0
+            return sum(self._index.drop_foreign(entry) for entry in found) > 0
 
     def _drop(self, model_id: str) -> bool:
         return self._index.drop(model_id)
@@ -522,10 +517,6 @@ class ModelLibrary:
             yield
         finally:
             self._lock.release()
-
-
-def _linked(entry: ModelEntry) -> ForeignEntry:
-    return ForeignEntry(entry.model_id, "", ForeignKind.OUTSIDE, entry.file_path, LINK_REASON)
 
 
 def _why(error: Exception) -> str:

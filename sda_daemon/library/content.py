@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -28,10 +28,11 @@ from sda_daemon.library.entry import (
 )
 from sda_daemon.library.members import Member, split_object
 from sda_daemon.models.formats import NEWEST_INDEX_VERSION, index_fields
-from sda_daemon.plain_json import read_json
+from sda_daemon.plain_json import LongNumber, read_json
 from sda_daemon.wording import quoted
 
 VERSION_KEY, MODELS_KEY = "version", "models"
+LINK_REASON = "the file is a symbolic link, which is never followed"
 _OWN_LAYOUT = b'{\n"'
 """How an index begins that this program has written: other programs indent it, or write it on one line."""
 Fields = tuple[tuple[str, str], ...]
@@ -39,6 +40,7 @@ Fields = tuple[tuple[str, str], ...]
 _FIELD_SET = frozenset(ENTRY_FIELDS)
 _STRAY_BYTE = re.compile("[\udc80-\udcff]")
 """What stands for a byte that is not UTF-8."""
+_SHORT_NUMBER = re.compile(r"\s*[0-9]{1,9}(\.0+)?\s*")
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(", ", ": ")).encode
 
 
@@ -87,6 +89,7 @@ class IndexContent:
         is_own_layout: whether it stands the way this program writes it.
         is_recovered: whether it comes from a backup, or from nothing, because the index was broken.
         has_stray_bytes: whether it holds bytes that are not UTF-8, as when it was edited in another encoding.
+        links: names of files that are symbolic links: what an entry says of one is not for this program to judge.
     """
 
     version: int = 1
@@ -99,6 +102,7 @@ class IndexContent:
     is_own_layout: bool = False
     is_recovered: bool = False
     has_stray_bytes: bool = False
+    links: frozenset[str] = frozenset()
 
     def copy(self) -> IndexContent:
         """Return one that can be changed without this one; the entries themselves are shared."""
@@ -157,7 +161,7 @@ class IndexContent:
         What stands under its key already is seen by no reader any more, because the last one counts: a model's entry
         goes, and so do foreign ones if this is a model's.
         """
-        found = _read_entry(member, has_stray_bytes=self.has_stray_bytes)
+        found = _read_entry(member, self.links, has_stray_bytes=self.has_stray_bytes)
         self.drop(member.key)
         if isinstance(found, ForeignEntry):
             self.add_foreign(found)
@@ -243,11 +247,15 @@ def holds_stray_byte(text: str) -> bool:
 # --- reading ----------------------------------------------------------------------------------------
 
 
-def parse_index(raw: bytes) -> IndexContent:
+def parse_index(raw: bytes, links: frozenset[str] = frozenset()) -> IndexContent:
     """Decode an index. An entry that cannot be used is kept as it stands, and spoils no other.
 
+    Args:
+        raw: all of it.
+        links: names of files in its folder that are symbolic links.
+
     Raises:
-        NewerIndexError: its version is larger than this program knows.
+        NewerIndexError: its version is larger than this program knows, or none that any program writes.
         ValueError: not JSON, or not of the shape of an index.
     """
     has_stray_bytes = False
@@ -258,26 +266,51 @@ def parse_index(raw: bytes) -> IndexContent:
         data = read_json(raw.decode(json.detect_encoding(raw), "surrogateescape"))
     if not isinstance(data, dict):
         raise ValueError(f"it holds a {type(data).__name__}, not an object")
-    version = data.get(VERSION_KEY)
-    if isinstance(version, bool) or not isinstance(version, int):
-        raise ValueError(f"its version is {quoted(version)}, not a number")
-    if version > NEWEST_INDEX_VERSION:
-        raise NewerIndexError(
-            f"the index has version {quoted(version)}, newer than supported version {NEWEST_INDEX_VERSION}",
-            "Update sda-daemon; the file was left as it is",
-        )
     models = data.get(MODELS_KEY)
     if not isinstance(models, dict):
         raise ValueError(f"its models are {type(models).__name__}, not an object")
-    content = None if has_stray_bytes else _usual(data, raw)
+    version = _version_of(data.get(VERSION_KEY), models)
+    content = None if has_stray_bytes else _usual(data, raw, version, links)
     if content is None:
         text = raw.decode(json.detect_encoding(raw), "surrogateescape" if has_stray_bytes else "surrogatepass")
-        content = _parse(text, version, has_stray_bytes=has_stray_bytes)
+        content = _parse(text, version, links, has_stray_bytes=has_stray_bytes)
     content.is_own_layout = raw.startswith(_OWN_LAYOUT)
     return content
 
 
-def _usual(data: dict[str, Any], raw: bytes) -> IndexContent | None:
+def _version_of(version: Any, models: Mapping[str, Any]) -> int:
+    """Return the version that an index evidently has: programs that are not careful write it as text, or not at all.
+
+    Raises:
+        NewerIndexError: there is none that makes sense. To read it as one or the other would be to write it as that.
+    """
+    if version is None:
+        further = index_fields(NEWEST_INDEX_VERSION)
+        has_further = any(name in entry for entry in models.values() if isinstance(entry, dict) for name in further)
+        return NEWEST_INDEX_VERSION if has_further else 1
+    if isinstance(version, LongNumber):
+        found: int | None = None if version.startswith("-") else NEWEST_INDEX_VERSION + 1
+    elif isinstance(version, str):
+        found = int(float(version)) if _SHORT_NUMBER.fullmatch(version) else None
+    elif isinstance(version, bool) or not isinstance(version, int | float):
+        found = None
+    else:
+        found = int(version) if isinstance(version, int) or version.is_integer() else None
+    if found is None or found < 1:
+        raise NewerIndexError(
+            f"the index has version {quoted(version)}, which no program writes that is known here",
+            "Set it to 2 if its entries have a vocoder, else to 1, unless a newer program has written it; the file was "
+            "left as it is",
+        )
+    if found > NEWEST_INDEX_VERSION:
+        raise NewerIndexError(
+            f"the index has version {quoted(version)}, newer than supported version {NEWEST_INDEX_VERSION}",
+            "Update sda-daemon; the file was left as it is",
+        )
+    return found
+
+
+def _usual(data: dict[str, Any], raw: bytes, version: int, links: frozenset[str]) -> IndexContent | None:
     """Take an index in which there is nothing but usual entries, as nearly every one is; None for any other.
 
     To know what stands there as what text takes twice as long, and is only needed where something is to be kept.
@@ -285,13 +318,12 @@ def _usual(data: dict[str, Any], raw: bytes) -> IndexContent | None:
     models: dict[str, Any] = data[MODELS_KEY]
     if tuple(data) != (VERSION_KEY, MODELS_KEY) or raw.count(b'"file_path"') != len(models):
         return None  # more file names than entries: a key is there twice
-    version = data[VERSION_KEY]
     names, further = index_fields(version), null_fields(version)
-    content = IndexContent(version)
+    content = IndexContent(version, links=links)
     entries, fields = content.entries, content.fields
     for model_id, values in models.items():
         entry, has_further = usual_entry(model_id, values, names)
-        if entry is None or not is_bare_model_name(entry.file_path):
+        if entry is None or entry.file_path in links or not is_bare_model_name(entry.file_path):
             return None
         entries[model_id] = entry
         if has_further:
@@ -300,9 +332,9 @@ def _usual(data: dict[str, Any], raw: bytes) -> IndexContent | None:
     return content
 
 
-def _parse(text: str, version: int, *, has_stray_bytes: bool) -> IndexContent:
+def _parse(text: str, version: int, links: frozenset[str], *, has_stray_bytes: bool) -> IndexContent:
     """Take an index with everything that is in it."""
-    content = IndexContent(version, has_stray_bytes=has_stray_bytes)
+    content = IndexContent(version, has_stray_bytes=has_stray_bytes, links=links)
     top: dict[str | int, tuple[str, str]] = {}
     models: list[Member] = []
     for number, member in enumerate(split_object(text, MODELS_KEY)):
@@ -310,6 +342,7 @@ def _parse(text: str, version: int, *, has_stray_bytes: bool) -> IndexContent:
             models = member.value if isinstance(member.value, list) and not member.text else []
         is_known = member.key in (VERSION_KEY, MODELS_KEY)
         top[member.key if is_known else number] = (member.key, "" if is_known else member.text)
+    top = top if VERSION_KEY in top else {VERSION_KEY: (VERSION_KEY, ""), **top}
     content.top = tuple(top.values())
     names, further = index_fields(version), null_fields(version)
     seen: set[str] = set()
@@ -317,6 +350,7 @@ def _parse(text: str, version: int, *, has_stray_bytes: bool) -> IndexContent:
         key = member.key
         entry, has_further = usual_entry(key, member.value, names)
         is_odd = has_stray_bytes and holds_stray_byte(member.text)
+        is_odd = is_odd or (entry is not None and entry.file_path in links)
         if entry is None or is_odd or key in seen or not is_bare_model_name(entry.file_path):
             content.add_member(member)
         else:
@@ -337,13 +371,15 @@ class _Found:
     line: bytes
 
 
-def _read_entry(member: Member, *, has_stray_bytes: bool) -> _Found | ForeignEntry:
+def _read_entry(member: Member, links: frozenset[str], *, has_stray_bytes: bool) -> _Found | ForeignEntry:
     """Tell whether an entry is that of a model, and what is to be kept of it."""
     values = member.value
     file = values.get("file_path") if isinstance(values, dict) else None
     named = file if isinstance(file, str) else ""
     if named and not is_inside(named):
         return ForeignEntry(member.key, member.text, ForeignKind.OUTSIDE, named, "it points out of the folder")
+    if named in links:
+        return ForeignEntry(member.key, member.text, ForeignKind.OUTSIDE, named, LINK_REASON)
     try:
         entry, _ = entry_from_dict(member.key, values)
         if has_stray_bytes:

@@ -23,6 +23,7 @@ from sda_daemon.access import Access, give_access
 from sda_daemon.errors import LibraryError, LibraryUnreadableError, NewerIndexError, is_refusal
 from sda_daemon.files import write_atomic
 from sda_daemon.library.content import IndexContent, parse_index
+from sda_daemon.library.scan import find_links
 
 INDEX_FILE_NAME = "model_library.json"
 _TORN_WRITE_S = 0.5
@@ -111,7 +112,7 @@ def read_index(path: Path) -> tuple[IndexContent, IndexSignature]:
         raise kind(f"{path} cannot be read: {error.strerror}", "Check its owner and permissions") from error
     try:
         with _without_garbage_collection():
-            return parse_index(raw), signature
+            return parse_index(raw, find_links(path.parent)), signature
     except NewerIndexError as error:
         raise NewerIndexError(f"{path}: {error.what}", error.hint) from None
     except (ValueError, RecursionError) as error:
@@ -137,7 +138,7 @@ def load_index(path: Path) -> tuple[IndexContent, IndexSignature | None]:
         try:
             return read_index(path)
         except FileNotFoundError:
-            return IndexContent(), None
+            return IndexContent(links=find_links(path.parent)), None
         except BrokenIndex as broken:
             now = time.monotonic()
             if broken.signature != last:
@@ -156,15 +157,15 @@ def recover_index(path: Path, broken: BrokenIndex, *, keep: bool = True) -> Inde
     Raises:
         OSError: the broken file cannot be kept.
     """
-    backup = backup_path(path)
+    backup, links = backup_path(path), find_links(path.parent)
     kept_as = _keep_broken(path, broken.raw) if keep else None
     try:
-        content = parse_index(backup.read_bytes())
+        content = parse_index(backup.read_bytes(), links)
         recovered_from = backup.name
     except FileNotFoundError:
-        content, recovered_from = IndexContent(), "nothing"
+        content, recovered_from = IndexContent(links=links), "nothing"
     except (ValueError, OSError, RecursionError, NewerIndexError) as error:
-        content, recovered_from = IndexContent(), f"nothing ({backup.name}: {error})"
+        content, recovered_from = IndexContent(links=links), f"nothing ({backup.name}: {error})"
     content.is_recovered = True
     events.LIBRARY_INDEX_BROKEN(
         file=str(path), kept_as=kept_as.name if kept_as else "", reason=broken.reason, recovered_from=recovered_from

@@ -31,6 +31,7 @@ from sda_daemon.library.index import (
     write_index,
 )
 from sda_daemon.library.kept import KEPT_FILE_NAME, Kept, load_kept, put_back, remember, save_kept
+from sda_daemon.library.scan import find_links
 
 _MERGE_ATTEMPTS = 5
 _MKSTEMP_MODE = 0o600
@@ -99,6 +100,10 @@ class IndexFile:
     def is_stale(self) -> bool:
         """Tell whether the file is another than the one that was read last, or was never read."""
         return not self._is_loaded or index_signature(self.path) != self._signature
+
+    def has_other_links(self) -> bool:
+        """Tell whether other files of the folder are links than when the index was read: it must be read again."""
+        return self._is_loaded and find_links(self.path.parent) != self.content.links
 
     @property
     def written_ns(self) -> int:

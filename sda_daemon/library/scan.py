@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sda_daemon.files import write_atomic
+from sda_daemon.library.content import LINK_REASON as LINK_REASON  # noqa: PLC0414 - repair takes it from here
 from sda_daemon.library.entry import is_bare_model_name
 from sda_daemon.models.formats import has_model_ending
 from sda_daemon.signature import FileSignature
 
 SCAN_FILE_NAME = ".model_library.scan.json"
-LINK_REASON = "the file is a symbolic link, which is never followed"
 UNSEEN = FileSignature(-1, 0, 0)
 """Of a file that is there and that the system tells nothing of: it is no file's signature."""
 

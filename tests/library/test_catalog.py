@@ -223,8 +223,8 @@ def test_searching(tmp_path: Path) -> None:
 # --- reading what may be there ----------------------------------------------------------------------
 
 
-BROKEN = [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"version": 1}', b'{"version": 1, "models": []}', b'{"models": {}}',
-          b'{"version": "1", "models": {}}', b"[" * 100_000]  # fmt: skip
+BROKEN = [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"version": 1}', b'{"version": 1, "models": []}',
+          b"[" * 100_000]  # fmt: skip
 
 
 @pytest.mark.parametrize("raw", BROKEN, ids=range(len(BROKEN)))

@@ -11,14 +11,17 @@ from typing import Any
 
 import pytest
 
-from sda_daemon.errors import BrokenModelError
+from sda_daemon.errors import BrokenModelError, ForeignEntryError, NewerIndexError
 from sda_daemon.library import ModelEntry, ModelLibrary, trash
+from sda_daemon.library.content import ForeignKind
 from sda_daemon.library.entry import is_bare_model_name
 from sda_daemon.library.repair import FindingKind, plan_repair
 from sda_daemon.library.scan import UNSEEN, scan_models
+from sda_daemon.models.formats import DISTILLGAN
 from sda_daemon.models.header import read_model_header
 from sda_daemon.models.header_process import read_header_apart
 from sda_daemon.signature import FileSignature
+from tests.library.application import Application
 from tests.library.model_files import entry, write_model, write_payload
 
 DIGITS = "7" * 5000
@@ -262,3 +265,153 @@ def test_leftovers_of_others_do_not_keep_ours(tmp_path: Path) -> None:
     ModelLibrary(tmp_path)
     assert sorted(path.name for path in tmp_path.glob(".*.tmp")) == [".model_library.json.1.tmp"]
     shutil.rmtree(tmp_path / ".model_library.json.1.tmp")
+
+
+# --- odd versions -----------------------------------------------------------------------------------
+
+
+def text_with(version: str, tmp_path: Path) -> str:
+    """Return an index with this member for its version, with all that one can lose."""
+    theirs = {**entry(1, name="Their words").to_dict(), "vocoder": {"type": "x", "epochs": 2}}
+    other = '"other": {"file_path": "rain.vqvae", "n": 1.50}'
+    known = write_model(tmp_path / "a.sda", "id-a", "In the file")
+    mine = json.dumps({**known.to_dict(), "name": "Renamed", "tags": ["x"], "vocoder": None})
+    return f'{{{version}"theme": 1.0, "models": {{"id-a": {mine}, "id00001": {json.dumps(theirs)}, {other}}}}}'
+
+
+EVIDENT = {
+    "missing": ("", 2),
+    "null": ('"version": null, ', 2),
+    "text": ('"version": "2", ', 2),
+    "text of one": ('"version": "1", ', 1),
+    "text of a fraction": ('"version": " 2.0 ", ', 2),
+    "a fraction": ('"version": 2.0, ', 2),
+    "an exponent": ('"version": 1e0, ', 1),
+    "twice": ('"version": "abc", "version": "2", ', 2),
+}
+
+
+@pytest.mark.parametrize("case", EVIDENT)
+def test_a_version_that_is_evident(case: str, tmp_path: Path) -> None:
+    """Written by a program that is not careful: it is read as what it is, and nothing is set aside or lost."""
+    member, version = EVIDENT[case]
+    raw = text_with(member, tmp_path)
+    path = write_index(tmp_path, raw)
+    os.utime(path, (2**31, 2**31))  # after the file: what it says counts
+    before = json.loads(raw)["models"]
+    library = ModelLibrary(tmp_path)
+    assert library.index_version == version
+    assert {e.name for e in library.list_all()} == {"Renamed", "Their words"}
+    library.apply_repair(library.plan_repair().without([FindingKind.MISSING]))
+    library.add_entry(entry(5, name="New"))
+    assert list(tmp_path.glob("*.broken-*")) == []
+    after = json.loads(path.read_bytes())
+    assert type(after["version"]) is int
+    assert after["version"] == version
+    assert {key: after["models"][key] for key in ("id-a", "other")} == {key: before[key] for key in ("id-a", "other")}
+    assert '"theme": 1.0' in path.read_text()
+    assert '"other": {"file_path": "rain.vqvae", "n": 1.50}' in path.read_text()
+    assert ("vocoder" in after["models"]["id00005"]) is (version == 2)
+
+
+def test_no_version_and_no_vocoder(tmp_path: Path) -> None:
+    """As the first generation would have written it."""
+    write_index(tmp_path, json.dumps({"models": {"id00001": entry(1).to_dict()}, "theme": 1}))
+    library = ModelLibrary(tmp_path)
+    library.add_entry(entry(2))
+    data = json.loads(library.index_path.read_bytes())
+    assert (data["version"], data["theme"], set(data["models"])) == (1, 1, {"id00001", "id00002"})
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        '"abc"',
+        '""',
+        '"-2"',
+        "true",
+        "false",
+        "-1",
+        "0",
+        "1.5",
+        "[2]",
+        "{}",
+        "NaN",
+        "Infinity",
+        "-" + "7" * 5000,
+        '"2x"',
+    ],
+    ids=lambda version: version[:8],
+)
+def test_a_version_that_makes_no_sense(version: str, tmp_path: Path) -> None:
+    """It is refused like a newer one, with what to do; index, backup and folder stay as they are."""
+    ModelLibrary(tmp_path).add_entry(entry(9))
+    open_library = ModelLibrary(tmp_path)
+    path = write_index(tmp_path, text_with(f'"version": {version}, ', tmp_path))
+    before = {item.name: item.read_bytes() for item in tmp_path.iterdir()}
+    with pytest.raises(NewerIndexError, match=r"which no program writes that is known here\. Set it to 2 if"):
+        ModelLibrary(tmp_path)
+    for change in (lambda: open_library.add_entry(entry(1)), open_library.repair_index, open_library.plan_repair):
+        with pytest.raises(NewerIndexError, match="the file was left as it is"):
+            change()
+    assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == before
+    write_index(tmp_path, path.read_text().replace(f'"version": {version}', '"version": 2'))
+    assert {e.name for e in ModelLibrary(tmp_path).list_all()} == {"Renamed", "Their words"}
+
+
+@pytest.mark.parametrize("version", ["3", '"3"', "3.0", "7" * 5000, "1e300"], ids=lambda version: version[:8])
+def test_a_newer_version_in_any_spelling(version: str, tmp_path: Path) -> None:
+    """Refused as newer, and left as it is."""
+    path = write_index(tmp_path, text_with(f'"version": {version}, ', tmp_path))
+    raw = path.read_bytes()
+    with pytest.raises(NewerIndexError, match="newer than supported version 2"):
+        ModelLibrary(tmp_path)
+    assert path.read_bytes() == raw
+
+
+# --- links ------------------------------------------------------------------------------------------
+
+
+def test_an_entry_of_a_link_stays_as_it_stands(tmp_path: Path) -> None:
+    """Also one that lacks fields, or spells numbers in its own way: it is another program's from the first."""
+    folder = tmp_path / "models"
+    ModelLibrary(folder)
+    write_model(tmp_path / "outside.sda", "id-x", "x")
+    (folder / "link.sda").symlink_to(tmp_path / "outside.sda")
+    member = '"id-x": {"name":"mine",  "model_id": "id-x", "file_path": "link.sda", "final_val_loss": 1.50}'
+    whole = json.dumps({**entry(1).to_dict(), "file_path": "link.sda"}, separators=(",", ":"))
+    path = write_index(folder, f'{{"version": 2, "models": {{{member}, "id00001":{whole}}}}}')
+    library = ModelLibrary(folder)
+    assert library.list_all() == []
+    assert [(found.key, found.kind) for found in library.foreign()] == [
+        ("id-x", ForeignKind.OUTSIDE), ("id00001", ForeignKind.OUTSIDE)
+    ]  # fmt: skip
+    library.add_entry(write_model(folder / "b.sda"))
+    assert library.repair_index() == (0, 0)
+    assert member in path.read_text()
+    assert f'"id00001":{whole}' in path.read_text()
+    with pytest.raises(ForeignEntryError):
+        library.add_entry(entry(1))
+    assert library.remove("id-x") is False
+    application = Application(folder, DISTILLGAN)
+    application.write()
+    assert member not in path.read_text()
+    library.refresh()
+    library.add_entry(entry(3))
+    assert member in path.read_text()
+
+
+def test_a_file_that_becomes_a_link_and_a_file_again(tmp_path: Path) -> None:
+    """At the next look its entry is another program's, and then a model's again."""
+    library = ModelLibrary(tmp_path / "models")
+    folder = library.models_dir
+    library.add_entry(write_model(folder / "a.sda", "id-a", "a"))
+    (folder / "a.sda").rename(tmp_path / "a.sda")
+    (folder / "a.sda").symlink_to(tmp_path / "a.sda")
+    plan = library.plan_repair()
+    assert [(finding.kind, finding.old_id) for finding in plan.findings] == [(FindingKind.OUTSIDE, "id-a")]
+    assert library.count() == 0
+    (folder / "a.sda").unlink()
+    (tmp_path / "a.sda").rename(folder / "a.sda")
+    assert library.plan_repair().findings == ()
+    assert library.count() == 1
