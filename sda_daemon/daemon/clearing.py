@@ -6,6 +6,7 @@ is tried again now and then, with one checkpoint, until it takes some again.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from sda_daemon.daemon.messages import SourceCleared, SourcePutBack, SourceStayed
 from sda_daemon.intake.aside import ASIDE_ENDING, SourceChangedError, original_of, put_back_abandoned
+from sda_daemon.intake.probe import look
 from sda_daemon.intake.scan import find_asides
 from sda_daemon.intake.sources import (
     PART_ENDING,
@@ -78,6 +80,7 @@ class Clearing:
         self._back: set[str] = set()  # likewise, of what is to be put back
         self._items: deque[Clearance | _Abandoned] = deque()
         self._blocked: dict[Path, float] = {}
+        self._moved_links: dict[FileSignature, list[Path]] = {}  # the thread's: by what they lead to
         self._changed = threading.Condition()
         self._is_stopping = False
         self._thread: threading.Thread | None = None
@@ -133,8 +136,12 @@ class Clearing:
         self._back.clear()
 
     def _put(self, item: Clearance | _Abandoned) -> None:
+        is_link = isinstance(item, Clearance) and os.path.islink(item.path)  # noqa: PTH114 - it is a text
         with self._changed:
-            self._items.append(item)
+            if is_link:  # before what it leads to, which has another signature once it has been copied
+                self._items.appendleft(item)
+            else:
+                self._items.append(item)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="clearing", daemon=True)
                 self._thread.start()
@@ -170,7 +177,7 @@ class Clearing:
             if item.move_to is None:
                 delete_source(path, item.signature)
                 return SourceCleared(item.path, item.root, item.signature, "")
-            target = move_source(path, Path(item.root), item.move_to, item.signature, lambda: self._is_stopping)
+            target = self._move(item, path, item.move_to)
             return SourceCleared(item.path, item.root, item.signature, str(target))
         except SourceChangedError as changed:
             return SourceStayed(item.path, item.root, item.signature, "", back_as=str(changed.back_as))
@@ -182,6 +189,16 @@ class Clearing:
         except Exception as error:  # noqa: BLE001 - a bug of ours must cost one checkpoint its place, not all of them
             return SourceStayed(item.path, item.root, item.signature, f"{type(error).__name__}: {error}")
 
+    def _move(self, item: Clearance, path: Path, move_to: Path) -> Path:
+        links = self._moved_links.get(item.signature, ())
+        signature = _led_on(path, move_to, item.signature)
+        target = move_source(path, Path(item.root), move_to, signature, lambda: self._is_stopping, links)
+        if target.is_symlink():
+            self._moved_links.setdefault(item.signature, []).append(target)
+        else:
+            self._moved_links.pop(item.signature, None)
+        return target
+
     def _waits(self, item: Clearance, error: OSError) -> bool:
         """Leave a destination alone that takes nothing now, and keep what is for it."""
         if item.move_to is None or not isinstance(error, DestinationError) or not self._with_retries:
@@ -190,6 +207,15 @@ class Clearing:
             self._blocked[item.move_to] = time.monotonic() + BLOCKED_S
             self._items.append(item)  # behind the others: a smaller one may have room
         return True
+
+
+def _led_on(path: Path, move_to: Path, signature: FileSignature) -> FileSignature:
+    """Return the signature that a link has which led to a checkpoint that was copied below `move_to` meanwhile."""
+    found = look(str(path)) if path.is_symlink() else None
+    if found is None or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(move_to)):
+        return signature
+    is_copy = (found.size_bytes, found.mtime_ns) == (signature.size_bytes, signature.mtime_ns)
+    return found if is_copy else signature
 
 
 def _put_back(item: _Abandoned) -> SourcePutBack:

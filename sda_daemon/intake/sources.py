@@ -14,7 +14,7 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +29,12 @@ from sda_daemon.intake.aside import (
     sidecar_of,
     taken_aside,
 )
+from sda_daemon.intake.links import PART_ENDING, lead, links_to, make_link
 from sda_daemon.intake.probe import look
 from sda_daemon.signature import FileSignature
 
 __all__ = ["PART_ENDING", "SIDECAR_ENDING", "delete_source", "destination_of", "move_source", "sweep_parts"]
 
-PART_ENDING = ".sda-part"
-"""Of a copy that is not whole yet, in the folder that it is to lie in."""
 _CHUNK_BYTES = 4 << 20
 Stopping = Callable[[], bool]
 
@@ -86,12 +85,14 @@ def move_source(
     move_to: Path,
     signature: FileSignature | None = None,
     is_stopping: Stopping = _never,
+    links: Iterable[Path] = (),
 ) -> Path:
     """Move a checkpoint and its sidecar below `move_to`, keeping the path below `root`; return its new place.
 
     A file that is there already is never replaced: the moved one gets a number. A symbolic link is made anew, so
-    that it leads to where it led. To another file system it is copied, and the copy is on the disk and has its name
-    before the original goes.
+    that it leads to where it led. Links to what is moved are led to its new place: those in its folder, in the folders
+    above up to `root`, and in the folders that these become below `move_to`. To another file system it is copied, and
+    the copy is on the disk and has its name before the original goes.
 
     Args:
         path: the checkpoint.
@@ -99,6 +100,7 @@ def move_source(
         move_to: the folder for what is done.
         signature: of the content that may be moved; by default, of what it is now.
         is_stopping: asked while it is copied; once it is true, everything is undone.
+        links: where further links to it may be.
 
     Raises:
         SourceChangedError: it is another content, which stays.
@@ -112,8 +114,16 @@ def move_source(
         raise SourceChangedError(path)
     with _at_destination():
         made = _make_folders(folder)
+    around = {*_up_to(path.parent, root), *_up_to(folder, move_to)}
     with taken_aside(path, wanted) as aside, _at_destination():
-        return _Move(aside, folder, made, is_stopping).run()
+        return _Move(aside, folder, made, is_stopping, links_to(path, around, links)).run()
+
+
+def _up_to(folder: Path, top: Path) -> list[Path]:
+    """Return a folder and those above it, up to another one; only itself if it does not lie in that."""
+    if not folder.is_relative_to(top):
+        return [folder]
+    return [path for path in (folder, *folder.parents) if path.is_relative_to(top)]
 
 
 def destination_of(path: Path, root: Path, move_to: Path) -> Path:
@@ -165,9 +175,12 @@ class _Move:
         folder: where to.
         made: those of the folders to there that are new.
         is_stopping: asked while it is copied.
+        links: those that lead to it: they are never to lead to nothing once it has gone.
     """
 
-    def __init__(self, aside: Aside, folder: Path, made: list[Path], is_stopping: Stopping) -> None:
+    def __init__(
+        self, aside: Aside, folder: Path, made: list[Path], is_stopping: Stopping, links: Sequence[Path] = ()
+    ) -> None:
         self._aside = aside
         self._folder = folder
         self._made = made
@@ -175,6 +188,8 @@ class _Move:
         self._part = folder / f".{aside.token}{PART_ENDING}"
         self._sidecar_part = folder / f".{aside.token}{SIDECAR_ENDING}{PART_ENDING}"
         self._copied = False
+        self._links = links
+        self._placed: list[_Item] = []
 
     def run(self) -> Path:
         """Place sidecar and checkpoint, make sure that they are on the disk, remove what they were copied from."""
@@ -186,6 +201,12 @@ class _Move:
         if self._copied:
             for folder in {self._folder, *(path.parent for path in self._made)}:
                 fsync_folder(folder)
+        try:
+            lead(self._links, self._aside.original, target, self._aside.token)
+        except OSError:
+            for item in reversed(self._placed):
+                _take_back(item)
+            raise
         self._remove()
         return target
 
@@ -198,6 +219,7 @@ class _Move:
                 items.insert(0, _Item(aside.sidecar, sidecar_of(target), self._sidecar_part))
             wanted = [item for item in items if not self._is_there(item)]
             if not any(os.path.lexists(item.target) for item in wanted) and self._place_all(wanted):
+                self._placed = wanted
                 return target
         raise FileExistsError(errno.EEXIST, "every name for it is taken", str(self._folder))
 
@@ -238,10 +260,10 @@ class _Move:
     def _place(self, item: _Item) -> None:
         """Bring a file to its place, by renaming or copying."""
         if item.source.is_symlink():
-            _make_link(item.source, self._aside.original.parent, item.target)
+            make_link(item.source, self._aside.original.parent, item.target)
             return
         try:
-            rename_new(item.source, item.target)
+            self._rename(item)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -253,28 +275,27 @@ class _Move:
         rename_new(item.part, item.target)
         self._copied = True
 
+    def _rename(self, item: _Item) -> None:
+        """Give a file its new name; where links lead to it, beside the private one, until they lead to the new one.
+
+        A crash in between would leave them leading to nothing, and no one would know where to.
+        """
+        if self._links:
+            try:
+                item.target.hardlink_to(item.source)
+            except OSError as error:
+                if error.errno in (errno.EXDEV, errno.EEXIST):
+                    raise
+            else:
+                return
+        rename_new(item.source, item.target)
+
     def _remove(self) -> None:
         """Remove what was copied; what was renamed is no longer there."""
         if self._aside.sidecar is not None:
             self._aside.sidecar.unlink(missing_ok=True)
             self._aside.sidecar = None
         self._aside.private.unlink(missing_ok=True)
-
-
-def _make_link(link: Path, folder: Path, target: Path) -> None:
-    """Make a link that leads to where one leads that lay in a folder; relative, if that one was.
-
-    Raises:
-        FileExistsError: the name is taken.
-        OSError: it cannot be made.
-    """
-    goal = link_target(link, folder)
-    if not link.readlink().is_absolute():
-        here = os.path.realpath(target.parent)
-        relative = Path(os.path.relpath(os.path.normpath(goal), here))
-        if os.path.realpath(Path(here) / relative) == os.path.realpath(goal):
-            goal = relative
-    target.symlink_to(goal)
 
 
 def _same_bytes(left: Path, right: Path, is_stopping: Stopping) -> bool:

@@ -328,3 +328,27 @@ if "run" in sys.orig_argv:
     go.touch()
     daemon.wait_for("source.moved", count=2)
     assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("goal", ["z.pt", "{drop}/run/z.pt"], ids=["relative", "absolute"])
+@pytest.mark.parametrize("place", ["same disk", "other disk"])
+def test_b35_a_link_and_its_target_move_together(
+    goal: str, place: str, daemon: DaemonProcess, drop: Drop, request: pytest.FixtureRequest
+) -> None:
+    """`best.pt` is a link to a checkpoint of the same folder: where both are now, it leads to that."""
+    done = daemon.base / "done" if place == "same disk" else request.getfixturevalue("other_disk")
+    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.1, "after": "move", "move_to": str(done)}])
+    target = drop(daemon.drop / "run" / "z.pt", 3)
+    links = {"best.pt": goal.format(drop=daemon.drop), "last.pt": "best.pt"}
+    for name, says in links.items():
+        (target.parent / name).symlink_to(says)
+    daemon.start("--once")
+    assert daemon.wait() == 0
+    assert {Path(event["path"]).name for event in daemon.events("source.moved")} == {"z.pt", *links}
+    assert list(target.parent.iterdir()) == []
+    for name, says in links.items():
+        assert (done / "run" / name).readlink().is_absolute() == says.startswith("/")
+        assert (done / "run" / name).resolve() == (done / "run" / "z.pt").resolve()
+        assert digest(done / "run" / name) == digest(done / "run" / "z.pt")
+    assert leftovers(daemon.drop, done) == []
+    assert len(daemon.models()) == 1
