@@ -137,7 +137,7 @@ MODEL_GIVEN_SLIDERS = Event("model.given_sliders", INFO,
                             "Another program's model got the sliders of one with the same weights.",
                             ("model_id", "name", "file", "sliders"))  # fmt: skip
 MODEL_WITHOUT_SLIDERS = Event("model.without_sliders", WARNING,
-                              "Another program's model lacks sliders, and cannot be given them; it stays as it is.",
+                              "A model lacks sliders, and cannot be given them; it stays as it is.",
                               ("model_id", "name", "file", "reason"))  # fmt: skip
 SOURCE_DELETED = Event("source.deleted", INFO, "A checkpoint was deleted after its model was safe (`after: delete`).",
                        ("path",))  # fmt: skip

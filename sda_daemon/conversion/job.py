@@ -89,7 +89,7 @@ class Converted:
         troubles: what the application that opens it will not play right.
         twin_id: id of the model of the same weights that another program has saved; empty where none was seen.
         sliders: of that model, which lacked them.
-        no_sliders: why they cannot be added to it; empty if they can, or need not be.
+        no_sliders: why they cannot be added to it, or to this program's own model; empty if they can, or need not be.
     """
 
     job: ConversionJob

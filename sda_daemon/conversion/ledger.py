@@ -27,6 +27,8 @@ RETRY_KIND = "retry"
 """Kind of a failure that someone wants tried again, or that was cut off by a stop."""
 SUPERSEDED_KIND = "superseded"
 """Kind of a checkpoint that was converted, and whose model gave way to a better one."""
+SLIDERS_KIND = "sliders"
+"""Kind of a checkpoint that was converted and has sliders: it may go only where a model has them, too."""
 INTERRUPTED_KIND = "interrupted"
 """Kind of a failure that took the daemon with it, or was taken by it."""
 _COLUMNS = (

@@ -38,6 +38,8 @@ class Place:
         further: what other programs have put into the file whose place it takes, by key.
         words: digest of the words that no person has given; see `library.touched`.
         twin: the model of the same weights that another program has saved under an id of its own.
+        no_sliders: why the sliders that the checkpoint brings cannot be had in the library; empty if they can, or need
+            not be.
     """
 
     metadata: ModelMetadata
@@ -49,6 +51,7 @@ class Place:
     further: dict[str, Any] = field(default_factory=dict)
     words: str = ""
     twin: ModelEntry | None = None
+    no_sliders: str = ""
 
 
 def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint, wanted: str, digest: str) -> Place:
@@ -100,7 +103,10 @@ def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint
     if checkpoint.analysis is None or known.has_analysis:
         return replace(place, is_wanted=False)
     further = _further_keys(library.models_dir / known.file_path)
-    return replace(place, is_wanted=further is not None, further=further or {})
+    if further is None:
+        reason = f"{known.file_path} has something of another program in it that cannot be written into another file"
+        return replace(place, is_wanted=False, no_sliders=reason)
+    return replace(place, further=further)
 
 
 def _check_free(library: ModelLibrary, model_id: str) -> None:

@@ -216,7 +216,7 @@ def _convert(job: ConversionJob) -> Converted | Failed:
         place.troubles,
         place.twin.model_id if place.twin is not None else "",
         sliders,
-        no_sliders,
+        no_sliders or place.no_sliders,
     )
 
 

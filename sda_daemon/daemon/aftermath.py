@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sda_daemon import events
-from sda_daemon.conversion.ledger import SUPERSEDED_KIND, KeptSource, Ledger, MadeModel
-from sda_daemon.conversion.policy import Status
+from sda_daemon.conversion.ledger import SLIDERS_KIND, SUPERSEDED_KIND, KeptSource, Ledger, MadeModel
+from sda_daemon.conversion.policy import LedgerRow, Status
 from sda_daemon.conversion.publish import Action, Published
 from sda_daemon.conversion.selection import superseded
 from sda_daemon.daemon.clearing import KILLED, Clearance, Clearing
@@ -24,12 +24,15 @@ from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.in_use import InUse
 from sda_daemon.library.trash import discard
+from sda_daemon.models.digest import model_id_of
 from sda_daemon.models.header import read_model_header
 from sda_daemon.settings.schema import WatchSettings
 from sda_daemon.signature import FileSignature
 
 MAX_NAMED = 20
 """So many of the models that go are named in one event."""
+NO_SLIDERS = "it has sliders that no model of its weights in the library has"
+"""Why a checkpoint stays whose weights are in the library."""
 RESTORE_HINT = "bring them back with sda-daemon models restore; set select: all to keep all"
 
 
@@ -75,6 +78,18 @@ def folders_of(ledger: Ledger, watches: Mapping[str, WatchSettings]) -> dict[str
     """Return every folder of checkpoints that models were made of, with the settings of its watched folder."""
     made = [model for model in ledger.made_models() if model.source_path and model.root in watches]
     return {str(Path(model.source_path).parent): watches[model.root] for model in made}
+
+
+def _holders(row: LedgerRow) -> tuple[str, ...]:
+    """Return the ids of the models of which one must have sliders before a checkpoint may go; none if it has none."""
+    if row.kind != SLIDERS_KIND:
+        return ()
+    return (row.model_id, model_id_of(row.weights_digest)) if row.weights_digest else (row.model_id,)
+
+
+def _has_sliders(library: ModelLibrary, model_ids: tuple[str, ...]) -> bool:
+    found = (library.get(model_id) for model_id in model_ids)
+    return not model_ids or any(entry.has_analysis and library.holds(entry.model_id) for entry in found if entry)
 
 
 class Aftermath:
@@ -174,7 +189,8 @@ class Aftermath:
     ) -> None:
         """Have a converted checkpoint deleted or moved, if that is wanted, it is the same, and its model is there.
 
-        A checkpoint whose model gave way to a better one (`select`) is done too.
+        A checkpoint whose model gave way to a better one (`select`) is done too. One whose sliders are in no model of
+        the library stays, and that is told once.
         """
         if watch.after == "keep" or look(path) != signature:
             return
@@ -182,13 +198,16 @@ class Aftermath:
         if row is None or row.signature != signature or row.status not in (Status.DONE, Status.DUPLICATE):
             return
         model_id, is_superseded = row.model_id, row.kind == SUPERSEDED_KIND
+        holders = _holders(row)
 
         def is_safe() -> bool:
-            return is_superseded or library.holds(model_id)
+            return is_superseded or (library.holds(model_id) and _has_sliders(library, holders))
 
         if is_safe():
             move_to = watch.move_to if watch.after == "move" else None
             self._clearing.add(Clearance(path, root, signature, move_to, is_safe))
+        elif library.holds(model_id):
+            self._keep(path, root, signature, NO_SLIDERS)
 
     # --- what became of it ------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sda_daemon import events
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
-from sda_daemon.conversion.ledger import Ledger
+from sda_daemon.conversion.ledger import SLIDERS_KIND, Ledger
 from sda_daemon.conversion.policy import (
     Convert,
     GiveUp,
@@ -457,7 +457,7 @@ class Conversions:
             if is_twin:
                 reason = "another program has saved the same weights in the library"
             events.CHECKPOINT_SKIPPED(path=path, reason=reason, **names)
-            if is_twin and converted.no_sliders:
+            if converted.no_sliders and not entry.has_analysis:
                 events.MODEL_WITHOUT_SLIDERS(**names, reason=converted.no_sliders)
             status = Status.DUPLICATE
         else:
@@ -479,7 +479,8 @@ class Conversions:
                 )
             self.succeeded += 1
             self.last = (clean(entry.name or entry.file_path, LONGEST_QUOTE), time.monotonic())
-        row = LedgerRow(path, task.root, task.signature, status, task.attempt)
+        kind = SLIDERS_KIND if converted.metadata.has_analysis else ""
+        row = LedgerRow(path, task.root, task.signature, status, task.attempt, kind)
         return replace(row, model_id=entry.model_id, weights_digest=converted.weights_digest)
 
     def _not_converted(self, failed: Failed) -> LedgerRow | None:

@@ -243,3 +243,62 @@ def test_b38_a_real_model_and_its_checkpoint(daemon: DaemonProcess, application_
     digest = weights_digest(read_torch_file(application_library / theirs.file_path).content["model_state_dict"])
     known = eventually(lambda: library.weights.of_digest(digest))
     assert [item.file for item in known] == [theirs.file_path]
+
+
+def without_a_place_for_sliders(path: Path, kind: str) -> None:
+    """Write an application's model again in a way that no sliders can be added to."""
+    content = {**_loaded(path), "training_config": {}}
+    if kind == "no key for them":
+        del content["latent_analysis"]
+    torch.save(content, path, _use_new_zipfile_serialization=kind != "old torch file")
+
+
+@pytest.mark.parametrize("after", ["delete", "move"])
+@pytest.mark.parametrize("kind", ["old torch file", "no key for them"])
+def test_b38_sliders_that_are_nowhere_else_stay(daemon: DaemonProcess, drop: Drop, kind: str, after: str) -> None:
+    """The application's model of the weights cannot be given them: the checkpoint is the only one that has them."""
+    app = application(daemon)
+    theirs = app.save("best")
+    without_a_place_for_sliders(daemon.models_dir / "best.distill", kind)
+    app.add("best.distill")
+    before = (daemon.models_dir / "best.distill").read_bytes()
+    daemon.write_config(
+        watch=[{"path": "drop", "settle_s": 0.1, "after": after, **({"move_to": "done"} if after == "move" else {})}]
+    )
+    path = drop(daemon.drop / "a" / "last.pt", with_analysis=True)
+    content = path.read_bytes()
+    other = drop(daemon.drop / "a" / "same.pt")
+    for _ in range(2):
+        daemon.start("--once")
+        assert daemon.wait() == 0
+    assert path.read_bytes() == content
+    assert not other.exists(), "it brings nothing that the library lacks"
+    assert (daemon.models_dir / "best.distill").read_bytes() == before
+    assert ids(daemon) == {theirs}
+    (told,) = daemon.events("model.without_sliders")
+    assert told["model_id"] == theirs
+    (kept,) = daemon.events("source.kept")
+    assert kept["path"] == str(path)
+    assert "sliders" in kept["reason"]
+    assert [item["path"] for item in json.loads(daemon.cli("status", "--json").stdout)["kept"]] == [str(path)]
+
+
+def test_b38_sliders_that_our_own_model_cannot_take(daemon: DaemonProcess, drop: Drop) -> None:
+    """Another program has put something into its file that cannot be written again: likewise."""
+    daemon.write_config(watch=[{"path": "drop", "settle_s": 0.1, "after": "delete"}])
+    path = drop(daemon.drop / "a" / "x.pt")
+    daemon.start("--once")
+    assert daemon.wait() == 0
+    assert not path.exists()
+    (made,) = daemon.models()
+    file = daemon.models_dir / made.file_path
+    torch.save({**torch.load(file, weights_only=False), "theirs": {1, 2}}, file)
+    before = file.read_bytes()
+    drop(path, with_analysis=True)
+    daemon.start("--once")
+    assert daemon.wait() == 0
+    assert path.exists()
+    assert file.read_bytes() == before
+    (told,) = daemon.events("model.without_sliders")
+    assert "something of another program" in told["reason"]
+    assert [event["path"] for event in daemon.events("source.kept")] == [str(path)]
