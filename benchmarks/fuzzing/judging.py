@@ -42,7 +42,7 @@ _HANG_S, _HANG_S_PER_BYTE = 5.0, 200e-9
 _ADDRESS_SPACE_BYTES = 3 * 2**30
 """More than any reader may take beyond what the process has, so that no file harms the machine."""
 _RENEWED_NAME = "renamed by the fuzzer"
-_MUCH_MEMORY = "takes many times as much memory"
+_MUCH_MEMORY = "its values take more than"
 _NO_MEMORY = "asks for more memory than there is"
 _ACTS = frozenset({"exec", "compile", "import", "pickle.find_class", "marshal.loads", "marshal.load", "ctypes.dlopen"})
 _ROOMS = ("os.", "subprocess.", "socket.", "shutil.", "urllib.", "webbrowser.", "pty.", "code.", "tempfile.", "signal.")

@@ -95,6 +95,7 @@ def document(found: Inspection, verdict: Verdict | None) -> dict[str, Any]:
             "weights_digest": verdict.weights_digest or None,
         },
         "problems": found.problems,
+        "left_out": found.left_out,
         "names": {name: judgement.value for name, judgement in sorted(found.names.items())},
         "keys": [{"key": key.key, "what": key.what, "size_bytes": key.size_bytes} for key in found.keys],
         "weights": [
@@ -154,6 +155,7 @@ def _print_head(console: Console, found: Inspection, verdict: Verdict | None) ->
     said = "" if verdict is None else _reason(found, verdict)
     problems = [problem for problem in found.problems if problem != said]
     lines += [("problem", problem) for problem in listed(problems, "--json", indent="")]
+    lines += [("not shown", what) for what in listed(found.left_out, "--json", indent="")]
     print_fields(console, lines)
     if verdict is not None:
         style, text = _verdict_text(found, verdict)

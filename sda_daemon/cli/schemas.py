@@ -193,6 +193,7 @@ class Inspect(_Document):
     parts: int
     verdict: InspectVerdict | None = Field(description="null with --no-check.")
     problems: list[str]
+    left_out: list[str] = Field(description="What is not shown, although nothing is wrong with it.")
     names: dict[str, Literal["safe", "torch", "numpy", "foreign", "refused"]]
     keys: list[InspectKey]
     weights: list[Tensor]

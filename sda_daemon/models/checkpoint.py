@@ -26,21 +26,19 @@ from sda_daemon.errors import (
     OversizedCheckpointError,
 )
 from sda_daemon.models.contents import (
-    KIND_KEYS,
-    LIGHTNING_KEY,
-    METADATA_KEY,
     WEIGHTS_KEY,
     FileKind,
-    describes_model,
     kind_of,
     kind_of_content,
     plain_names,
+    unused_keys,
     unwrap_checkpoint,
 )
 from sda_daemon.models.formats import FORMATS, trained_activation
 from sda_daemon.models.playability import training_package
 from sda_daemon.models.torch_file import TorchFile, checkpoint_error, read_torch_file
 from sda_daemon.models.vae import OutputActivation, WeightsLayout, weights_layout
+from sda_daemon.torchfile.allowance import begin_file
 from sda_daemon.torchfile.faults import Fault
 from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS
 from sda_daemon.torchfile.outlines import tensor_call
@@ -60,23 +58,6 @@ _EXPANDED_BYTES = 64 * 2**20
 """A weight may be one number that stands for many; that much more than the file the weights may take."""
 _WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _COUNTER_TYPES = (torch.int64, torch.int32, torch.float32)
-
-_USED_KEYS = frozenset(
-    {
-        "format",
-        "version",
-        "model_state_dict",
-        "training_config",
-        "spectrogram_config",
-        "latent_analysis",
-        "epoch",
-        "step",
-        "train_loss",
-        "val_loss",
-        "kl_weight",
-        *KIND_KEYS,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +105,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: the file cannot be converted; the subclass says why.
         OSError: the file cannot be read.
     """
-    file = read_torch_file(path, leave_out=_unused_keys)
+    file = read_torch_file(path, leave_out=unused_keys)
     try:
         return _understood(file, path)
     except Fault as fault:  # it costs more than it is worth
@@ -132,6 +113,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _understood(file: TorchFile, path: Path) -> Checkpoint:
+    begin_file(file.size_bytes)
     fault = kind_of_content(file.content)
     if fault is not None and kind_of(file.content) is FileKind.MODEL:
         raise FinishedModelError(f"{path} {fault.what}", fault.hint)
@@ -140,18 +122,6 @@ def _understood(file: TorchFile, path: Path) -> Checkpoint:
     wrapped = unwrap_checkpoint(file.content)
     assert wrapped is not None  # that is what was just asked
     return _interpret(wrapped.content, path, file, is_bare=wrapped.is_bare)
-
-
-def _unused_keys(content: Mapping[Any, Any]) -> list[Any]:
-    """Return what need not be read: the optimizer, averages of the weights, the history; of bare weights, nothing."""
-    used = _USED_KEYS
-    if describes_model(content.get(METADATA_KEY)):  # it may be no checkpoint at all
-        used |= {METADATA_KEY}
-    if WEIGHTS_KEY in content:
-        return [key for key in content if key not in used]
-    if mapping_of(content.get("state_dict")) is not None:  # a Lightning checkpoint
-        return [key for key in content if key not in used | {"state_dict", "global_step", LIGHTNING_KEY}]
-    return []
 
 
 def _interpret(content: Mapping[str, Any], path: Path, file: TorchFile, *, is_bare: bool) -> Checkpoint:

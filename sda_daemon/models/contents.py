@@ -44,6 +44,22 @@ _TRAINING_KEYS = frozenset(
 _FEW_FIELDS, _MANY_FIELDS = 3, 5
 """So many of the fields that describe a model tell one, in a dict without and with the state of a training."""
 _STATE_DICT_KEY = "state_dict"
+_USED_KEYS = frozenset(
+    {
+        "format",
+        "version",
+        "model_state_dict",
+        "training_config",
+        "spectrogram_config",
+        "latent_analysis",
+        "epoch",
+        "step",
+        "train_loss",
+        "val_loss",
+        "kl_weight",
+        *KIND_KEYS,
+    }
+)
 _ONLY_CONVVAE = "Only checkpoints of a ConvVAE can be converted"
 _SAVE_STATE_DICT = "Load it where it was made and save its state dict: torch.save(model.state_dict(), path)"
 _WRAPPERS = r"(?:\.(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module))*"
@@ -138,6 +154,18 @@ def _is_small(value: Any) -> bool:
     if outline is not None:
         return all(size == 1 for size in outline.shape)
     return value is None or isinstance(value, bool | int | float) or getattr(value, "numel", lambda: 2)() == 1
+
+
+def unused_keys(content: Mapping[Any, Any]) -> list[Any]:
+    """Return what need not be read: the optimizer, averages of the weights, the history; of bare weights, nothing."""
+    used = _USED_KEYS
+    if describes_model(content.get(METADATA_KEY)):  # it may be no checkpoint at all
+        used |= {METADATA_KEY}
+    if WEIGHTS_KEY in content:
+        return [key for key in content if key not in used]
+    if mapping_of(content.get(_STATE_DICT_KEY)) is not None:  # a Lightning checkpoint
+        return [key for key in content if key not in used | {_STATE_DICT_KEY, "global_step", LIGHTNING_KEY}]
+    return []
 
 
 def kind_of_content(content: Any) -> Fault | None:

@@ -40,6 +40,7 @@ _LONGEST_TAGS = 100_000
 _LARGEST_INTEGER = 2**63
 _MOST_COMPONENTS = 100_000
 _MOST_FURTHER = 100
+_SHORTEN = "Save it again with fewer and shorter texts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,7 @@ def checked_metadata(raw: dict[str, Any], path: Path) -> ModelMetadata:
 
     values = plain_value(raw, note)
     if too_much:
-        raise BrokenModelError(f"{path} has more text in its metadata than any honest model ({too_much[0]})")
+        raise BrokenModelError(f"{path} has more in its metadata than is read ({too_much[0]})", _SHORTEN)
     defaults = ModelMetadata().to_dict()
     for name, default in defaults.items():
         value = values.get(name)
@@ -212,8 +213,9 @@ def _checked_tags(tags: Any, path: Path) -> Any:
     total = sum(len(tag) for tag in tags if isinstance(tag, str))
     if len(tags) > _MOST_TAGS or longest > _LONGEST_TAG or total > _LONGEST_TAGS:
         raise BrokenModelError(
-            f"{path} has {len(tags)} tags of {total} characters in its metadata, more than any honest model "
-            f"(at most {_MOST_TAGS} of {_LONGEST_TAG} characters, {_LONGEST_TAGS} in all)"
+            f"{path} has {len(tags)} tags of {total} characters in its metadata "
+            f"(at most {_MOST_TAGS} of {_LONGEST_TAG} characters are read, {_LONGEST_TAGS} in all)",
+            _SHORTEN,
         )
     return tags
 

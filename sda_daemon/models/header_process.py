@@ -67,8 +67,8 @@ class HeaderProcess:
             answer = self._ask(os.fsencode(path))
         if answer is None:
             raise BrokenModelError(
-                f"{path} is no honest model file: to look into it takes more time or memory than its size is worth",
-                "Do not trust where this file came from",
+                f"{path} is too costly to read: to look into it takes more time or memory than a file of its size may",
+                "Save it again with less in it",
             )
         return _understood(answer, path)
 

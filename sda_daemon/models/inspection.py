@@ -6,23 +6,25 @@ found is still told.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sda_daemon.models.contents import FileKind, kind_of, kind_of_content, plain_names, unwrap_checkpoint
+from sda_daemon.models.contents import FileKind, kind_of, kind_of_content, plain_names, unused_keys, unwrap_checkpoint
 from sda_daemon.models.formats import format_of_marker
-from sda_daemon.torchfile.allowance import spend
+from sda_daemon.torchfile.allowance import begin_file, spend
 from sda_daemon.torchfile.archive import open_regular
-from sda_daemon.torchfile.faults import Fault, OtherKind
+from sda_daemon.torchfile.faults import Fault, OtherKind, Oversized
 from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS, Judgement
 from sda_daemon.torchfile.outlines import TensorOutline, tensor_call, tensor_outline
 from sda_daemon.torchfile.plain import describe_foreign, plain_value
 from sda_daemon.torchfile.reader import TorchContents, Wishes, read_contents
 from sda_daemon.torchfile.stand_ins import StandIn, StorageRef
+from sda_daemon.torchfile.survey import survey
 from sda_daemon.torchfile.values import array_values, fields_of, list_of, mapping_of, number_of, plain_analysis
 from sda_daemon.wording import quoted, text_of
 
@@ -30,6 +32,7 @@ _MOST_SHOWN = 10_000
 """Keys and names that are shown of one dict."""
 _NO_MEMORY = "it asks for more memory than there is"
 _VISIT_UNITS = 150
+_HOLDER_UNITS = 50
 _LEAVES = frozenset({bool, int, float, str, bytes})
 
 
@@ -53,6 +56,7 @@ class Inspection:
         numbers: epoch, losses and the like.
         curves: series of the metrics history, each a list of (epoch, value).
         problems: what went wrong while looking.
+        left_out: what is not shown, although nothing is wrong with it.
     """
 
     path: str
@@ -72,6 +76,7 @@ class Inspection:
     analysis: dict[str, Any] | None = None
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def names_of(self, judgement: Judgement) -> list[str]:
         """Return the names that were judged so."""
@@ -102,14 +107,36 @@ def inspect_file(path: Path) -> Inspection:
     found.names = contents.names
     if contents.content is not None:
         try:
+            _survey(contents, found)
             _interpret(contents.content, found)
         except Fault as fault:
             found.problems.append(_told(fault))
         except MemoryError:
             found.problems.append(_NO_MEMORY)
-        except Exception as error:  # noqa: BLE001 - numbers of a million digits, and what else one may think of
-            found.problems.append(f"not all of it can be shown: {type(error).__name__}: {error}")
     return found
+
+
+def _survey(contents: TorchContents, found: Inspection) -> None:
+    """Find out whether it is too costly, as whoever makes tensors of it does."""
+    top = mapping_of(contents.content)
+    is_model = kind_of(contents.content) is FileKind.MODEL
+    try:
+        survey(contents.content, () if top is None or is_model else unused_keys(top), contents.pickle_bytes)
+    except Fault as fault:
+        if not found.problems:
+            found.problems.append(_told(fault))
+    begin_file(found.size_bytes)
+
+
+@contextlib.contextmanager
+def _leaving_out(found: Inspection, what: str) -> Iterator[None]:
+    """Note what costs too much to be shown, and go on."""
+    try:
+        yield
+    except (Oversized, MemoryError):
+        found.left_out.append(f"{what}: it holds too much")
+    except Exception:  # noqa: BLE001 - of values that nobody has thought of
+        found.left_out.append(f"{what}: it holds odd values")
 
 
 def _told(fault: Fault) -> str:
@@ -130,31 +157,41 @@ def _interpret(content: Any, found: Inspection) -> None:
     if top is None:
         return
     shown = dict(list(top.items())[:_MOST_SHOWN])
-    found.keys = [KeyOutline(_key_text(key), describe(value), tensor_bytes(value)) for key, value in shown.items()]
+    for key, value in shown.items():
+        outline = KeyOutline(_key_text(key), "not looked at", 0)
+        with _leaving_out(found, f"what is under {quoted(key)}"):
+            outline = replace(outline, what=describe(value))
+            outline = replace(outline, size_bytes=tensor_bytes(value))
+        found.keys.append(outline)
+    begin_file(found.size_bytes)
     wrapped = unwrap_checkpoint(top)
     known: Mapping[Any, Any] = top if wrapped is None else wrapped.content
-    weights = mapping_of(known.get("model_state_dict"))
-    if weights is not None:
-        names = plain_names(weights).weights
-        outlines = {
-            names.get(name, _key_text(name)): tensor_outline(value)
-            for name, value in list(weights.items())[:_MOST_SHOWN]
-        }
-        found.weights = {name: outline for name, outline in outlines.items() if outline is not None}
+    with _leaving_out(found, "its weights"):
+        found.weights = _weights(known)
     version = number_of(known.get("version"))
     found.version = version if isinstance(version, int) and not isinstance(version, bool) else None
     for name in ("epoch", "step", "train_loss", "val_loss", "kl_weight", "latent_dim"):
-        number = _number(known.get(name))
-        if number is not None:
-            found.numbers[name] = number
-    found.training_config = _plain_dict(known.get("training_config"))
-    found.spectrogram_config = _plain_dict(known.get("spectrogram_config"))
-    found.metadata = _plain_dict(known.get("metadata"))
-    found.provenance = _plain_dict(known.get("provenance"))
-    found.analysis = plain_analysis(known.get("latent_analysis"))
-    history = mapping_of(top.get("metrics_history"))
-    if history is not None:
-        found.curves = loss_curves(list_of(history.get("epoch_metrics")))
+        with _leaving_out(found, f"its {name}"):
+            number = _number(known.get(name))
+            if number is not None:
+                found.numbers[name] = number
+    for name in ("training_config", "spectrogram_config", "metadata", "provenance"):
+        with _leaving_out(found, f"its {name}"):
+            setattr(found, name, _plain_dict(known.get(name)))
+    with _leaving_out(found, "its latent_analysis"):
+        found.analysis = plain_analysis(known.get("latent_analysis"))
+    with _leaving_out(found, "the curves of its losses"):
+        history = mapping_of(top.get("metrics_history"))
+        if history is not None:
+            found.curves = loss_curves(list_of(history.get("epoch_metrics")))
+
+
+def _weights(known: Mapping[Any, Any]) -> dict[str, TensorOutline]:
+    weights = mapping_of(known.get("model_state_dict")) or {}
+    names = plain_names(weights).weights
+    shown = list(weights.items())[:_MOST_SHOWN]
+    outlines = {names.get(name, _key_text(name)): tensor_outline(value) for name, value in shown}
+    return {name: outline for name, outline in outlines.items() if outline is not None}
 
 
 def _key_text(key: Any) -> str:
@@ -184,9 +221,9 @@ def describe(value: Any) -> str:
     if isinstance(value, StandIn | type):
         number = array_values(value)
         if number is not None:
-            if isinstance(number, str):
-                return describe(number)
-            return "array" if isinstance(number, list) else f"{number:g}"
+            if isinstance(number, list):
+                return "array"
+            return f"{number:g}" if isinstance(number, float) else describe(number)
         items = mapping_of(value)
         return describe_foreign(value) + (f" of {len(items)}" if items is not None else "")
     if isinstance(value, dict):
@@ -214,6 +251,12 @@ def tensor_bytes(value: Any) -> int:
     while waiting:
         item = waiting.pop()
         if item is None or item.__class__ in _LEAVES:
+            continue
+        if isinstance(item, dict | list | tuple):
+            spend(_HOLDER_UNITS)
+            if id(item) not in seen:
+                seen.add(id(item))
+                waiting += item.values() if isinstance(item, dict) else item
             continue
         spend(_VISIT_UNITS)
         outline = tensor_outline(item)

@@ -20,6 +20,7 @@ from sda_daemon.models.header import metadata_of, model_error
 from sda_daemon.models.metadata import ModelMetadata
 from sda_daemon.models.torch_file import TorchFile, read_torch_file
 from sda_daemon.models.vae import STRIDE, ConvVAE, OutputActivation, WeightsLayout, build_model, weights_layout
+from sda_daemon.torchfile.allowance import begin_file
 from sda_daemon.torchfile.faults import Fault
 from sda_daemon.torchfile.plain import describe_foreign, plain_value
 from sda_daemon.torchfile.values import fields_of, mapping_of, omega_value
@@ -69,6 +70,7 @@ def load_model(model_path: Path, device: str | torch.device = "cpu") -> LoadedMo
 
 
 def _understood(file: TorchFile, path: Path, where: torch.device) -> LoadedModel:
+    begin_file(file.size_bytes)
     content = mapping_of(file.content)
     if content is None:
         raise NotAModelError(f"{path} is not a saved model: it holds a {describe_foreign(file.content)}")

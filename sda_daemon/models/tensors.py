@@ -10,24 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sda_daemon.torchfile.allowance import spend
+from sda_daemon.torchfile.allowance import begin_file
 from sda_daemon.torchfile.archive import LOCAL_HEADER_BYTES, Part, check_part, content_offset
-from sda_daemon.torchfile.faults import Damaged, Fault, Oversized
-from sda_daemon.torchfile.globals import EMPTY_BYTES, TENSOR_FUNCTIONS, Judgement, judge_name, modern_name
+from sda_daemon.torchfile.faults import Damaged, Fault
+from sda_daemon.torchfile.globals import BYTES_FUNCTIONS, TENSOR_FUNCTIONS, Judgement, judge_name, modern_name
 from sda_daemon.torchfile.outlines import STORAGE_TYPES, WITH_TYPE, element_type, shape_of, tensor_call
 from sda_daemon.torchfile.plain import MAX_DEPTH
 from sda_daemon.torchfile.reader import TorchContents
 from sda_daemon.torchfile.stand_ins import LargeInteger, StandIn, StorageRef
+from sda_daemon.torchfile.survey import survey
 from sda_daemon.torchfile.unpickler import GuardedDict
 from sda_daemon.torchfile.values import array_parts, as_bytes, is_shape, mapping_of
 
 _NUMBER_TYPES = frozenset({"f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"})
 _LARGEST_STRIDE = 2**62
 _BIG = b"big"
-_ITEM_UNITS = 50
-_HOLDER_UNITS = 150
-_TENSOR_UNITS = 700
-_MADE_UNITS = 300
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes, Tensor})
 _AS_IS = _LEAVES | {list, dict, GuardedDict}
 _COMPLEX_HALVES = {"complex64": 4, "complex128": 8, "complex32": 2}
@@ -55,6 +52,8 @@ def build_tensors(descriptor: int, found: TorchContents, leave_out: LeaveOut) ->
     if top is not None:
         content = top
         content.update([(key, None) for key in leave_out(content)])
+    survey(content, most_bytes=found.pickle_bytes)
+    begin_file(os.fstat(descriptor).st_size)  # what is spent from here on has been surveyed
     try:
         return _Builder(descriptor, found).build(content)
     except (Fault, OSError, MemoryError):
@@ -73,7 +72,6 @@ class _Builder:
         self._swapped: dict[tuple[str, int], Tensor] = {}
         self._made: dict[int, tuple[Any, Any]] = {}
         """What was made of stand-ins and tuples, by their ids; they are kept, so that nothing else can get these."""
-        self._bytes_left = found.pickle_bytes
         self._is_big = self._is_big_endian()
 
     def _is_big_endian(self) -> bool:
@@ -92,7 +90,6 @@ class _Builder:
             if id(holder) in seen:
                 continue
             seen.add(id(holder))
-            spend(_HOLDER_UNITS + _ITEM_UNITS * (len(holder) if isinstance(holder, dict | list | tuple) else 0))
             if isinstance(holder, dict):
                 for key, item in holder.items():
                     if item.__class__ not in _AS_IS:
@@ -114,7 +111,6 @@ class _Builder:
             return value
         made = self._made.get(id(value))
         if made is None:
-            spend(_MADE_UNITS)
             if isinstance(value, LargeInteger):
                 made = value, int(value)
             elif isinstance(value, tuple):
@@ -129,7 +125,7 @@ class _Builder:
         if call is not None:
             return value if TENSOR_FUNCTIONS[call[0]] else self._tensor(*call)
         name = modern_name(value.foreign_name)
-        if name in ("_codecs.encode", EMPTY_BYTES, "builtins.bytearray"):
+        if name in BYTES_FUNCTIONS:
             data = as_bytes(value)
             return value if data is None else self._bytes(value)
         if judge_name(name) is Judgement.NUMPY:
@@ -155,18 +151,13 @@ class _Builder:
         return value if element is None else np.frombuffer(self._bytes(data), element).reshape(()).copy()[()]
 
     def _bytes(self, value: Any) -> bytes:
-        """Return bytes of the pickle, all in all no more than it has: one text can be named by many arrays."""
         data = as_bytes(value)
         if data is None:
             raise Damaged("its arrays have no bytes")
-        self._bytes_left -= len(data)
-        if self._bytes_left < 0:
-            raise Oversized("its arrays share bytes, and would take many times as much memory")
         return data
 
     def _tensor(self, function: str, args: tuple[Any, ...]) -> Any:
         """Build from what torch's functions are called with: storage, offset, shape, strides, and more."""
-        spend(_TENSOR_UNITS)
         storage, offset, raw_shape, raw_strides = args[:4]
         shape, strides = shape_of(raw_shape), shape_of(_positive(raw_strides, raw_shape))
         if not isinstance(storage, StorageRef) or shape is None or strides is None:

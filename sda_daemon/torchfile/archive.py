@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 from isal.isal_zlib import crc32
 
-from sda_daemon.torchfile.faults import Damaged, NotTorch, OtherKind, Oversized, TooLarge
+from sda_daemon.torchfile.faults import COPY_AGAIN, Damaged, NotTorch, OtherKind, Oversized, TooLarge
 from sda_daemon.torchfile.kinds import kind_of_parts, kind_of_torch_parts
 
 PICKLE_NAME = "data.pkl"
@@ -80,7 +80,7 @@ class TorchArchive:
         """
         part = self.parts[PICKLE_NAME]
         if part.size_bytes > max_bytes:
-            raise TooLarge(f"it has {part.size_bytes} bytes beside its tensors")
+            raise TooLarge(f"it has {part.size_bytes} bytes beside its tensors (at most {max_bytes} are read)")
         return part
 
 
@@ -120,7 +120,7 @@ def read_archive(file: BinaryIO, size_bytes: int, max_directory_bytes: int = MAX
 
     Raises:
         TooLarge: its directory is larger.
-        Oversized: it promises more than it holds, or has more parts than any honest one.
+        Oversized: it promises more than it holds, or has too many parts.
         OtherKind: a zip file that is no torch file; or compressed, or encrypted.
         Damaged: truncated, damaged, or made to be read in two ways.
         OSError: it cannot be read.
@@ -129,7 +129,7 @@ def read_archive(file: BinaryIO, size_bytes: int, max_directory_bytes: int = MAX
     file.seek(offset)
     directory = file.read(directory_bytes)
     if directory_bytes > max_directory_bytes:
-        raise TooLarge(f"its directory has {directory_bytes} bytes")
+        raise TooLarge(f"its directory has {directory_bytes} bytes (at most {max_directory_bytes} are read)")
     listed = list(_parts(directory, count))
     folder = _own_folder(listed)
     by_name: dict[str, Part] = {}
@@ -152,7 +152,9 @@ def read_archive(file: BinaryIO, size_bytes: int, max_directory_bytes: int = MAX
     if len({name.casefold() for name in by_name}) != len(by_name):  # torch's reader makes no difference
         raise Damaged("it has parts whose names differ only in upper and lower case")
     if stored > size_bytes:
-        raise Oversized(f"it claims {stored} bytes in a file of {size_bytes}")
+        raise Oversized(
+            f"its parts claim {stored} bytes in a file of {size_bytes}", COPY_AGAIN, "is no sound archive: "
+        )
     _check_gaps(file, listed, offset)
     return TorchArchive(by_name, directory, tuple(listed))
 
@@ -334,7 +336,11 @@ def check_directory(file: BinaryIO, size_bytes: int) -> tuple[int, int, int]:
         count, directory_bytes, offset = large
         at = locator_at - _END64.size
     if count > MAX_ENTRIES or directory_bytes > MAX_DIRECTORY_BYTES:
-        raise Oversized(f"it has {count} parts in a list of {directory_bytes} bytes, too many to be true")
+        raise Oversized(
+            f"it has {count} parts in a list of {directory_bytes} bytes "
+            f"(at most {MAX_ENTRIES} parts in {MAX_DIRECTORY_BYTES} bytes are read)",
+            "Save it again with fewer tensors",
+        )
     if offset + directory_bytes != at:
         raise Damaged("its directory is not where it should be")
     return count, directory_bytes, offset

@@ -47,8 +47,8 @@ def _inner(one: Any, other: Any) -> list[tuple[Any, Any]] | None:
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         is_alike = len(one) == len(other) and isinstance(one, list) == isinstance(other, list)
         return list(zip(one, other, strict=True)) if is_alike else None
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
-        return [] if math.isnan(other) else None
+    if isinstance(one, float) and isinstance(other, float):  # also such as are only the same as themselves
+        return [] if float(one) == float(other) or (math.isnan(one) and math.isnan(other)) else None
     if isinstance(one, int) and isinstance(other, int):
         return [] if isinstance(one, bool) == isinstance(other, bool) and not one - other else None
     if type(one) is not type(other):

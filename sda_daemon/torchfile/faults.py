@@ -9,6 +9,7 @@ from sda_daemon.wording import clean
 
 _LONGEST_WHAT = 500
 COPY_AGAIN = "Copy it again from where it was written"
+SAVE_LESS = "Save it again with less beside its weights, such as without its metrics history and optimizer"
 
 
 class Fault(Exception):
@@ -37,10 +38,13 @@ class Damaged(Fault):
 
 
 class Oversized(Fault):
-    """It would cost more time or memory than its size is worth."""
+    """It would cost more time or memory than a file of its size may; no proof of bad intent.
 
-    def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(f"is no honest file: {what}", hint)
+    `what` names what there is too much of, and the limit.
+    """
+
+    def __init__(self, what: str, hint: str = SAVE_LESS, begin: str = "is too costly to read: ") -> None:
+        super().__init__(f"{begin}{what}", hint)
 
 
 class TooLarge(Oversized):

@@ -16,6 +16,10 @@ from functools import lru_cache
 
 EMPTY_BYTES = "builtins.bytes"
 """What pickles of protocol 2 call, without arguments, for no bytes: every array without elements has some."""
+ENCODE = "_codecs.encode"
+"""What pickles of protocol 2 call to make bytes of a text, in one of `LATIN_1`."""
+LATIN_1 = ("latin1", "latin-1")
+BYTES_FUNCTIONS = frozenset({ENCODE, EMPTY_BYTES, "builtins.bytearray"})
 GETATTR = "builtins.getattr"
 PARTIAL = "functools.partial"
 RECONSTRUCTOR = "copyreg._reconstructor"
@@ -33,7 +37,7 @@ SAFE_NAMES = frozenset(
         "collections.OrderedDict",
         "collections.Counter",
         "collections.defaultdict",
-        "_codecs.encode",
+        ENCODE,
         "builtins.set",
         "builtins.frozenset",
         "builtins.complex",

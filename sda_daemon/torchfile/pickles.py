@@ -16,6 +16,8 @@ import io
 import re
 import struct
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 # Bytes that follow each opcode (https://docs.python.org/3/library/pickletools.html); sizes in `_SIZED` come first
 # as a little-endian number of that many bytes. The text opcodes in `_LINES` end with newlines.
@@ -27,9 +29,10 @@ _SIZED = {
 _LINES = {**dict.fromkeys(b"FILSVPgp", 1), **dict.fromkeys(b"ci", 2)}
 _UNPACK = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
 _STOP, _LONG_PUT, _GLOBAL, _INSTANCE, _INT_LINE, _LONG_LINE, _PUT_LINE, _TEXT_LINE = b".rciILpV"
-_EMPTY_DICT, _DICT, _EMPTY_SET, _ADD_ITEMS, _FROZENSET, _FRAME, _STACK_GLOBAL = b"}d\x8f\x90\x91\x95\x93"
+_DICT, _EMPTY_SET, _ADD_ITEMS, _FROZENSET, _FRAME, _STACK_GLOBAL = b"d\x8f\x90\x91\x95\x93"
 _LONG1, _LONG4 = b"\x8a\x8b"
-_TUPLES = frozenset(b"t\x85\x86\x87")
+_WRAPPED = frozenset(b"}t\x85\x86\x87")
+"""An empty dict and tuples: `_WRAP` comes behind them."""
 _OTHER_PUTS = frozenset(b"rp\x94")
 _WRAP = b"Q"
 _LARGE_INTEGER_BYTES = 8
@@ -43,29 +46,96 @@ def _counted(opcode: bytes, head: bytes, longest: int) -> bytes:
 
 
 # Most of a pickle are opcodes of a fixed length and short texts: whole runs of them are walked over at once.
-def _runs_of(bare: bytes) -> bytes:
-    """Return what matches a run of opcodes: these without arguments, and those with short ones."""
-    return rb"(?:%s|%s|%s|[%s]++|[Khq\x80\x82].|r..\0\0|[M\x83]..|[Jj\x84]....|G.{8})*+" % (
+def _runs_of(bare: bytes, puts: bytes) -> bytes:
+    """Return what matches a run of opcodes: these without arguments, and those with short ones; the usual ones first.
+
+    Args:
+        bare: opcodes without arguments.
+        puts: what matches a long index of the memo behind `r`.
+    """
+    return rb"(?:[Khq\x80\x82].|[%s]|G.{8}|[M\x83]..|r%s|[Jj\x84]....|%s|%s|%s)*+" % (
+        bare,
+        puts,
         _counted(rb"X", rb"\0\0\0", 64),
         _counted(rb"\x8c", b"", 64),
         _counted(rb"\x8a", b"", _LARGE_INTEGER_BYTES),
-        bare,
     )
 
 
 _BARE = rb"()012NQR\]abelosu\x81\x88\x89\x92"
+_LOW_PUTS = rb"..\0\0"
 _DICTS = rb"d}"
-_RUN = re.compile(_runs_of(_BARE + rb"\x94"), re.DOTALL)
-_RUN_WITH_TUPLES = re.compile(_runs_of(_BARE + _DICTS + rb"t\x85-\x87"), re.DOTALL)
+_RUN_WITH_TUPLES = re.compile(_runs_of(_BARE + _DICTS + rb"t\x85-\x87", _LOW_PUTS), re.DOTALL)
 # Within a run: what comes up to a tuple, and the operation behind it that puts it into the memo.
-_TO_TUPLE = re.compile(rb"(%s[t\x85-\x87]?)(?:q.|r..\0\0)?+" % _runs_of(_BARE + _DICTS), re.DOTALL)
+_TO_TUPLE = re.compile(rb"(%s[t\x85-\x87]?)(?:q.|r..\0\0)?+" % _runs_of(_BARE + _DICTS, _LOW_PUTS), re.DOTALL)
+_LARGEST_INDEX = 2**24
+_BYTES_PER_INDEX = 8
+"""An index of the memo is not larger than one for so many bytes: what is put takes some, and so does the operation."""
+
+
+class _Runs(NamedTuple):
+    """Expressions for a pickle in which tuples and dicts are wrapped.
+
+    Attributes:
+        plain: a run without these.
+        mixed: a run of both, which is not longer than its pieces are bearable.
+        pieces: within such a run: what comes up to one.
+        open: what has none.
+    """
+
+    plain: re.Pattern[bytes]
+    mixed: re.Pattern[bytes]
+    pieces: re.Pattern[bytes]
+    open: re.Pattern[bytes]
+
+
+_LONGEST_MIXED = 50_000
+_BARE_AND_WRAPPED = _BARE + rb"}t\x85-\x87\x94"
+
+
+@cache
+def _runs(high_bytes: int) -> _Runs:
+    """Return the expressions that allow so many different third bytes of an index."""
+    puts = rb"..[\0-\x%02x]\0" % (high_bytes - 1)
+    plain = _runs_of(_BARE + rb"\x94", puts)
+    mixed = _runs_of(_BARE_AND_WRAPPED, puts).removesuffix(b"*+") + b"{1,%d}+" % _LONGEST_MIXED
+    # What is called with a tuple at once takes it apart: nobody else ever sees it.
+    free = plain.removesuffix(b")*+") + rb"|[t\x85-\x87][R\x81])*+"
+    texts = (plain, mixed, free + rb"[}t\x85-\x87]?", free)
+    return _Runs(*(re.compile(text, re.DOTALL) for text in texts))
+
+
+_MOST_GETS = 100
+"""Objects that are asked for again and again, such as the names of a record's fields; where there are more, and what
+looks like one, nothing is gained."""
+
+
+def _kept_puts(data: bytes) -> re.Pattern[bytes] | None:
+    """Return what matches, within a mixed run, all up to a long put that no get asks for, and that put behind it.
+
+    Whatever looks like a get is taken for one. None where there are many.
+    """
+    first, second = set[bytes](), set[bytes]()
+    kept, at = rb".\0\0\0", 0
+    for _ in range(_MOST_GETS):
+        found = re.compile(rb"j(?!%s)..[\0-\xff]\0" % kept, re.DOTALL).search(data, at)
+        if found is None:
+            return re.compile(rb"(%s)(?:r....)?+" % _runs_of(_BARE_AND_WRAPPED, rb"(?:%s)" % kept), re.DOTALL)
+        at = found.start()
+        first.add(re.escape(data[at + 1 : at + 2]))
+        second.add(re.escape(data[at + 2 : at + 3]))
+        kept = rb".\0\0\0|[%s][%s].." % (b"".join(first), b"".join(second))
+    return None
+
+
 MOST_NAMES = 10_000
 """Names in one pickle, also the same again; each becomes a class, which takes hundreds of times as much memory."""
+TOO_MANY_NAMES = f"it names more than {MOST_NAMES:,} classes and functions"
 _LONGEST_LINE = 4096
 """A name or a number; longer ones are attacks on the parser. Texts may be longer."""
 _FEW_STEPS = 250_000
 _BYTES_PER_STEP = 30
-"""A step in Python for so many bytes of the file is what any honest pickle stays below."""
+"""A step in Python for so many bytes of the file is what other pickles stay below."""
 _GAP_IN_MEMO = 1000
 _SMALL_BYTES = 64 * 1024
 _FEW_TUPLES = 1000
@@ -82,7 +152,7 @@ class Walk:
             it is loaded.
         end: the offset behind its last byte.
         safe: the pickle as it may be loaded, by an unpickler whose `persistent_load` wraps; see the module.
-        wraps: whether tuples are wrapped; else those that honest pickles have in two places are missing in one of them.
+        wraps: whether tuples are wrapped; else those that are in two places are missing in one of them.
     """
 
     names: frozenset[str]
@@ -95,7 +165,9 @@ class PickleTooCostlyError(ValueError):
     """It would make an unpickler take more time or memory than its size is worth."""
 
 
-def walk_pickle(data: bytes, start: int = 0, size_bytes: int = 0, *, wrap: bool | None = None) -> Walk:
+def walk_pickle(
+    data: bytes, start: int = 0, size_bytes: int = 0, *, wrap: bool | None = None, drop_puts: bool = False
+) -> Walk:
     """Walk over a pickle's opcodes.
 
     The C unpickler sizes its memo by the largest index (`LONG_BINPUT`), so a pickle of ten bytes can ask for
@@ -106,6 +178,8 @@ def walk_pickle(data: bytes, start: int = 0, size_bytes: int = 0, *, wrap: bool 
         start: where it begins.
         size_bytes: of the file that it is in; what a pickle may cost grows with that.
         wrap: whether tuples are wrapped; without it, where that is necessary.
+        drop_puts: whether what nothing asks for is left out of the memo, so that it goes when it is not needed any
+            more; only where there is nothing behind the pickle.
 
     Raises:
         PickleTooCostlyError: more names or operations than its size is worth.
@@ -116,27 +190,33 @@ def walk_pickle(data: bytes, start: int = 0, size_bytes: int = 0, *, wrap: bool 
         walker = _Walker(data, start, size_bytes, wrap=False)
         if walker.walk():
             return Walk(frozenset(walker.names), walker.position, walker.safe.getvalue(), wraps=False)
-    walker = _Walker(data, start, size_bytes, wrap=True)
+    walker = _Walker(data, start, size_bytes, wrap=True, drop_puts=drop_puts)
     walker.walk()
     return Walk(frozenset(walker.names), walker.position, walker.safe.getvalue())
 
 
 class _Walker:
-    def __init__(self, data: bytes, start: int, size_bytes: int, *, wrap: bool) -> None:
+    def __init__(self, data: bytes, start: int, size_bytes: int, *, wrap: bool, drop_puts: bool = False) -> None:
         self.data = data
         self.position = start
         self.copied = start
         self.safe = io.BytesIO()  # which gives what is in it without a copy
         self.names: set[str] = set()
         self.mentions = 0
-        self.memo = 0xFFFF
-        self.steps_left = _FEW_STEPS + size_bytes // _BYTES_PER_STEP
+        largest = min(len(data) // _BYTES_PER_INDEX, _LARGEST_INDEX)
+        high_bytes = max(1, largest >> 16)
+        self.runs = _runs(high_bytes)
+        self.kept_puts = _kept_puts(data) if drop_puts else None
+        self.memo = 0x10000 * high_bytes - 1
+        """The largest index that may be used without more ado."""
+        self.steps = self.steps_left = _FEW_STEPS + size_bytes // _BYTES_PER_STEP
         self.wrap = wrap
 
     def walk(self) -> bool:
         """Walk to the pickle's end; False where tuples must be wrapped, and were not to be."""
-        data, length, run = self.data, len(self.data), (_RUN if self.wrap else _RUN_WITH_TUPLES).match
+        data, length = self.data, len(self.data)
         tuples_left = _FEW_TUPLES
+        run = (self.runs.plain if self.wrap else _RUN_WITH_TUPLES).match
         while True:
             matched = run(data, self.position)
             assert matched is not None  # it may be empty
@@ -151,19 +231,36 @@ class _Walker:
             if self.position >= length:
                 raise ValueError("the pickle has no end")
             opcode = data[self.position]
+            if opcode in _WRAPPED:
+                self._wrap_run()
+                continue
             self.position += 1
-            if opcode in _TUPLES:
-                self._put(_WRAP)
-            elif opcode == _STOP:
+            if opcode == _STOP:
                 self._put(b"")
                 return True
-            elif not self.wrap and opcode in _OTHER_PUTS:
+            if not self.wrap and opcode in _OTHER_PUTS:
                 return False
-            else:
-                self._step(opcode)
+            self._step(opcode)
             self.steps_left -= 1
             if self.steps_left < 0:
-                raise PickleTooCostlyError("its pickle has far more operations than its size is worth")
+                raise PickleTooCostlyError(
+                    f"it has more than {self.steps:,} odd values, the most for a file of its size"
+                )
+
+    def _wrap_run(self) -> None:
+        """Walk over a run that begins with what is wrapped, and wrap all that is in it."""
+        matched = self.runs.mixed.match(self.data, self.position)
+        assert matched is not None
+        self._put(b"")
+        run = matched.group()
+        if self.kept_puts is not None:
+            run = b"".join(self.kept_puts.findall(run))
+        pieces = self.runs.pieces.findall(run)
+        pieces.pop()  # the empty one at the end
+        last = pieces[-1]
+        is_wrapped = last[-1] in _WRAPPED and self.runs.open.fullmatch(last) is None  # or it only looks like it
+        self._write(_WRAP.join(pieces), _WRAP if is_wrapped else b"")
+        self.position = self.copied = matched.end()
 
     def _step(self, opcode: int) -> None:
         if opcode in _SIZED:
@@ -175,8 +272,6 @@ class _Walker:
             self.position += 4
         elif opcode == _STACK_GLOBAL:
             self._count_name()
-        elif opcode == _EMPTY_DICT:
-            self._replace(b"N" + _WRAP)
         elif opcode == _DICT:  # a list in a tuple in a tuple: what is wrapped is in no other way in one
             self._replace(b"l\x85\x85" + _WRAP)
         elif opcode == _EMPTY_SET:
@@ -229,7 +324,7 @@ class _Walker:
     def _count_name(self) -> None:
         self.mentions += 1
         if self.mentions > MOST_NAMES:
-            raise PickleTooCostlyError("its pickle has too many names")
+            raise PickleTooCostlyError(TOO_MANY_NAMES)
 
     def _check_index(self, index: int) -> None:
         """Refuse a place in the memo that is not one of the next: places are counted up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sda_daemon.torchfile.faults import Oversized
 from sda_daemon.torchfile.globals import STANDARD_MODULES, modern_name
 from sda_daemon.torchfile.stand_ins import StandIn, member_name
 from sda_daemon.torchfile.values import array_values, fields_of, is_namespace, list_of, number_of, omega_value
@@ -53,7 +54,10 @@ class _Reduction:
         """Return the plain value, `_NOTHING` if it was dropped."""
         self.left -= 1
         if isinstance(value, StandIn | type):
-            value = _known_value(value)
+            try:
+                value = _known_value(value)
+            except Oversized:  # the rest can do without
+                return self._drop(where, "too many values")
         if value is None or isinstance(value, bool | float):
             return value
         if isinstance(value, int):

@@ -43,7 +43,7 @@ _COSTS = {
     b"\x92": 400, b"d": 300, b"u": 200, b"s": 50, b"a": 10, b"e": 60, b"G": 48, b"M": 52, b"J": 56, b"\x8a": 350,
 }  # fmt: skip
 _CHEAP_PICKLE_BYTES = 128 * 1024
-_FREE_BYTES = 28 * 2**20
+_FREE_BYTES = 33 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class _Reader:
         self.found.pickle_bytes = len(pickled)
         if self.wishes.with_digest:
             self.found.digest = self._digest(archive, pickled)
-        walk = self._walk(pickled)
+        walk = self._walk(pickled, drop_puts=True)
         if walk.wraps:
             del pickled  # what may be loaded is a copy
             self.found.content = self._load(walk)
@@ -179,10 +179,10 @@ class _Reader:
             digest.update(chunk)
         return f"sha256:{digest.hexdigest()}"
 
-    def _walk(self, data: bytes, start: int = 0, *, wrap: bool | None = None) -> Walk:
+    def _walk(self, data: bytes, start: int = 0, *, wrap: bool | None = None, drop_puts: bool = False) -> Walk:
         """Walk over a pickle and judge the names that stand in it."""
         try:
-            walk = walk_pickle(data, start, self.size_bytes, wrap=wrap)
+            walk = walk_pickle(data, start, self.size_bytes, wrap=wrap, drop_puts=drop_puts)
         except PickleTooCostlyError as error:
             raise Oversized(str(error)) from error
         except ValueError as error:
@@ -194,10 +194,10 @@ class _Reader:
         return walk
 
     def _load(self, walk: Walk) -> Any:
-        memory_bytes = 0
+        already = most = 0
         if len(walk.safe) > _CHEAP_PICKLE_BYTES and _may_be_costly(walk.safe, self.size_bytes):
-            memory_bytes = (self.resident_bytes or resident_bytes()) + _FREE_BYTES + 3 * self.size_bytes
-        unpickler = InertUnpickler(walk, lenient=self.wishes.lenient, memory_bytes=memory_bytes)
+            already, most = self.resident_bytes or resident_bytes(), _FREE_BYTES + 3 * self.size_bytes
+        unpickler = InertUnpickler(walk, lenient=self.wishes.lenient, memory_bytes=most, already_bytes=already)
         try:
             return unpickler.load()
         finally:
@@ -221,7 +221,10 @@ class _Reader:
     def _read_pickles(self) -> None:
         """Read pickles one after the other: magic number, version, system, content, keys of the storages behind."""
         if self.size_bytes > self.wishes.max_pickle_bytes < MAX_PICKLE_BYTES:
-            raise TooLarge(f"it has {self.size_bytes} bytes, and where its tensors begin is not known")
+            raise TooLarge(
+                f"it has {self.size_bytes} bytes, and where its tensors begin is not known "
+                f"(at most {self.wishes.max_pickle_bytes} are read)"
+            )
         self._expect(self.size_bytes)
         self.file.seek(0)
         data = self.file.read(min(self.size_bytes, self.wishes.max_pickle_bytes))
@@ -253,8 +256,13 @@ class _Reader:
 
 def _may_be_costly(pickled: bytes, size_bytes: int) -> bool:
     """Tell whether values could take too much memory, estimated from above: each byte may be an operation."""
-    estimate = sum(pickled.count(operation) * cost for operation, cost in _COSTS.items())
-    return estimate > _FREE_BYTES + 3 * size_bytes
+    left = _FREE_BYTES + 3 * size_bytes
+    for begin in range(0, len(pickled), _CHUNK_BYTES):
+        chunk = pickled[begin : begin + _CHUNK_BYTES]
+        left -= sum(chunk.count(operation) * cost for operation, cost in _COSTS.items())
+        if left < 0:
+            return True
+    return False
 
 
 def _extents(file: BinaryIO, size_bytes: int, begin: int, keys: Any, content: Any) -> dict[str, Extent]:

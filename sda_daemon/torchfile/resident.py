@@ -24,23 +24,30 @@ def resident_bytes() -> int:
 
 
 class _Metered(io.RawIOBase):
-    def __init__(self, data: bytes, most_bytes: int) -> None:
+    def __init__(self, data: bytes, already_bytes: int, most_bytes: int) -> None:
         self._data = memoryview(data)
         self._at = 0
+        self._already = already_bytes
         self._most = most_bytes
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if resident_bytes() > self._most:
-            raise Oversized("what its pickle holds takes many times as much memory as its size is worth")
+        if resident_bytes() - self._already > self._most:
+            raise Oversized(f"its values take more than {self._most / 1e6:.0f} MB, the most for a file of its size")
         count = min(len(buffer), len(self._data) - self._at)
         buffer[:count] = self._data[self._at : self._at + count]
         self._at += count
         return count
 
 
-def metered(data: bytes, most_bytes: int) -> io.BufferedReader:
-    """Return a stream of these bytes, which raises `Oversized` where the process has more than so many."""
-    return io.BufferedReader(_Metered(data, most_bytes), _CHUNK_BYTES)
+def metered(data: bytes, already_bytes: int, most_bytes: int) -> io.BufferedReader:
+    """Return a stream of these bytes, which raises `Oversized` where the process has so many more than it had already.
+
+    Args:
+        data: what is read.
+        already_bytes: what the process had before.
+        most_bytes: what it may have beside that.
+    """
+    return io.BufferedReader(_Metered(data, already_bytes, most_bytes), _CHUNK_BYTES)

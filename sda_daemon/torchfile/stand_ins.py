@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from sda_daemon.torchfile.allowance import spend, spend_for_key
+from sda_daemon.torchfile.allowance import KEY_UNITS, spend
 
 FEW_ARGUMENTS = 16
 """Calls with more are charged for them: the row is copied for each."""
@@ -53,8 +53,7 @@ class StandIn:
     def __setitem__(self, key: Any, value: Any) -> None:
         if not isinstance(self.content, dict):
             self.content = {}
-        spend_for_key(key)
-        self.content[key] = value
+        self.content[as_key(key)] = value
 
     def extend(self, items: Any) -> None:
         """Take what a foreign list or set is filled with."""
@@ -133,6 +132,41 @@ class TupleValue(ByIdentity, tuple[Any, ...]):
 
 
 class LargeInteger(ByIdentity, int):
-    """An integer of 64 bits or more."""
+    """An integer of 64 bits or more, or a key that is not small."""
 
     __slots__ = ()
+
+
+class FloatKey(ByIdentity, float):
+    """A float as a key."""
+
+    __slots__ = ()
+
+
+_SMALL = range(2**12)
+"""Numbers of which there are too few to be chosen."""
+
+
+def as_key(key: Any) -> Any:
+    """Return a key of a dict, with a hash that nobody can choose; what it costs is spent.
+
+    Thousands of numbers can be chosen so that each takes longer to find a place for than the one before: all but small
+    ones are hashed by what they are. Texts and bytes have hashes that nobody knows.
+
+    Raises:
+        Oversized: there are too many keys that are no texts.
+        ValueError: it is nothing that pickles have as a key.
+    """
+    kind = key.__class__
+    if kind is str:
+        return key
+    spend(KEY_UNITS)
+    if kind is int:
+        return key if key in _SMALL else LargeInteger(key)
+    if kind is float:
+        return FloatKey(key)
+    if kind.__hash__ is object.__hash__ or kind in (bytes, bool, type(None)):
+        return key
+    if kind is tuple:
+        return TupleValue(key)
+    raise ValueError("a key that is no value")

@@ -6,18 +6,20 @@ that depends on what it is called with, when it is called.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import io
 import pickle
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sda_daemon.torchfile import globals as names
-from sda_daemon.torchfile.allowance import CLASS_UNITS, begin_file, spend, spend_for_key
+from sda_daemon.torchfile.allowance import CLASS_UNITS, begin_file, spend
 from sda_daemon.torchfile.faults import Damaged, Fault, Oversized, Unsafe
-from sda_daemon.torchfile.globals import Judgement, judge_name, modern_name
-from sda_daemon.torchfile.pickles import MOST_NAMES, PickleTooCostlyError, Walk
+from sda_daemon.torchfile.globals import LATIN_1, Judgement, judge_name, modern_name
+from sda_daemon.torchfile.pickles import MOST_NAMES, TOO_MANY_NAMES, PickleTooCostlyError, Walk
 from sda_daemon.torchfile.resident import metered
 from sda_daemon.torchfile.stand_ins import (
     FEW_ARGUMENTS,
@@ -25,6 +27,7 @@ from sda_daemon.torchfile.stand_ins import (
     StandIn,
     StorageRef,
     TupleValue,
+    as_key,
     attribute_class,
     stand_in_class,
 )
@@ -34,6 +37,7 @@ _BUFFER_BYTES = 256 * 1024
 _LONGEST_STORAGE_NAME = 2 * _LONGEST_NAME
 _LONGEST_KEY = 100
 _LARGEST_SIZE = 2**63
+_FEW_BYTES = 32
 _ITEM_UNITS = 100
 _STORAGE_UNITS = 100
 _INERT_UNITS = 10
@@ -50,9 +54,8 @@ class GuardedDict(dict[Any, Any]):
 
     __slots__ = ()
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        spend_for_key(key)
-        dict.__setitem__(self, key, value)
+    def __setitem__(self, key: Any, value: Any, _set: Any = dict.__setitem__) -> None:
+        _set(self, key if key.__class__ is str else as_key(key), value)
 
 
 class ItemsOnlyDict(GuardedDict):
@@ -77,16 +80,17 @@ class InertUnpickler(pickle.Unpickler):
         lenient: whether names that can act are noted and get stand-ins, too, instead of ending it: for looking at a
         file
             that will not be used.
-        memory_bytes: the most that the process may have while it is loaded, where one should look; 0 for no look.
+        memory_bytes: the most that the process may take while it is loaded, where one should look; 0 for no look.
+        already_bytes: what it had before.
 
     Attributes:
         names: what the pickle asked for so far, as `module.name`, also those that it put together while it was loaded.
     """
 
-    def __init__(self, walk: Walk, *, lenient: bool = False, memory_bytes: int = 0) -> None:
+    def __init__(self, walk: Walk, *, lenient: bool = False, memory_bytes: int = 0, already_bytes: int = 0) -> None:
         # Buffered, because from a plain BytesIO the unpickler takes each operation by a call of its own.
         if memory_bytes:
-            super().__init__(metered(walk.safe, memory_bytes))
+            super().__init__(metered(walk.safe, already_bytes, memory_bytes))
         else:
             super().__init__(io.BufferedReader(io.BytesIO(walk.safe), _BUFFER_BYTES))
         self.names: dict[str, Judgement] = {}
@@ -108,7 +112,8 @@ class InertUnpickler(pickle.Unpickler):
         """
         begin_file(self._size_bytes)
         try:
-            content = super().load()
+            with _without_collection():
+                content = super().load()
         except (Fault, MemoryError):
             raise
         except PickleTooCostlyError as error:
@@ -126,11 +131,12 @@ class InertUnpickler(pickle.Unpickler):
 
         Raises:
             Unsafe: it can act.
-            PickleTooCostlyError: a name longer than any honest one, or too many of them.
+            PickleTooCostlyError: a name that is too long, or too many of them.
         """
         self._mentions += 1
-        if self._mentions > MOST_NAMES or len(module) + len(name) > _LONGEST_NAME:
-            raise PickleTooCostlyError("its names are too long or too many")
+        if self._mentions > MOST_NAMES:
+            raise PickleTooCostlyError(TOO_MANY_NAMES)
+        _check_length(len(module) + len(name))
         full_name = f"{module}.{name}"
         made = self._made.get(full_name)
         if made is None:
@@ -146,6 +152,8 @@ class InertUnpickler(pickle.Unpickler):
         elif modern in names.CONDITIONAL:
             self._uncalled[full_name] = modern
             return self._judging(full_name, modern, _CALLS[modern])
+        elif modern == names.ENCODE:
+            return _encode
         elif modern in _DICTS:
             return self._dict_maker(has_factory=_DICTS[modern])
         return stand_in_class(full_name)
@@ -196,7 +204,7 @@ class InertUnpickler(pickle.Unpickler):
             ValueError: it is nothing that names a storage.
         """
         kind = type(pid)
-        if pid is None:  # in the place of an empty dict
+        if kind is dict and self._wraps:  # a plain one is still empty
             return GuardedDict()
         if kind is tuple and len(pid) == 1 and type(pid[0]) is tuple and pid[0]:  # in the place of a dict with items
             return _dict_of(pid[0][0])
@@ -213,6 +221,30 @@ class InertUnpickler(pickle.Unpickler):
         if found is None:
             raise ValueError("a storage's name is no tuple")
         return StorageRef(found[1].rpartition(".")[2], found[2], int(found[3]))
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep Python from looking for garbage among what is made, again and again: it takes most of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _encode(*args: Any) -> Any:
+    """Return the few bytes of a number of numpy as bytes; a stand-in for many, of which perhaps nothing is wanted."""
+    if len(args) == 2 and args[1].__class__ is str and args[1] in LATIN_1:
+        text = args[0]
+        if text.__class__ is str and len(text) <= _FEW_BYTES and (text.isascii() or max(text) <= "\xff"):
+            return text.encode("latin-1")
+    return _encoded(*args)
+
+
+_encoded = stand_in_class(names.ENCODE)
 
 
 def _dict_of(items: list[Any]) -> GuardedDict:
@@ -240,6 +272,11 @@ def _storage(pid: tuple[Any, ...]) -> StorageRef:
     return StorageRef(name, key, int(count), int(offset))
 
 
+def _check_length(characters: int) -> None:
+    if characters > _LONGEST_NAME:
+        raise PickleTooCostlyError(f"it names a class of {characters} characters (at most {_LONGEST_NAME} are read)")
+
+
 # --- names that are judged by what they are called with ---------------------------------------------
 # Each of these returns None for a call that no honest pickle makes.
 
@@ -256,8 +293,8 @@ def _getattr(target: Any, name: Any) -> Any:
     """An attribute of a stand-in: a member of an enum, a class inside of another, a method of an object."""
     if not isinstance(name, str) or not name.isidentifier() or (name.startswith("__") and name.endswith("__")):
         return None
-    if _is_inert(target) and len(target.foreign_name) + len(name) > _LONGEST_NAME:
-        raise PickleTooCostlyError("its names are too long or too many")
+    if _is_inert(target):
+        _check_length(len(target.foreign_name) + len(name))
     spend(CLASS_UNITS)
     if isinstance(target, type) and issubclass(target, StandIn):
         return attribute_class(target.foreign_name, name)

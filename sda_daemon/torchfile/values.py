@@ -9,7 +9,7 @@ from typing import Any
 
 from sda_daemon.torchfile.allowance import spend
 from sda_daemon.torchfile.faults import Oversized
-from sda_daemon.torchfile.globals import EMPTY_BYTES, modern_name
+from sda_daemon.torchfile.globals import EMPTY_BYTES, ENCODE, LATIN_1, modern_name
 from sda_daemon.torchfile.stand_ins import StandIn
 from sda_daemon.wording import quoted
 
@@ -96,9 +96,9 @@ def as_bytes(value: Any) -> bytes | None:
     name = modern_name(value.foreign_name)
     if name in (EMPTY_BYTES, "builtins.bytearray") and len(value.args) <= 1:
         return as_bytes(value.args[0]) if value.args else b""
-    if name == "_codecs.encode" and len(value.args) == 2:
+    if name == ENCODE and len(value.args) == 2:
         text, encoding = value.args
-        if isinstance(text, str) and encoding in ("latin1", "latin-1"):
+        if isinstance(text, str) and encoding in LATIN_1:
             spend(len(text))
             try:
                 return text.encode("latin1")
@@ -261,7 +261,7 @@ class _PlainAnalysis:
         if value is None or isinstance(value, bool | int | float | str):
             self._left -= len(value) // 8 if isinstance(value, str) else 0
             return value if self._left >= 0 else None
-        self._left -= _recorded_bytes(value) // 8
+        self._left -= recorded_bytes(value) // 8
         if self._left < 0:
             return None
         try:
@@ -274,7 +274,7 @@ class _PlainAnalysis:
         return values if self._left >= 0 else None
 
 
-def _recorded_bytes(value: Any) -> int:
+def recorded_bytes(value: Any) -> int:
     """Return how many bytes would be looked at to make an array or a number."""
     if not isinstance(value, StandIn):
         return 0

@@ -1,0 +1,75 @@
+"""Spends what it costs to make tensors and arrays of all that is wanted of a file, before any of it is made. Pure.
+
+Whoever looks into a file surveys the same: so a conversion refuses what `inspect` calls too costly, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sda_daemon.torchfile.allowance import spend
+from sda_daemon.torchfile.faults import Oversized
+from sda_daemon.torchfile.globals import BYTES_FUNCTIONS, Judgement, judge_name, modern_name
+from sda_daemon.torchfile.outlines import tensor_call
+from sda_daemon.torchfile.stand_ins import LargeInteger, StandIn, StorageRef
+from sda_daemon.torchfile.values import mapping_of, recorded_bytes
+
+_ITEM_UNITS = 50
+_HOLDER_UNITS = 150
+_TENSOR_UNITS = 700
+_MADE_UNITS = 300
+_LEAVES = frozenset({type(None), bool, int, float, str, bytes, StorageRef})
+
+
+def survey(content: Any, left_out: Iterable[Any] = (), most_bytes: int = 0) -> None:
+    """Spend what it costs to make all that a file holds.
+
+    Args:
+        content: as it was read.
+        left_out: keys of the dict at the top whose values are not wanted.
+        most_bytes: of its pickle; its arrays may not take more.
+
+    Raises:
+        Oversized: it costs more than a file of its size may.
+    """
+    top = mapping_of(content)
+    skipped = {id(key) for key in left_out}
+    begin = [content] if top is None else [item for key, item in top.items() if id(key) not in skipped]
+    _Survey(most_bytes).look_at(begin)
+
+
+class _Survey:
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = self._bytes_left = most_bytes
+
+    def look_at(self, begin: list[Any]) -> None:
+        waiting: list[tuple[Any, int]] = [(begin, 0)]
+        seen: set[int] = set()
+        while waiting:
+            value, depth = waiting.pop()
+            if value.__class__ in _LEAVES or id(value) in seen:
+                continue
+            seen.add(id(value))
+            if isinstance(value, dict | list | tuple):
+                spend(_HOLDER_UNITS + _ITEM_UNITS * len(value) + (_MADE_UNITS if isinstance(value, tuple) else 0))
+                inner = depth + 1 if isinstance(value, tuple) else 0
+                items = value.values() if isinstance(value, dict) else value
+                waiting += [(item, inner) for item in items if item.__class__ not in _LEAVES]
+            elif isinstance(value, StandIn):
+                spend(_HOLDER_UNITS + _MADE_UNITS)
+                self._look_at_stand_in(value, waiting)
+            elif isinstance(value, LargeInteger):
+                spend(_MADE_UNITS)
+
+    def _look_at_stand_in(self, value: StandIn, waiting: list[tuple[Any, int]]) -> None:
+        if tensor_call(value) is not None:
+            spend(_TENSOR_UNITS)
+            return
+        name = modern_name(value.foreign_name)
+        if name in BYTES_FUNCTIONS or judge_name(name) is Judgement.NUMPY:
+            self._bytes_left -= recorded_bytes(value)
+            if self._bytes_left < 0:
+                raise Oversized(f"its arrays share bytes, and would take more than the {self._most_bytes} that it has")
+        items = mapping_of(value)
+        waiting.append((value.content if items is None else items, 0))
