@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from sda_daemon.errors import CheckpointError
+from sda_daemon.models.checkpoint import read_checkpoint
 from sda_daemon.models.contents import FileKind
 from sda_daemon.models.inspection import inspect_file
 from sda_daemon.models.torch_file import read_torch_file
 from sda_daemon.torchfile.globals import Judgement, judge_name
 from sda_daemon.torchfile.plain import MAX_VALUES, plain_value
+from tests.torchfile.hostile import text, write_pickle
 
 
 def check_against_torch(path: Path) -> None:
@@ -189,3 +193,69 @@ def test_bare_pickles(tmp_path: Path) -> None:
     found = inspect_file(tmp_path / "x.pkl")
     assert found.container == "bare pickle"
     assert [key.what for key in found.keys] == ["3"]
+
+
+# --- near a limit: a conversion and inspect judge alike ---------------------------------------------
+
+
+def attributes(count: int) -> bytes:
+    """One attribute of a class, made anew each time."""
+    make = b"cbuiltins\ngetattr\nq\x010capp\nThing\nq\x000"
+    return make + b"](" + b"h\x01h\x00X\x01\x00\x00\x00a\x86R" * count + b"e"
+
+
+def tensors(count: int) -> bytes:
+    """One tensor, made anew each time."""
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQq\x000"
+    make = b"ctorch._utils\n_rebuild_tensor_v2\nq\x010"
+    return storage + make + b"](" + b"h\x01(h\x00K\x00))\x89NtR" * count + b"e"
+
+
+def holders(count: int) -> bytes:
+    return b"](" + b"]" * count + b"e"
+
+
+def pairs(count: int) -> bytes:
+    return b"](" + b"K\x01K\x02\x86" * count + b"e"
+
+
+def sets(count: int) -> bytes:
+    """One set of many items, which is looked at again and again."""
+    one = b"cbuiltins\nset\n](" + b"K\x01" * 1000 + b"e\x85Rq\x000"
+    return one + b"](" + b"h\x00" * count + b"e"
+
+
+def keys(count: int) -> bytes:
+    return b"}(" + b"".join(b"J" + struct.pack("<i", 70_000 + n) + b"N" for n in range(count)) + b"u"
+
+
+EDGES = {
+    "attributes": (attributes, 10_000), "tensors": (tensors, 40_000), "holders": (holders, 300_000),
+    "pairs": (pairs, 200_000), "sets": (sets, 30_000), "keys": (keys, 600_000),
+}  # fmt: skip
+
+
+def judged(path: Path, part: str, value: bytes) -> tuple[list[str], list[str]]:
+    """Return whether a conversion and inspect call a file with this under a key too costly, and in which words."""
+    weights = text(b"model_state_dict") + b"}" + text(b"encoder.convs.0.bias") + b"Ns"
+    write_pickle(path, b"\x80\x02}(" + weights + text(part.encode()) + b"}" + text(b"a") + value + b"su.")
+    with pytest.raises(CheckpointError) as refused:  # at the latest because its weights are none
+        read_checkpoint(path)
+    told = [str(refused.value).replace(str(path), "it"), *inspect_file(path).problems]
+    costly = [words for words in told if "too costly" in words]
+    return costly[: told[0] in costly], costly[told[0] in costly :]
+
+
+@pytest.mark.parametrize("part", ["training_config", "metrics_history"])
+@pytest.mark.parametrize("edge", EDGES)
+def test_at_the_edge_of_what_a_file_may_cost(edge: str, part: str, tmp_path: Path) -> None:
+    """Where a conversion begins to refuse, inspect does, too, in the same words, and nowhere else."""
+    build, refused = EDGES[edge]
+    fine, has_limit = 0, False
+    while refused - fine > max(1, refused // 100):
+        middle = (fine + refused) // 2
+        converting, inspecting = judged(tmp_path / "x.pt", part, build(middle))
+        assert inspecting == converting
+        fine, refused = (fine, middle) if converting else (middle, refused)
+        has_limit = has_limit or bool(converting)
+    assert has_limit or edge in ("sets", "tensors", "holders", "pairs")  # none in some parts, which are not made
