@@ -84,7 +84,7 @@ def _correlations(value: Any) -> dict[str, list[float]]:
     try:
         return {str(key): [float(r) for r in row] for key, row in value.items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"feature_correlations must be numbers per feature: {error}") from error
+        raise ValueError("feature_correlations must be numbers per feature") from error
 
 
 def _array(values: Mapping[str, Any], name: str, dimensions: int) -> FloatArray:
@@ -95,7 +95,7 @@ def _array(values: Mapping[str, Any], name: str, dimensions: int) -> FloatArray:
         if array.dtype.kind != "f":
             array = array.astype(np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} is no array of numbers: {error}") from error
+        raise ValueError(f"{name} is no array of numbers") from error
     if array.ndim != dimensions and array.size == 0:
         array = array.reshape((0,) * dimensions)
     if array.ndim != dimensions:
@@ -117,4 +117,4 @@ def _check_size(value: Any, name: str, dimensions: int) -> None:
     else:
         size = math.prod(getattr(value, "shape", ()))
     if size > _MOST_NUMBERS:
-        raise ValueError(f"{name} has {size} numbers, too many to be true")
+        raise ValueError(f"{name} has {size} numbers (at most {_MOST_NUMBERS} are read)")

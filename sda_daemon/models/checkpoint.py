@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ from sda_daemon.models.torch_file import TorchFile, checkpoint_error, read_torch
 from sda_daemon.models.vae import OutputActivation, WeightsLayout, weights_layout
 from sda_daemon.torchfile.allowance import begin_file
 from sda_daemon.torchfile.faults import Fault
-from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS
+from sda_daemon.torchfile.globals import META_FUNCTION, TENSOR_FUNCTIONS
 from sda_daemon.torchfile.outlines import tensor_call
 from sda_daemon.torchfile.plain import describe_foreign, plain_value
 from sda_daemon.torchfile.stand_ins import StandIn
@@ -139,10 +140,11 @@ def _interpret(content: Mapping[str, Any], path: Path, file: TorchFile, *, is_ba
         dropped.append((key, what))
 
     training = _plain_config(content, "training_config", path, note)
+    spectrogram_config = _plain_config(content, "spectrogram_config", path, note)
     try:
-        spectrogram = SpectrogramConfig.from_dict(_plain_config(content, "spectrogram_config", path, note))
+        spectrogram = SpectrogramConfig.from_dict(spectrogram_config)
     except ValueError as error:
-        raise BrokenCheckpointError(f"{path}: {error}") from error
+        raise BrokenCheckpointError(f"{path} cannot be used: {error}") from error
     weights = checked_weights(content[WEIGHTS_KEY], path, file.size_bytes, note)
     try:
         layout = weights_layout({name: tuple(t.shape) for name, t in weights.items()}, spectrogram.n_mels)
@@ -199,12 +201,14 @@ def _number(content: Mapping[str, Any], key: str, wanted: type, path: Path) -> A
         return wanted(0)
     try:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"it is a {describe_foreign(value)}")
+            raise ValueError(f"it is a {describe_foreign(value)}")
         if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
             raise ValueError("it is too large")
-        return wanted(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BrokenCheckpointError(f"{path} has no usable {key}: {error}") from error
+        if wanted is int and not math.isfinite(value):
+            raise ValueError("it is NaN" if math.isnan(value) else "it is infinite")
+    except ValueError as error:
+        raise BrokenCheckpointError(f"{path} has no usable {key}: {error}", "Use another checkpoint") from error
+    return wanted(value)
 
 
 def _scalar(value: Any) -> Any:
@@ -261,8 +265,16 @@ def checked_weights(
     for raw_name, name in wanted.items():
         tensor = given[raw_name]
         if not isinstance(tensor, Tensor):
+            call = tensor_call(tensor)
+            if call is not None and call[0] == META_FUNCTION:
+                raise MisfittingWeightsError(
+                    f"the weights in {path} hold no values (they were saved from the 'meta' device)",
+                    "Save them from the device that they were trained on",
+                )
             raise MisfittingWeightsError(f"{name} in {path} is {_described(tensor)}")
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        if tensor.is_meta:
+            raise MisfittingWeightsError(f"{name} in {path} holds values of a type that is not known")
+        if tensor.layout != torch.strided or tensor.is_quantized:
             raise MisfittingWeightsError(f"{name} in {path} is not a dense tensor")
         if tensor.dtype not in (_COUNTER_TYPES if name.endswith(".num_batches_tracked") else _WEIGHT_TYPES):
             raise MisfittingWeightsError(f"{name} in {path} holds values of type {tensor.dtype}")

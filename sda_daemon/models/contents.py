@@ -203,7 +203,7 @@ def kind_of_content(content: Any) -> Fault | None:
 def _kind_of_object(content: StandIn) -> Fault:
     if _is_module(content):
         return OtherKind(f"is a whole pickled module ({content.foreign_name}), not its weights", _SAVE_STATE_DICT)
-    return OtherKind(f"holds a {content.foreign_name}, not a checkpoint's dict", _ONLY_CONVVAE)
+    return OtherKind(f"holds a {describe_foreign(content)}, not a checkpoint's dict", _ONLY_CONVVAE)
 
 
 def _is_module(value: StandIn) -> bool:
@@ -300,7 +300,7 @@ def _described(content: Any) -> str:
         return "a single tensor"
     if isinstance(content, list | tuple):
         return f"a {'list' if isinstance(content, list) else 'tuple'} of {len(content)}"
-    return f"a {describe_foreign(content)}"
+    return "nothing" if content is None else f"a {describe_foreign(content)}"
 
 
 def kind_of(content: Any) -> FileKind:

@@ -20,9 +20,9 @@ from sda_daemon.models.contents import unknown_model_of
 from sda_daemon.models.formats import OWN_KEYS, SDA, ModelFormat, format_of_marker, stored_activation, vocoder_fields
 from sda_daemon.models.metadata import SAVED_MODEL_VERSION, ModelMetadata
 from sda_daemon.torchfile.archive import open_regular
-from sda_daemon.torchfile.faults import Damaged, Fault, NotTorch, OtherKind, Oversized, Unsafe
+from sda_daemon.torchfile.faults import COPY_AGAIN, Damaged, Fault, NotTorch, OtherKind, Oversized, Unsafe
 from sda_daemon.torchfile.outlines import TensorOutline, tensor_outline
-from sda_daemon.torchfile.plain import plain_value
+from sda_daemon.torchfile.plain import describe_foreign, plain_value
 from sda_daemon.torchfile.reader import TorchContents, Wishes, read_contents
 from sda_daemon.torchfile.values import fields_of, mapping_of, number_of, plain_analysis
 from sda_daemon.wording import LONGEST_QUOTE, LONGEST_VALUE, quoted, shortened
@@ -40,6 +40,7 @@ _LONGEST_TAGS = 100_000
 _LARGEST_INTEGER = 2**63
 _MOST_COMPONENTS = 100_000
 _MOST_FURTHER = 100
+_IN_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 _SHORTEN = "Save it again with fewer and shorter texts"
 
 
@@ -86,8 +87,7 @@ def raising_what_it_says(path: Path) -> Iterator[None]:
     except Fault as fault:  # it costs more than it is worth
         raise model_error(fault, path) from fault
     except Exception as error:
-        reason = shortened(f"{type(error).__name__}: {error}", LONGEST_VALUE)
-        raise BrokenModelError(f"{path} is damaged, or holds values that no model has ({reason})") from error
+        raise BrokenModelError(f"{path} is damaged, or holds values that no model has", COPY_AGAIN) from error
 
 
 def read_model_header(path: Path, wishes: Wishes = WISHES) -> ModelHeader:
@@ -234,14 +234,15 @@ def readable_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_type(value: Any, wanted: type, longest: int) -> Any:
+    expected = _IN_WORDS[wanted]
+    if isinstance(value, dict | list):
+        raise TypeError(f"expected {expected}")
     if wanted is str:
-        if isinstance(value, dict | list):
-            raise TypeError("expected text")
         if len(text := str(value)) > longest:
             raise ValueError(f"{len(text)} characters are too many, {longest} are allowed")
         return text
     if isinstance(value, str):
-        raise TypeError(f"expected {wanted.__name__}, not text")
+        raise TypeError(f"expected {expected}, not text")
     if wanted is int and isinstance(value, float) and not math.isfinite(value):
         raise ValueError("not a whole number")
     number = wanted(value)
@@ -283,7 +284,7 @@ def dict_of(found: TorchContents, path: Path) -> dict[str, Any]:
     """
     content = mapping_of(found.content)
     if content is None:
-        raise NotAModelError(f"{path} is not a saved model: it holds a {type(found.content).__name__}")
+        raise NotAModelError(f"{path} is not a saved model: it holds a {describe_foreign(found.content)}")
     return content
 
 

@@ -18,12 +18,12 @@ from sda_daemon.models.contents import FileKind, kind_of, kind_of_content, plain
 from sda_daemon.models.formats import format_of_marker
 from sda_daemon.torchfile.allowance import begin_file, spend
 from sda_daemon.torchfile.archive import open_regular
-from sda_daemon.torchfile.faults import Fault, OtherKind, Oversized
-from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS, Judgement
+from sda_daemon.torchfile.faults import Fault, OtherKind, Oversized, Unsafe
+from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS, Judgement, modern_name
 from sda_daemon.torchfile.outlines import TensorOutline, tensor_call, tensor_outline
 from sda_daemon.torchfile.plain import describe_foreign, plain_value
-from sda_daemon.torchfile.reader import TorchContents, Wishes, read_contents
-from sda_daemon.torchfile.stand_ins import StandIn, StorageRef
+from sda_daemon.torchfile.reader import BARE_PICKLE, FROM_BYTES, TorchContents, Wishes, read_contents
+from sda_daemon.torchfile.stand_ins import LargeInteger, StandIn, StorageRef
 from sda_daemon.torchfile.survey import survey
 from sda_daemon.torchfile.values import array_values, fields_of, list_of, mapping_of, number_of, plain_analysis
 from sda_daemon.wording import quoted, text_of
@@ -33,7 +33,7 @@ _MOST_SHOWN = 10_000
 _NO_MEMORY = "it asks for more memory than there is"
 _VISIT_UNITS = 150
 _HOLDER_UNITS = 50
-_LEAVES = frozenset({bool, int, float, str, bytes})
+_LEAVES = frozenset({bool, int, float, str, bytes, LargeInteger})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +102,13 @@ def inspect_file(path: Path) -> Inspection:
         )
     except MemoryError:
         found.problems.append(_NO_MEMORY)
+    refused = next((name for name, judged in contents.names.items() if judged is Judgement.REFUSED), "")
+    if refused and not (contents.container == BARE_PICKLE and modern_name(refused) == FROM_BYTES):
+        found.problems.insert(0, _told(Unsafe(modern_name(refused))))
     found.container = contents.container
     found.parts = len(contents.archive.parts) if contents.archive is not None else 0
     found.names = contents.names
-    if contents.content is not None:
+    if contents.content is not None or (contents.pickle_bytes and not found.problems):
         try:
             _survey(contents, found)
             _interpret(contents.content, found)

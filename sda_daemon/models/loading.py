@@ -13,7 +13,7 @@ from torch import Tensor
 from sda_daemon.audio.spectrogram import AudioSpectrogram, SpectrogramConfig
 from sda_daemon.controls.analysis import AnalysisResult
 from sda_daemon.controls.serialization import analysis_from_dict
-from sda_daemon.errors import BrokenModelError, CheckpointError, NotAModelError
+from sda_daemon.errors import BrokenModelError, CheckpointError, ModelFileError, NotAModelError
 from sda_daemon.models.checkpoint import checked_weights
 from sda_daemon.models.formats import stored_activation
 from sda_daemon.models.header import metadata_of, model_error
@@ -82,6 +82,8 @@ def _understood(file: TorchFile, path: Path, where: torch.device) -> LoadedModel
         shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         layout = weights_layout(shapes, spectrogram_config.n_mels)
         analysis = _analysis(content.get("latent_analysis"), layout.latent_dim)
+    except ModelFileError:
+        raise
     except ValueError as error:
         reason = error.what if isinstance(error, CheckpointError) else str(error)
         raise BrokenModelError(f"{path} cannot be used: {reason}") from error

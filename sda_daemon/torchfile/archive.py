@@ -101,8 +101,11 @@ def open_regular(path: Path, flags: int = 0) -> int:
         if error.errno != errno.ENXIO:  # a socket
             raise
         raise NotTorch("is no regular file") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise NotTorch("is a folder, not a file", "Name a file in it")
         raise NotTorch("is no regular file")
     return descriptor
 

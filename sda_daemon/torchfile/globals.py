@@ -130,7 +130,10 @@ _ALIASES = {
 """Where some versions of Python have what others have elsewhere."""
 # What the library of another version of Python has is judged alike: the file may have been made for that.
 _OF_OTHER_VERSIONS = _words(
-    "aifc asynchat asyncore audioop binhex cgi cgitb crypt distutils imghdr imp lib2to3 mailcap msilib nis nntplib nt "
+    "aifc asynchat asyncore audioop binhex cgi cgitb chunk compression crypt ensurepip idlelib profiling turtledemo "
+    "nturl2path venv __hello__ __phello__ _testbuffer _testcapi _testclinic _testimportmultiple _testinternalcapi "
+    "_testlimitedcapi _testmultiphase _testsinglephase _ctypes_test _xxtestfuzz xxlimited xxlimited_35 xxsubtype "
+    "_types crypt distutils imghdr imp lib2to3 mailcap msilib nis nntplib nt "
     "ossaudiodev pipes popen2 smtpd sndhdr spwd sunau telnetlib uu xdrlib annotationlib _android_support _bootlocale "
     "_bootsubprocess _colorize _crypt _hmac _interpchannels _interpqueues _interpreters _ios_support _msi "
     "_opcode_metadata _py_warnings _pydatetime _pylong _pyrepl _remote_debugging _sha2 _sha256 _sha512 _sitebuiltins "
@@ -139,6 +142,8 @@ _OF_OTHER_VERSIONS = _words(
 STANDARD_MODULES = sys.stdlib_module_names | _OF_OTHER_VERSIONS | {"pip", "setuptools", "pkg_resources"}
 """Modules of the standard library of this Python, those of others in which something acts, and of what installs
 packages."""
+_TESTS_OF_PYTHON = re.compile(r"test\.(?:support|libregrtest|regrtest|test_support|script_helper|pythoninfo)\b.*")
+"""Of the package of Python's own tests, what acts; `test` may as well be somebody's script, or a package of theirs."""
 _MOST_PARTS_OF_A_MODULE = 3
 _PURE_MODULES = {"math": re.compile(r"\w+"), "cmath": re.compile(r"\w+"), "numbers": re.compile(r"\w+"),
                  "typing": re.compile(r"(?!ForwardRef)[A-Z]\w*(?:\.[A-Za-z]\w*)?|cast|overload|final")}  # fmt: skip
@@ -181,13 +186,14 @@ TENSOR_FUNCTIONS = {
     "torch._utils._rebuild_wrapper_subclass": "a tensor of a special class",
 }
 """Functions that pickles call to make a tensor, to what it is in words where it is not a plain one."""
+META_FUNCTION = "torch._utils._rebuild_meta_tensor_no_storage"
+PARAMETER_FUNCTIONS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
+SUBCLASS_FUNCTIONS = ("torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type")
+WRAPPER_FUNCTIONS = (*PARAMETER_FUNCTIONS, *SUBCLASS_FUNCTIONS)
 _TORCH_FUNCTIONS = frozenset(
     {
         *TENSOR_FUNCTIONS,
-        "torch._utils._rebuild_parameter",
-        "torch._utils._rebuild_parameter_with_state",
-        "torch._tensor._rebuild_from_type_v2",
-        "torch._tensor._rebuild_from_type",
+        *WRAPPER_FUNCTIONS,
         "torch.serialization._get_layout",
         "torch.device",
         "torch.Size",
@@ -264,6 +270,8 @@ def _judge(name: str) -> Judgement:
     if root == "numpy":
         is_known = name.rpartition(".")[2] in NUMPY_NAMES or _NUMPY_VALUES.fullmatch(name)
         return Judgement.NUMPY if is_known else Judgement.REFUSED
+    if _TESTS_OF_PYTHON.fullmatch(name):
+        return Judgement.REFUSED
     if name in CONDITIONAL or not _is_standard(root) or _only_holds_values(name):
         return Judgement.FOREIGN
     return Judgement.REFUSED

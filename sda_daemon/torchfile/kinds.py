@@ -6,6 +6,7 @@ its own sentence, and advice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
@@ -28,17 +29,20 @@ class _Magic(NamedTuple):
 
 
 _MAGICS = (
-    _Magic(0, b"version https://git-lfs.github.com/spec/", "is a Git LFS pointer, not the file itself",
-           "Fetch the file itself with: git lfs pull"),
     _Magic(0, b"\x89HDF\r\n\x1a\n", "is an HDF5 file (Keras writes such)", _NOT_FOR_US),
     _Magic(0, b"GGUF", "is a GGUF file (a language model)", _NOT_FOR_US),
     _Magic(0, b"tjgg", "is a GGML file (a language model)", _NOT_FOR_US),
     _Magic(0, b"lmgg", "is a GGML file (a language model)", _NOT_FOR_US),
-    _Magic(0, b"\x1f\x8b", "is compressed with gzip", "Unpack it: gunzip"),
-    _Magic(0, b"BZh", "is compressed with bzip2", "Unpack it: bunzip2"),
-    _Magic(0, b"\xfd7zXZ\0", "is compressed with xz", "Unpack it: unxz"),
-    _Magic(0, b"\x28\xb5\x2f\xfd", "is compressed with Zstandard", "Unpack it: unzstd"),
-    _Magic(0, b"\x04\x22\x4d\x18", "is compressed with LZ4", "Unpack it: unlz4"),
+    _Magic(0, b"\x1f\x8b", "is compressed with gzip, perhaps a tar archive",
+           "Unpack it (gunzip, or tar -xzf) and use the file inside"),
+    _Magic(0, b"BZh", "is compressed with bzip2, perhaps a tar archive",
+           "Unpack it (bunzip2, or tar -xjf) and use the file inside"),
+    _Magic(0, b"\xfd7zXZ\0", "is compressed with xz, perhaps a tar archive",
+           "Unpack it (unxz, or tar -xJf) and use the file inside"),
+    _Magic(0, b"\x28\xb5\x2f\xfd", "is compressed with Zstandard, perhaps a tar archive",
+           "Unpack it (unzstd, or tar --zstd -xf) and use the file inside"),
+    _Magic(0, b"\x04\x22\x4d\x18", "is compressed with LZ4, perhaps a tar archive",
+           "Unpack it (unlz4) and use the file inside"),
     _Magic(0, b"7z\xbc\xaf\x27\x1c", "is a 7z archive", _UNPACK),
     _Magic(0, b"Rar!\x1a\x07", "is a RAR archive", _UNPACK),
     _Magic(0, b"\x93NUMPY", "is a NumPy array (.npy)", _NOT_FOR_US),
@@ -71,7 +75,9 @@ _MAGICS = (
            "Load it where it was trained and save it again with a current torch; or unpack it and use the file inside"),
 )  # fmt: skip
 
-_HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<meta", b"<script")
+_HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<meta", b"<script", b"<title", b"<style", b"<div")
+_LONGEST_HEADER = 100_000_000
+"""Of a safetensors file."""
 
 
 def kind_of_start(start: bytes, size_bytes: int) -> Fault | None:
@@ -88,11 +94,9 @@ def kind_of_start(start: bytes, size_bytes: int) -> Fault | None:
         return magic
     if not start.strip(b"\0"):
         return Damaged("begins with zeros, as space that was set aside does", begin="")
-    if _is_safetensors(start, size_bytes):
+    if _is_safetensors(start):
         return OtherKind("is a safetensors file", _SAVE_AGAIN)
-    if _is_onnx(start):
-        return OtherKind("is an ONNX model", _SAVE_AGAIN)
-    return _kind_of_text(start)
+    return _kind_of_message(start) or _kind_of_text(_as_utf8(start))
 
 
 def kind_of_magic(start: bytes) -> Fault | None:
@@ -103,32 +107,86 @@ def kind_of_magic(start: bytes) -> Fault | None:
     return None
 
 
-def _is_safetensors(start: bytes, size_bytes: int) -> bool:
+def _is_safetensors(start: bytes) -> bool:
     """Length of a JSON header in eight bytes, then the header (https://github.com/huggingface/safetensors)."""
     length = int.from_bytes(start[:8], "little")
-    return 2 <= length <= size_bytes and start[8:].lstrip(b" ").startswith((b'{"', b"{}"))
+    return 2 <= length <= _LONGEST_HEADER and re.match(rb'\s*\{\s*["}]', start[8:]) is not None
 
 
-def _is_onnx(start: bytes) -> bool:
-    """A protobuf message that begins with the version of its format, then names who wrote it, or has the graph."""
-    return start[:1] == b"\x08" and 1 <= start[1] <= 30 and start[2:3] in (b"\x12", b"\x1a", b":", b"B", b"\x22")
+def _kind_of_message(start: bytes) -> Fault | None:
+    """Tell what a protobuf message is: of ONNX, Core ML or TensorFlow; None for anything else.
+
+    The first three begin with a version (`08`, then a small number). ONNX then has the name of a program or the graph;
+    Core ML the description of its inputs, each of which begins with a name; TensorFlow its graphs, each of which begins
+    with what is said about it. A bare graph of TensorFlow begins with an operation: its name, and its kind.
+    """
+    if start[:1] == b"\x08" and 1 <= start[1] <= 30:
+        described = _field(start, 2, b"\x12")
+        if start[2:3] in (b"\x1a", b":", b"B", b"\x22") or (described and _is_name(described)):
+            return OtherKind("is an ONNX model", _SAVE_AGAIN)
+        inner = _field(described, 0, b"\x0a")
+        if inner[:1] == b"\x0a":
+            return OtherKind("is a Core ML model", _NOT_FOR_US)
+        return OtherKind("is a TensorFlow model (SavedModel)", _NOT_FOR_US) if inner and start[1] == 1 else None
+    operation = _field(start, 0, b"\x0a")
+    name = _field(operation, 0, b"\x0a")
+    kind = _field(operation, 2 + len(name), b"\x12") if _is_name(name) else b""
+    if _is_name(kind) and kind[:1].isupper():
+        return OtherKind("is a TensorFlow graph (GraphDef)", _NOT_FOR_US)
+    return None
+
+
+def _field(message: bytes, at: int, tag: bytes) -> bytes:
+    """Return the field of a message that begins there, as much as there is of it; nothing where it has another tag."""
+    if message[at : at + 1] != tag:
+        return b""
+    length, shift, at = 0, 0, at + 1
+    while at < len(message) and shift < 35:
+        byte = message[at]
+        length |= (byte & 0x7F) << shift
+        shift, at = shift + 7, at + 1
+        if byte < 0x80:
+            return message[at : at + length]
+    return b""
+
+
+def _is_name(text: bytes) -> bool:
+    return 0 < len(text) < 200 and text.isascii() and text.decode("ascii").isprintable()
+
+
+def _as_utf8(start: bytes) -> bytes:
+    """Return a text in UTF-8 without its mark; one in UTF-16 as far as it can be read."""
+    for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+        if start.startswith(mark):
+            return start[2:].decode(encoding, "ignore").encode()
+    return start.removeprefix(b"\xef\xbb\xbf")
 
 
 def _kind_of_text(start: bytes) -> Fault | None:
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    low = text[:200].lower()
-    if low.startswith(_HTML) or (low.startswith((b"<?xml", b"<!--")) and b"<html" in text.lower()):
+    text = start.lstrip()
+    low = text.lower()
+    if low.startswith(b"version https://git-lfs.github.com/spec/"):
+        return OtherKind("is a Git LFS pointer, not the file itself", "Fetch the file itself with: git lfs pull")
+    if low.startswith(_HTML) or (low.startswith((b"<?xml", b"<!--")) and _has_html(low)):
         return OtherKind(
             "is a web page (HTML), not the file itself",
             "A download went wrong: open the page in a browser, perhaps it asks you to sign in",
         )
-    if low.startswith(b"<?xml") or low.startswith(b"<error"):
+    if low.startswith((b"<?xml", b"<error")):
         return OtherKind("is an XML text, such as a server's error message", "Download the file again")
     if not _is_text(start):
         return None
     if low.startswith((b"{", b"[")):
         return OtherKind("is a JSON text", _NOT_FOR_US)
+    if low.startswith((b"---", b"%yaml")):
+        return OtherKind("is a YAML text", _NOT_FOR_US)
     return NotTorch("is a text file", _NOT_FOR_US)
+
+
+def _has_html(low: bytes) -> bool:
+    """Tell whether what begins with a comment or as XML is a web page; a long comment may hide what follows."""
+    is_cut = low.startswith(b"<!--") and b"-->" not in low
+    return is_cut or b"<html" in low or b"<!doctype html" in low
 
 
 def _is_text(start: bytes) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sda_daemon.torchfile.allowance import spend
-from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS
+from sda_daemon.torchfile.globals import PARAMETER_FUNCTIONS, SUBCLASS_FUNCTIONS, TENSOR_FUNCTIONS
 from sda_daemon.torchfile.stand_ins import StandIn, StorageRef
 from sda_daemon.torchfile.values import MOST_DIMENSIONS, is_shape
 
@@ -41,8 +41,6 @@ OTHER_TYPES: Mapping[str, int] = {
     "complex32": 4,
 }
 """Name of a type, to its size in bytes."""
-PARAMETER_FUNCTIONS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
-SUBCLASS_FUNCTIONS = ("torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type")
 WITH_TYPE = "torch._utils._rebuild_tensor_v3"
 _MOST_WRAPPERS = 4
 _WRAPPER_UNITS = 200

@@ -6,8 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from sda_daemon.torchfile.faults import Oversized
-from sda_daemon.torchfile.globals import STANDARD_MODULES, modern_name
-from sda_daemon.torchfile.stand_ins import StandIn, member_name
+from sda_daemon.torchfile.globals import (
+    BYTES_FUNCTIONS,
+    STANDARD_MODULES,
+    TENSOR_FUNCTIONS,
+    WRAPPER_FUNCTIONS,
+    modern_name,
+)
+from sda_daemon.torchfile.stand_ins import StandIn, StorageRef, member_name
 from sda_daemon.torchfile.values import array_values, fields_of, is_namespace, list_of, number_of, omega_value
 from sda_daemon.wording import LONGEST_QUOTE, shortened
 
@@ -136,12 +142,42 @@ def _is_number(value: Any) -> bool:
     return is_numpy and getattr(getattr(value, "dtype", None), "kind", "O") in "biufU"
 
 
+_WORDS = {
+    "bool": "truth value", "int": "whole number", "float": "number", "complex": "complex number", "str": "text",
+    "bytes": "row of bytes", "bytearray": "row of bytes", "NoneType": "missing value", "frozenset": "set",
+}  # fmt: skip
+_NAMES = {
+    **dict.fromkeys(BYTES_FUNCTIONS, "row of bytes"),
+    "builtins.set": "set", "builtins.frozenset": "set", "builtins.complex": "complex number",
+    "builtins.getattr": "part of something foreign", "functools.partial": "function",
+    **dict.fromkeys(TENSOR_FUNCTIONS, "tensor"), **dict.fromkeys(WRAPPER_FUNCTIONS, "tensor"), "torch.Tensor": "tensor",
+}  # fmt: skip
+_KINDS = (dict, list, tuple, bool, int, float)
+
+
 def describe_foreign(value: Any) -> str:
-    """Return a short name for something that plain files cannot hold."""
+    """Return a short name for something that plain files cannot hold: in words, or what a foreign class is called.
+
+    It goes with "a", and names no function that pickles call to make such a thing.
+    """
     if isinstance(value, StandIn) or (isinstance(value, type) and issubclass(value, StandIn)):
-        return modern_name(value.foreign_name)
-    kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        name = modern_name(value.foreign_name)
+        if name.startswith("numpy") and isinstance(value, StandIn):
+            return _describe_numpy(name.rpartition(".")[2], name)
+        return _NAMES.get(name, name) if isinstance(value, StandIn) else name
+    kind = next((kind for kind in _KINDS if isinstance(value, kind)), type(value))
+    if kind.__module__ == "numpy":
+        return "numpy array" if kind.__name__ == "ndarray" else "number of numpy"
+    if kind.__module__.startswith("torch"):
+        return "tensor"
+    if isinstance(value, StorageRef):
+        return "tensor's storage"
+    return _WORDS.get(kind.__qualname__, kind.__qualname__)
+
+
+def _describe_numpy(function: str, name: str) -> str:
+    words = {"scalar": "number of numpy", "_reconstruct": "numpy array", "_frombuffer": "numpy array"}
+    return words.get(function, name)
 
 
 def _kind_of_key(key: Any) -> str:

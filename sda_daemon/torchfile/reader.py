@@ -31,7 +31,9 @@ _OLD_PICKLES = ("magic number", "version", "system", "content", "storages")
 _OLD_VERSION = 1001
 _CHUNK_BYTES = 1 << 20
 _LENGTH = struct.Struct("<q")
-_FROM_BYTES = "torch.storage._load_from_bytes"
+FROM_BYTES = "torch.storage._load_from_bytes"
+"""What a plain pickle calls for each storage: torch's own reader, on bytes within."""
+BARE_PICKLE = "bare pickle"
 # Operations with which a pickle of protocol 0 or 1 begins: a dict, a list, a tuple, a name, a text, a number.
 _TEXT_PICKLE = re.compile(rb"[\(\]\}cVSIFLNKMJG]")
 # What values take in memory where they are smallest in a pickle: bytes of an object, of the places that refer to it
@@ -209,10 +211,10 @@ class _Reader:
         try:
             self._read_pickles()
         except Unsafe as unsafe:
-            raise (self._plain_pickle() if unsafe.name == _FROM_BYTES else unsafe) from None
+            raise (self._plain_pickle() if unsafe.name == FROM_BYTES else unsafe) from None
 
     def _plain_pickle(self) -> Fault:
-        has_tensors = any(modern_name(name) == _FROM_BYTES for name in self.found.names)
+        has_tensors = any(modern_name(name) == FROM_BYTES for name in self.found.names)
         what = "a plain pickle with tensors in it" if has_tensors else "a plain pickle"
         return OtherKind(
             f"is {what}, which torch.save did not write", "Load it where it was made and save it with torch.save"
@@ -230,7 +232,7 @@ class _Reader:
         data = self.file.read(min(self.size_bytes, self.wishes.max_pickle_bytes))
         walks = self._old_walks(data)
         if len(walks) < len(_OLD_PICKLES):
-            self.found.container = "bare pickle"
+            self.found.container = BARE_PICKLE
             self.found.content = self._load(walks[0])
             raise self._plain_pickle()
         self.found.container = "old torch file"

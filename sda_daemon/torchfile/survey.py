@@ -44,25 +44,25 @@ class _Survey:
         self._most_bytes = self._bytes_left = most_bytes
 
     def look_at(self, begin: list[Any]) -> None:
-        waiting: list[tuple[Any, int]] = [(begin, 0)]
+        waiting: list[Any] = [begin]
         seen: set[int] = set()
         while waiting:
-            value, depth = waiting.pop()
+            value = waiting.pop()
+            if value.__class__ is LargeInteger:
+                spend(_MADE_UNITS)
+                continue
             if value.__class__ in _LEAVES or id(value) in seen:
                 continue
             seen.add(id(value))
             if isinstance(value, dict | list | tuple):
                 spend(_HOLDER_UNITS + _ITEM_UNITS * len(value) + (_MADE_UNITS if isinstance(value, tuple) else 0))
-                inner = depth + 1 if isinstance(value, tuple) else 0
                 items = value.values() if isinstance(value, dict) else value
-                waiting += [(item, inner) for item in items if item.__class__ not in _LEAVES]
+                waiting += [item for item in items if item.__class__ not in _LEAVES]
             elif isinstance(value, StandIn):
                 spend(_HOLDER_UNITS + _MADE_UNITS)
                 self._look_at_stand_in(value, waiting)
-            elif isinstance(value, LargeInteger):
-                spend(_MADE_UNITS)
 
-    def _look_at_stand_in(self, value: StandIn, waiting: list[tuple[Any, int]]) -> None:
+    def _look_at_stand_in(self, value: StandIn, waiting: list[Any]) -> None:
         if tensor_call(value) is not None:
             spend(_TENSOR_UNITS)
             return
@@ -72,4 +72,4 @@ class _Survey:
             if self._bytes_left < 0:
                 raise Oversized(f"its arrays share bytes, and would take more than the {self._most_bytes} that it has")
         items = mapping_of(value)
-        waiting.append((value.content if items is None else items, 0))
+        waiting.append(value.content if items is None else items)

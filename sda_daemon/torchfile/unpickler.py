@@ -122,7 +122,8 @@ class InertUnpickler(pickle.Unpickler):
             raise Damaged("it is nested too deeply") from error
         except Exception as error:
             raise Damaged("what it holds cannot be put together") from error
-        for name in self._uncalled.values():
+        for full_name, name in self._uncalled.items():
+            self.names[full_name] = Judgement.REFUSED
             self._refuse(name)
         return content
 

@@ -180,6 +180,22 @@ assert found.weights and found.analysis["pca_mean"] and not found.problems
         ("torch.hub.load", Judgement.REFUSED),
         ("pathlib.PosixPath", Judgement.FOREIGN),
         ("small_dataset_audio.training.config.OverfittingPreset", Judgement.FOREIGN),
+        # Python's own tests act; a script or a package of somebody's may be called the same.
+        ("test.support.os.system", Judgement.REFUSED),
+        ("test.support.script_helper.assert_python_ok", Judgement.REFUSED),
+        ("test.libregrtest.main.main", Judgement.REFUSED),
+        ("test.Config", Judgement.FOREIGN),
+        ("test.models.Config", Judgement.FOREIGN),
+        ("tests.support.Config", Judgement.FOREIGN),
+        # What is in some versions of Python only, or in some installations.
+        ("lib2to3.pgen2.driver.main", Judgement.REFUSED),
+        ("idlelib.pyshell.main", Judgement.REFUSED),
+        ("turtledemo.__main__.main", Judgement.REFUSED),
+        ("ensurepip.bootstrap", Judgement.REFUSED),
+        ("venv.create", Judgement.REFUSED),
+        ("compression.zstd.open", Judgement.REFUSED),
+        ("chunk.Chunk", Judgement.REFUSED),
+        ("_testcapi.run_in_subinterp", Judgement.REFUSED),
     ],
 )
 def test_judged_names(name: str, judgement: Judgement) -> None:

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import math
 import pickle
 import struct
 import tarfile
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from sda_daemon.demo.checkpoints import checkpoint_dict, small_model
+from sda_daemon.demo.checkpoints import checkpoint_dict, made_up_analysis, small_model
 from sda_daemon.errors import CheckpointError, FinishedModelError, ModelFileError
 from sda_daemon.models.checkpoint import read_checkpoint
 from sda_daemon.models.contents import FileKind
@@ -90,6 +91,32 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c
 SAFETENSORS_HEADER = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 FILES: dict[str, tuple[bytes, str, str]] = {
     "git-lfs": (LFS, "is a Git LFS pointer, not the file itself", "Fetch the file itself with: git lfs pull"),
+    "git-lfs behind a mark": (b"\xef\xbb\xbf" + LFS, "is a Git LFS pointer, not the file itself", ""),
+    "git-lfs of Windows": (LFS.replace(b"\n", b"\r\n"), "is a Git LFS pointer, not the file itself", ""),
+    "git-lfs in UTF-16": (LFS.decode().encode("utf-16"), "is a Git LFS pointer, not the file itself", ""),
+    "html in UTF-16": ("\n<html><body>Bitte anmelden</body></html>".encode("utf-16"),
+                       "is a web page (HTML), not the file itself", ""),
+    "html in the other UTF-16": (b"\xfe\xff" + "<!DOCTYPE html>".encode("utf-16-be"),
+                                 "is a web page (HTML), not the file itself", ""),
+    "html behind a comment": (b"\n <!-- saved -->\n<html>", "is a web page (HTML), not the file itself", ""),
+    "html behind a long comment": (b"<!-- " + b"x" * 3000 + b" --><html>",
+                                   "is a web page (HTML), not the file itself", ""),
+    "html behind a prolog": (b'<?xml version="1.0"?>\n<!-- x -->\n<!DOCTYPE html>\n',
+                             "is a web page (HTML), not the file itself", ""),
+    "yaml": (b"---\nepoch: 1\n", "is a YAML text", NOT_FOR_US),
+    "json in UTF-16": ('{"epoch": 1}'.encode("utf-16"), "is a JSON text", NOT_FOR_US),
+    "safetensors, written nicely": (struct.pack("<Q", 60) + b' {\n "w": {"dtype": "F32"}}', "is a safetensors file",
+                                    SAVE_AGAIN),
+    "half of safetensors": (struct.pack("<Q", 90_000) + SAFETENSORS_HEADER, "is a safetensors file", SAVE_AGAIN),
+    "core ml": (b"\x08\x05\x12\x1f\x0a\x0e\x0a\x05image\x1a\x05\x22\x03\x08\xe0\x01R\x0d\x0a\x04prob\x1a\x05*",
+                "is a Core ML model", NOT_FOR_US),
+    "core ml, first version": (b"\x08\x01\x12\x0b\x0a\x09\x0a\x05input\x1a\x00\xfa\x12\x00",
+                               "is a Core ML model", NOT_FOR_US),
+    "saved model": (b"\x08\x01\x12\x9c\x83\x05\x0a\x8d\x07\x12\xe4\x06\x0a\x1b\x0a\x03Add\x12\x06\x0a\x01x",
+                    "is a TensorFlow model (SavedModel)", NOT_FOR_US),
+    "frozen graph": (b"\x0a\x1b\x0a\x05input\x12\x0bPlaceholder*\x05\x0a\x01a\x12\x00",
+                     "is a TensorFlow graph (GraphDef)", NOT_FOR_US),
+    "onnx of a newer version": (b"\x08\x0a:\x80\x20\x0a\x10\x0a\x01x", "is an ONNX model", SAVE_AGAIN),
     "html": (b"<!DOCTYPE html>\n<html><title>Sign in</title></html>", "is a web page (HTML), not the file itself",
              "A download went wrong: open the page in a browser, perhaps it asks you to sign in"),
     "html behind a mark": (b"\xef\xbb\xbf \n <HTML lang='en'>", "is a web page (HTML), not the file itself", ""),
@@ -103,10 +130,14 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\x00", "is an ONNX model", SAVE_AGAIN),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file (Keras writes such)", NOT_FOR_US),
     "gguf": (b"GGUF\x03\0\0\0" + bytes(100), "is a GGUF file (a language model)", NOT_FOR_US),
-    "gzip": (gzip.compress(WHOLE), "is compressed with gzip", "Unpack it: gunzip"),
-    "bzip2": (bz2.compress(WHOLE), "is compressed with bzip2", "Unpack it: bunzip2"),
-    "xz": (lzma.compress(WHOLE), "is compressed with xz", "Unpack it: unxz"),
-    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(50), "is compressed with Zstandard", "Unpack it: unzstd"),
+    "gzip": (gzip.compress(WHOLE), "is compressed with gzip, perhaps a tar archive",
+             "Unpack it (gunzip, or tar -xzf) and use the file inside"),
+    "bzip2": (bz2.compress(WHOLE), "is compressed with bzip2, perhaps a tar archive",
+              "Unpack it (bunzip2, or tar -xjf) and use the file inside"),
+    "xz": (lzma.compress(WHOLE), "is compressed with xz, perhaps a tar archive",
+           "Unpack it (unxz, or tar -xJf) and use the file inside"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(50), "is compressed with Zstandard, perhaps a tar archive",
+             "Unpack it (unzstd, or tar --zstd -xf) and use the file inside"),
     "7z": (b"7z\xbc\xaf\x27\x1c\0\x04" + bytes(100), "is a 7z archive", "Unpack it and use the file inside"),
     "rar": (b"Rar!\x1a\x07\x01\0" + bytes(100), "is a RAR archive", "Unpack it and use the file inside"),
     "tar": (a_tar(), "is a tar archive: torch's oldest format, which cannot be read safely, or any other", ""),
@@ -246,15 +277,113 @@ def test_a_model_is_no_checkpoint(tmp_path: Path) -> None:
     assert inspect_file(path).problems == []
 
 
+class Foreign:
+    """Of no package that is installed where it is read."""
+
+
+FULL = checkpoint_dict(STATE, analysis=made_up_analysis())
+ODD: dict[str, tuple[dict[str, Any], str]] = {
+    **{
+        f"{key} {name}": ({key: value}, f"it has no usable {key}: it is {what}. Use another checkpoint")
+        for key in ("epoch", "step")
+        for name, value, what in (
+            ("infinite", math.inf, "infinite"), ("NaN", math.nan, "NaN"), ("text", "7", "a text"),
+            ("bytes", b"7", "a row of bytes"), ("array", np.zeros(3), "a numpy array"), ("set", {1}, "a set"),
+            ("tensor", torch.zeros(3), "a tensor"), ("meta", torch.zeros((), device="meta"), "a tensor"),
+            ("large", 2**80, "too large"), ("complex", 1j, "a complex number"),
+            ("class", Foreign(), f"a {__name__}.Foreign"),
+            ("date", np.datetime64("2020-01-01"), "a number of numpy"), ("dict", {}, "a dict"),
+            ("bool", True, "a truth value"),
+        )
+    },
+    "weights of nothing": (
+        {"model_state_dict": {name: tensor.to("meta") for name, tensor in STATE.items()}},
+        "the weights in it hold no values (they were saved from the 'meta' device). "
+        "Save them from the device that they were trained on",
+    ),
+    "a config of bytes": ({"training_config": b"x"}, "it has a row of bytes as training_config, expected a dict"),
+    "a config of text": ({"spectrogram_config": "x"}, "it has a text as spectrogram_config, expected a dict"),
+    "a spectrogram of infinite size": (
+        {"spectrogram_config": {"n_mels": math.inf}},
+        "it cannot be used: spectrogram n_mels must be a positive whole number, not inf",
+    ),
+    "weights that are a list": ({"model_state_dict": [1]}, "it has no weights: its state dict is a list"),
+    "weights that are bytes": (
+        {"model_state_dict": {**STATE, "encoder.convs.0.bias": b"x"}},
+        "encoder.convs.0.bias in it is a row of bytes, not a tensor",
+    ),
+    "weights that are arrays": (
+        {"model_state_dict": {**STATE, "encoder.convs.0.bias": np.zeros(3)}},
+        "encoder.convs.0.bias in it is a numpy array, not a tensor",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_values_are_told_in_words(case: str, tmp_path: Path) -> None:
+    """No names of what pickles call, no words of Python's own errors; inspect finds nothing wrong with the file."""
+    change, words = ODD[case]
+    torch.save({**CHECKPOINT, **change}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError) as refused:
+        read_checkpoint(tmp_path / "x.pt")
+    assert str(refused.value).replace(str(tmp_path / "x.pt"), "it") == words
+    assert inspect_file(tmp_path / "x.pt").problems == []
+
+
+ODD_SLIDERS: dict[str, tuple[Any, str]] = {
+    "a list": ([1], "it is a list"),
+    "text": ({**FULL["latent_analysis"], "pca_mean": "x"}, "pca_mean is no array of numbers"),
+    "something foreign": ({**FULL["latent_analysis"], "pca_mean": Foreign()}, "pca_mean is no array of numbers"),
+    "infinite": (
+        {**FULL["latent_analysis"], "n_active_components": math.inf},
+        "n_active_components must be a whole number, not inf",
+    ),
+    "no numbers": (
+        {**FULL["latent_analysis"], "feature_correlations": {"a": Foreign()}},
+        "feature_correlations must be numbers per feature",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD_SLIDERS)
+def test_odd_sliders_are_told_in_words(case: str, tmp_path: Path) -> None:
+    """They cost the sliders, not the model."""
+    value, words = ODD_SLIDERS[case]
+    torch.save({**CHECKPOINT, "latent_analysis": value}, tmp_path / "x.pt")
+    assert read_checkpoint(tmp_path / "x.pt").dropped == (("latent_analysis", f"unusable: {words}"),)
+
+
+TOPS: dict[str, tuple[Any, str]] = {
+    "bytes": (b"abc", "a row of bytes"), "a bytearray": (bytearray(b"abc"), "a row of bytes"),
+    "an array": (np.zeros(3), "a numpy array"), "a number of numpy": (np.float32(1), "a number of numpy"),
+    "a set": ({1}, "a set"), "nothing": (None, "nothing"), "a number": (3, "a whole number"), "a text": ("x", "a text"),
+    "a sparse tensor": (torch.eye(2).to_sparse(), "a tensor"), "a class": (Foreign, f"a {__name__}.Foreign"),
+    "a storage": (torch.ones(2).untyped_storage(), "a tensor's storage"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TOPS)
+def test_what_is_no_dict_is_told_in_words(case: str, tmp_path: Path) -> None:
+    """The same in a conversion and in inspect."""
+    value, what = TOPS[case]
+    torch.save(value, tmp_path / "x.pt")
+    assert told_of(tmp_path / "x.pt") == f"it holds {what}, not a checkpoint's dict. {ONLY_CONVVAE}"
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    """It is said to be one."""
+    assert told_of(tmp_path) == "it is a folder, not a file. Name a file in it"
+
+
 SPARSE: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
     "sparse": (lambda tensor: tensor.to_sparse(), "a sparse tensor, not a dense one"),
     "quantized": (
         lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "a quantized tensor, not a dense one"
     ),
     "without data": (
-        lambda tensor: tensor.to("meta"), "a tensor without data (on the meta device), not a dense one"
+        lambda tensor: tensor.to("meta"), ""
     ),
-    "a text": (lambda _tensor: "x", "a str, not a tensor"),
+    "a text": (lambda _tensor: "x", "a text, not a tensor"),
 }  # fmt: skip
 
 
@@ -266,7 +395,15 @@ def test_weights_of_other_kinds_are_named(case: str, tmp_path: Path) -> None:
     torch.save({**checkpoint_dict(STATE), "model_state_dict": state}, tmp_path / "x.pt")
     with pytest.raises(CheckpointError) as refused:
         read_checkpoint(tmp_path / "x.pt")
-    assert str(refused.value) == f"encoder.convs.0.bias in {tmp_path / 'x.pt'} is {what}"
+    expected = (
+        f"encoder.convs.0.bias in it is {what}"
+        if what
+        else (
+            "the weights in it hold no values (they were saved from the 'meta' device). "
+            "Save them from the device that they were trained on"
+        )
+    )
+    assert str(refused.value).replace(str(tmp_path / "x.pt"), "it") == expected
 
 
 def finished(**changes: Any) -> dict[str, Any]:

@@ -253,7 +253,7 @@ def test_foreign_values_become_plain_or_go() -> None:
     assert dropped == [
         ("top.odd", "app.Odd"),
         ("top.two", "app.Two"),
-        ("top.array", "numpy.ndarray"),
+        ("top.array", "numpy array"),
         ("top", "key of type tuple"),
         ("top.huge", "a number of more than 64 bits"),
     ]
