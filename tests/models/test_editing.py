@@ -223,7 +223,7 @@ def test_metadata_that_would_lose_something_is_not_edited(tmp_path: Path) -> Non
     before = path.read_bytes()
     library = ModelLibrary(tmp_path)
     library.repair_index()
-    with pytest.raises(UneditableModelError, match=r"something that would be lost: odd \(torch\._utils"):
+    with pytest.raises(UneditableModelError, match=r"something that would be lost: odd \(tensor\)"):
         edit_model(library, library.list_all()[0].model_id, MetadataChange(name="x"))
     assert path.read_bytes() == before
 
