@@ -25,7 +25,7 @@ from sda_daemon.torchfile.outlines import TensorOutline, tensor_outline
 from sda_daemon.torchfile.plain import describe_foreign, plain_value
 from sda_daemon.torchfile.reader import TorchContents, Wishes, read_contents
 from sda_daemon.torchfile.values import fields_of, mapping_of, number_of, plain_analysis
-from sda_daemon.wording import LONGEST_QUOTE, LONGEST_VALUE, quoted, shortened
+from sda_daemon.wording import LONGEST_QUOTE, quoted, shortened
 
 WISHES = Wishes(max_pickle_bytes=64 * 2**20)
 """Of a model's `data.pkl`; real ones have 20 kB."""

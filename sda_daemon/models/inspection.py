@@ -16,7 +16,7 @@ from typing import Any
 
 from sda_daemon.models.contents import FileKind, kind_of, kind_of_content, plain_names, unused_keys, unwrap_checkpoint
 from sda_daemon.models.formats import format_of_marker
-from sda_daemon.torchfile.allowance import begin_file, spend
+from sda_daemon.torchfile.allowance import spend
 from sda_daemon.torchfile.archive import open_regular
 from sda_daemon.torchfile.faults import Fault, OtherKind, Oversized, Unsafe
 from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS, Judgement, modern_name
@@ -128,7 +128,6 @@ def _survey(contents: TorchContents, found: Inspection) -> None:
     except Fault as fault:
         if not found.problems:
             found.problems.append(_told(fault))
-    begin_file(found.size_bytes)
 
 
 @contextlib.contextmanager
@@ -160,13 +159,6 @@ def _interpret(content: Any, found: Inspection) -> None:
     if top is None:
         return
     shown = dict(list(top.items())[:_MOST_SHOWN])
-    for key, value in shown.items():
-        outline = KeyOutline(_key_text(key), "not looked at", 0)
-        with _leaving_out(found, f"what is under {quoted(key)}"):
-            outline = replace(outline, what=describe(value))
-            outline = replace(outline, size_bytes=tensor_bytes(value))
-        found.keys.append(outline)
-    begin_file(found.size_bytes)
     wrapped = unwrap_checkpoint(top)
     known: Mapping[Any, Any] = top if wrapped is None else wrapped.content
     with _leaving_out(found, "its weights"):
@@ -183,6 +175,12 @@ def _interpret(content: Any, found: Inspection) -> None:
             setattr(found, name, _plain_dict(known.get(name)))
     with _leaving_out(found, "its latent_analysis"):
         found.analysis = plain_analysis(known.get("latent_analysis"))
+    for key, value in shown.items():
+        outline = KeyOutline(_key_text(key), "not looked at", 0)
+        with _leaving_out(found, f"what is under {quoted(key)}"):
+            outline = replace(outline, what=describe(value))
+            outline = replace(outline, size_bytes=tensor_bytes(value))
+        found.keys.append(outline)
     with _leaving_out(found, "the curves of its losses"):
         history = mapping_of(top.get("metrics_history"))
         if history is not None:

@@ -45,7 +45,7 @@ _COSTS = {
     b"\x92": 400, b"d": 300, b"u": 200, b"s": 50, b"a": 10, b"e": 60, b"G": 48, b"M": 52, b"J": 56, b"\x8a": 350,
 }  # fmt: skip
 _CHEAP_PICKLE_BYTES = 128 * 1024
-_FREE_BYTES = 33 * 2**20
+_FREE_BYTES = 31 * 2**20
 
 
 @dataclass(frozen=True, slots=True)

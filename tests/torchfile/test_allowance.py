@@ -207,7 +207,7 @@ def test_a_history_that_is_too_long_is_told_as_that(tmp_path: Path) -> None:
     """With what there is too much of, the limit and what to do; nobody is blamed."""
     history = [{str(n): n / 7} for n in range(800_000)]
     torch.save({**checkpoint_dict(small_model().state_dict()), "metrics_history": history}, tmp_path / "x.pt")
-    most = (33 * 2**20 + 3 * (tmp_path / "x.pt").stat().st_size) / 1e6
+    most = (31 * 2**20 + 3 * (tmp_path / "x.pt").stat().st_size) / 1e6
     with pytest.raises(OversizedCheckpointError) as refused:
         read_checkpoint(tmp_path / "x.pt")
     assert str(refused.value) == (
