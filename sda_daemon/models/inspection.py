@@ -32,7 +32,7 @@ _MOST_SHOWN = 10_000
 """Keys and names that are shown of one dict."""
 _NO_MEMORY = "it asks for more memory than there is"
 _VISIT_UNITS = 150
-_HOLDER_UNITS = 50
+_HOLDER_UNITS = 100
 _LEAVES = frozenset({bool, int, float, str, bytes, LargeInteger})
 
 
@@ -255,8 +255,9 @@ def tensor_bytes(value: Any) -> int:
             continue
         if isinstance(item, dict | list | tuple):
             spend(_HOLDER_UNITS)
-            if id(item) not in seen:
-                seen.add(id(item))
+            place = id(item)
+            if place not in seen:
+                seen.add(place)
                 waiting += item.values() if isinstance(item, dict) else item
             continue
         spend(_VISIT_UNITS)

@@ -371,7 +371,7 @@ def test_b19_every_truncation_is_broken(tmp_path: Path) -> None:
 
 def test_a_folder_or_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """No file, no checkpoint."""
-    with pytest.raises(BrokenCheckpointError, match="is a folder, not a file. Name a file in it"):
+    with pytest.raises(BrokenCheckpointError, match=r"is a folder, not a file\. Name a file in it"):
         read_checkpoint(tmp_path)
     with pytest.raises(FileNotFoundError):
         read_checkpoint(tmp_path / "x.pt")
