@@ -33,7 +33,7 @@ _MOST_SHOWN = 10_000
 _NO_MEMORY = "it asks for more memory than there is"
 _VISIT_UNITS = 150
 _HOLDER_UNITS = 100
-_LEAVES = frozenset({bool, int, float, str, bytes, LargeInteger})
+_LEAVES = frozenset({bool, int, float, str, bytes, bytearray, LargeInteger})
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,8 +264,8 @@ def tensor_bytes(value: Any) -> int:
         outline = tensor_outline(item)
         if outline is not None:
             total += outline.size_bytes
-        elif id(item) not in seen:
-            seen.add(id(item))
+        elif (place := id(item)) not in seen:
+            seen.add(place)
             held = mapping_of(item)
             waiting += (list_of(item) if held is None else held.values()) or ()
     return total

@@ -25,7 +25,7 @@ from sda_daemon.torchfile.values import array_parts, as_bytes, is_shape, mapping
 _NUMBER_TYPES = frozenset({"f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"})
 _LARGEST_STRIDE = 2**62
 _BIG = b"big"
-_LEAVES = frozenset({type(None), bool, int, float, str, bytes, Tensor})
+_LEAVES = frozenset({type(None), bool, int, float, str, bytes, bytearray, Tensor})
 _AS_IS = _LEAVES | {list, dict, GuardedDict}
 _COMPLEX_HALVES = {"complex64": 4, "complex128": 8, "complex32": 2}
 
@@ -87,9 +87,9 @@ class _Builder:
         waiting, seen = [content], set()
         while waiting:
             holder = waiting.pop()
-            if id(holder) in seen:
+            if holder.__class__ in _LEAVES or (place := id(holder)) in seen:
                 continue
-            seen.add(id(holder))
+            seen.add(place)
             if isinstance(holder, dict):
                 for key, item in holder.items():
                     if item.__class__ not in _AS_IS:
@@ -109,7 +109,8 @@ class _Builder:
     def _value(self, value: Any, depth: int) -> Any:
         if not isinstance(value, StandIn | tuple | LargeInteger) or depth > MAX_DEPTH:
             return value
-        made = self._made.get(id(value))
+        place = id(value)
+        made = self._made.get(place)
         if made is None:
             if isinstance(value, LargeInteger):
                 made = value, int(value)
@@ -117,7 +118,7 @@ class _Builder:
                 made = value, tuple(self._value(item, depth + 1) for item in value)
             else:
                 made = value, self._built(value)
-            self._made[id(value)] = made
+            self._made[place] = made
         return made[1]
 
     def _built(self, value: StandIn) -> Any:

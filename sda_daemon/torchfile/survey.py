@@ -19,7 +19,7 @@ _ITEM_UNITS = 50
 _HOLDER_UNITS = 150
 _TENSOR_UNITS = 700
 _MADE_UNITS = 300
-_LEAVES = frozenset({type(None), bool, int, float, str, bytes, StorageRef})
+_LEAVES = frozenset({type(None), bool, int, float, str, bytes, bytearray, StorageRef})
 
 
 def survey(content: Any, left_out: Iterable[Any] = (), most_bytes: int = 0) -> None:
@@ -51,9 +51,9 @@ class _Survey:
             if value.__class__ is LargeInteger:
                 spend(_MADE_UNITS)
                 continue
-            if value.__class__ in _LEAVES or id(value) in seen:
+            if value.__class__ in _LEAVES or (place := id(value)) in seen:
                 continue
-            seen.add(id(value))
+            seen.add(place)
             if isinstance(value, dict | list | tuple):
                 spend(_HOLDER_UNITS + _ITEM_UNITS * len(value) + (_MADE_UNITS if isinstance(value, tuple) else 0))
                 items = value.values() if isinstance(value, dict) else value
@@ -71,5 +71,4 @@ class _Survey:
             self._bytes_left -= recorded_bytes(value)
             if self._bytes_left < 0:
                 raise Oversized(f"its arrays share bytes, and would take more than the {self._most_bytes} that it has")
-        items = mapping_of(value)
-        waiting.append(value.content if items is None else items)
+        waiting += [held for held in (mapping_of(value), value.content) if held is not None][:1]
