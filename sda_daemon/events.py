@@ -176,6 +176,9 @@ LIBRARY_ENTRY_INVALID = Event("library.entry_invalid", WARNING,
 LIBRARY_ENTRY_FOREIGN = Event("library.entry_foreign", INFO,
                               "An entry of the index is of no model that this program knows; it stays as it is.",
                               ("key", "file", "reason"))  # fmt: skip
+LIBRARY_NAMES_SHARED = Event("library.names_shared", WARNING,
+                             "Several models have one name, of which `files` are the first's; told once for each name.",
+                             ("count", "names", "files", "hint"))  # fmt: skip
 LIBRARY_WEIGHTS_KNOWN = Event("library.weights_known", INFO,
                               "Models were read to know which weights they hold; what is known is not read again.",
                               ("files", "unreadable", "left", "duration_s"))  # fmt: skip

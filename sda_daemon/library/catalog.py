@@ -34,6 +34,7 @@ from sda_daemon.library.entry import ModelEntry, check_entry, is_bare_model_name
 from sda_daemon.library.findings import PRUNE_HINT
 from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, index_signature, write_index_data
 from sda_daemon.library.index_file import IndexFile
+from sda_daemon.library.naming import shared_names
 from sda_daemon.library.repair import Finding, FindingKind, RepairPlan
 from sda_daemon.library.said import said_by
 from sda_daemon.library.scan import Known, load_known, save_known, scan_models
@@ -41,6 +42,8 @@ from sda_daemon.library.weights import KnownWeights
 from sda_daemon.signature import FileSignature
 from sda_daemon.wording import quoted
 
+SHARED_HINT = "the training application finds models by name; sda-daemon models edit ID --name …"
+_MOST_NAMES = 20
 LOCK_FILE_NAME = ".model_library.lock"
 LOCK_TIMEOUT_S = 30.0
 _LOCK_POLL_S = 0.01
@@ -86,6 +89,8 @@ class ModelLibrary:
         self._known: dict[str, Known] = {}
         self._saved_known: dict[str, Known] = {}
         self._told: set[ForeignEntry] = set()
+        self._told_names: set[str] = set()  # those that several models have
+        self._names_looked_at = -1  # as of which change of the index
         self._depth = 0
         self._open()
 
@@ -373,6 +378,7 @@ class ModelLibrary:
         for finding in done:
             repair.report(finding)
         self._tell_foreign()
+        self._tell_shared_names()
         if done:
             events.LIBRARY_REPAIRED(
                 removed=sum(finding.removes for finding in done),
@@ -388,6 +394,19 @@ class ModelLibrary:
             if entry.kind is not ForeignKind.UNUSABLE and entry not in self._told:
                 self._told.add(entry)
                 events.LIBRARY_ENTRY_FOREIGN(key=entry.key, file=entry.file, reason=entry.reason)
+
+    def _tell_shared_names(self) -> None:
+        """Say once of each name that several models have it: what others have saved keeps the name that it has."""
+        if self._index.changes == self._names_looked_at:
+            return
+        self._names_looked_at = self._index.changes
+        shared = {found[0].name.casefold(): found for found in shared_names(self.entries())}
+        new = [found for name, found in shared.items() if name not in self._told_names]
+        self._told_names = set(shared)
+        if new:
+            names = [found[0].name for found in new[:_MOST_NAMES]]
+            files = [entry.file_path for entry in new[0][:_MOST_NAMES]]
+            events.LIBRARY_NAMES_SHARED(count=len(new), names=names, files=files, hint=SHARED_HINT)
 
     def _plan(self) -> RepairPlan:
         try:

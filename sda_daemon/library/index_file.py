@@ -101,6 +101,11 @@ class IndexFile:
         """Tell whether the file is another than the one that was read last, or was never read."""
         return not self._is_loaded or index_signature(self.path) != self._signature
 
+    @property
+    def changes(self) -> int:
+        """How often memory has changed: what follows from the entries need not be found out again meanwhile."""
+        return self._version
+
     def has_other_links(self) -> bool:
         """Tell whether other files of the folder are links than when the index was read: it must be read again."""
         return self._is_loaded and find_links(self.path.parent) != self.content.links

@@ -30,6 +30,27 @@ def name_apart(metadata: ModelMetadata, entries: Iterable[ModelEntry]) -> str:
     return f"{metadata.name} ({metadata.model_id})"
 
 
+def holder_of(name: str, entries: Iterable[ModelEntry], model_id: str) -> ModelEntry | None:
+    """Return the model that has a name already which another one is to have, None where it is free.
+
+    Args:
+        name: the name; neither case nor spaces tell two apart.
+        entries: the models of the library.
+        model_id: of the model that is to have it.
+    """
+    wanted = _folded(name)
+    return next((entry for entry in entries if entry.model_id != model_id and _folded(entry.name) == wanted), None)
+
+
+def shared_names(entries: Iterable[ModelEntry]) -> list[list[ModelEntry]]:
+    """Return the models that cannot be told apart by their names, those of one name together; no name is no name."""
+    by_name: dict[str, list[ModelEntry]] = {}
+    for entry in entries:
+        if folded := _folded(entry.name):
+            by_name.setdefault(folded, []).append(entry)
+    return [found for found in by_name.values() if len(found) > 1]
+
+
 def _folded(name: str | None) -> str:
     return " ".join((name or "").casefold().split())
 

@@ -11,22 +11,33 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sda_daemon.access import make_shared_folder
+from sda_daemon.access import make_shared_folder, take_access
 from sda_daemon.errors import LibraryError, ModelExistsError, ModelFileError
-from sda_daemon.files import fitting, fsync_folder, is_folder, publish_new, read_small_file, says_gone, write_atomic
+from sda_daemon.files import (
+    fitting,
+    fsync_folder,
+    is_folder,
+    publish_new,
+    read_small_file,
+    says_gone,
+    work_folder,
+    write_atomic,
+)
 from sda_daemon.library.batches import Batch, title
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.content import Fields, checked_fields
 from sda_daemon.library.entry import ModelEntry, check_entry, entry_from_dict, is_bare_model_name
+from sda_daemon.library.naming import name_apart
 from sda_daemon.library.removal import unlink_models
 from sda_daemon.library.restored import remember_restored
+from sda_daemon.models.editing import write_edited
 from sda_daemon.models.formats import SDA, format_of_name, has_model_ending, without_ending
 from sda_daemon.models.header import read_model_header
 from sda_daemon.models.metadata import file_name_candidates
@@ -154,6 +165,8 @@ def list_trash(models_dir: Path) -> list[TrashedModel]:
 def restore(library: ModelLibrary, items: Sequence[TrashedModel]) -> list[ModelEntry]:
     """Put models back, under their old file names where these are still free.
 
+    One whose name another model has by now gets a name that tells the two apart, if this program has made its file.
+
     Raises:
         ModelExistsError: the library has the model again.
         SomeFailedError: not all could be restored; the others were, and these are in the trash as before.
@@ -172,10 +185,14 @@ def restore(library: ModelLibrary, items: Sequence[TrashedModel]) -> list[ModelE
     except BaseException:
         for item, path in reversed(moved):
             with contextlib.suppress(OSError):
-                path.rename(item.path)
+                if os.path.lexists(item.path):
+                    path.unlink()  # a copy
+                else:
+                    path.rename(item.path)
         raise
     for item, _ in moved:
         with contextlib.suppress(OSError):  # without its file it is passed over
+            item.path.unlink(missing_ok=True)
             _note_of(item.path).unlink()
     with contextlib.suppress(OSError):  # they are back all the same
         remember_restored(library.models_dir, (entry.model_id for entry in batch.done))
@@ -194,10 +211,38 @@ def _put_back(library: ModelLibrary, item: TrashedModel) -> ModelEntry:
     check_entry(entry)
     library.check_free(entry.model_id)
     names = chain([entry.file_path], file_name_candidates(entry.name, _ending_of(item.path), entry.model_id))
-    restored = replace(entry, file_path=publish_new(item.path, library.models_dir, names).name)
+    restored = _placed(library, item, names)
     library.add_entry(restored, said="")  # a person may have changed the index alone
     library.set_fields(restored.model_id, item.fields)
     return restored
+
+
+def _placed(library: ModelLibrary, item: TrashedModel, names: Iterator[str]) -> ModelEntry:
+    """Bring a model's file into the library; return its entry, with another name if the model's own is taken."""
+    entry = item.entry
+    name = name_apart(entry.metadata(), library.entries()) if entry.name else entry.name
+    if name != entry.name:
+        with work_folder(library.models_dir) as workspace:
+            temporary = workspace / "model"
+            if size_bytes := _rename(item.path, temporary, name):
+                path = publish_new(temporary, library.models_dir, names)
+                return replace(entry, name=name, file_path=path.name, file_size_bytes=size_bytes)
+    return replace(entry, file_path=publish_new(item.path, library.models_dir, names).name)
+
+
+def _rename(path: Path, target: Path, name: str) -> int:
+    """Write a copy of a model's file in which it has another name, and return its size in bytes.
+
+    0, and there is none, if another program has made the file, or it cannot be edited: it is kept as it is.
+    """
+    try:
+        if not read_model_header(path).provenance:
+            return 0
+        size_bytes = write_edited(path, target, {"name": name})
+    except ModelFileError:
+        return 0
+    take_access(target, path)
+    return size_bytes
 
 
 def empty(models_dir: Path, items: Iterable[TrashedModel]) -> int:

@@ -20,6 +20,7 @@ from sda_daemon.errors import ModelExistsError, ModelFileError, UneditableModelE
 from sda_daemon.files import fsync_folder, work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
+from sda_daemon.library.naming import holder_of
 from sda_daemon.library.said import said_by
 from sda_daemon.library.touched import WORDS_DIGEST, words_digest
 from sda_daemon.library.transfer import model_path
@@ -128,19 +129,19 @@ def edit_model(library: ModelLibrary, model_id: str, change: MetadataChange) -> 
 
 
 def _check_name(library: ModelLibrary, entry: ModelEntry, name: str) -> None:
-    """Refuse a new name that another model has: the training application finds models by their names.
+    """Refuse a new name that only case or spaces tell from another model's: the application finds models by name.
 
     Raises:
         ModelExistsError: there is such a model.
     """
     if name == entry.name:
         return
-    for other in library.entries():
-        if other.name == name and other.model_id != entry.model_id:
-            raise ModelExistsError(
-                f"there is another model called {quoted(name)} ({clean(other.file_path, LONGEST_QUOTE)})",
-                "The training application finds models by name: choose another one",
-            )
+    other = holder_of(name, library.entries(), entry.model_id)
+    if other is not None:
+        raise ModelExistsError(
+            f"there is another model called {quoted(other.name)} ({clean(other.file_path, LONGEST_QUOTE)})",
+            "The training application finds models by name: choose another one",
+        )
 
 
 def write_edited(source: Path, target: Path, fields: Mapping[str, Any]) -> int:

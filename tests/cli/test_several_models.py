@@ -159,7 +159,10 @@ def test_restoring_where_the_library_has_one_again(library: Path) -> None:
     (library / "models" / "rain_on_tin.sda").write_bytes(source)
     run("models", "repair", "--yes", *M, cwd=library)
     printed = run("models", "restore", RAIN, HARP, *M, cwd=library)
-    assert (printed.code, printed.stdout) == (1, "restored 'Plucked strings' as plucked_strings.sda\n")
+    assert (printed.code, printed.stdout) == (
+        1,
+        f"restored 'Plucked strings ({HARP[:8]})' as plucked_strings.sda\n",
+    )
     assert "the library has the model 'Rain on tin' again (rain_on_tin.sda)" in printed.stderr
     models = ModelLibrary(library / "models")
     assert models.count() == 3
@@ -170,18 +173,31 @@ def test_restoring_where_the_library_has_one_again(library: Path) -> None:
     assert [name for name, _ in failed.value.failures] == ["Rain on tin"] * 2
 
 
-def test_a_name_that_another_model_got_meanwhile_is_told(library: Path) -> None:
-    """The application finds models by name: who restores one hears that there are two; an edit cannot make two."""
+def test_a_name_that_another_model_got_meanwhile(library: Path) -> None:
+    """The application finds models by name: what is restored gets another one, and an edit cannot make two."""
     run("models", "delete", RAIN, "--yes", *M, cwd=library)
-    run("models", "edit", HARP, "--name", "Rain on tin", *M, cwd=library)
+    run("models", "edit", HARP, "--name", "rain  on Tin", *M, cwd=library)
     restored = run("models", "restore", RAIN, *M, cwd=library)
-    assert (restored.code, restored.stdout) == (0, "restored 'Rain on tin' as rain_on_tin.sda\n")
-    assert "Another model is called 'Rain on tin', too" in restored.stderr
-    assert f"models edit {RAIN[:8]} --name" in restored.stderr
+    new = f"Rain on tin ({RAIN[:8]})"
+    assert (restored.code, restored.stdout) == (0, f"restored '{new}' as rain_on_tin.sda\n")
+    assert f"Another model is called 'Rain on tin' by now: the restored one is called '{new}'." in restored.stderr
+    shown = run("models", "repair", "--dry-run", *M, cwd=library)
+    assert shown.stdout == "The index agrees with the folder: 3 models.\n"
     edited = run("models", "edit", RAIN, "--name", "Dew", *M, cwd=library)
-    again = run("models", "edit", HARP, "--name", "Dew", *M, cwd=library)
-    assert (edited.code, again.code) == (0, 1)
-    assert "there is another model called 'Dew' (rain_on_tin.sda)" in again.stderr
+    for name in ("Dew", "dew", " DEW "):
+        again = run("models", "edit", HARP, "--name", name, *M, cwd=library)
+        assert (edited.code, again.code) == (0, 1)
+        assert "there is another model called 'Dew' (rain_on_tin.sda)" in again.stderr
+    assert run("models", "edit", RAIN, "--name", "DEW", *M, cwd=library).code == 0
+
+
+def test_names_that_others_share_are_told(library: Path) -> None:
+    """Models that other programs have saved keep theirs; a repair says which cannot be told apart."""
+    shown = run("models", "repair", "--dry-run", *M, cwd=library)
+    assert "2 models are called 'Plucked strings', and the training application finds models by name" in shown.stderr
+    assert shown.code == 0
+    run("models", "edit", HARP, "--name", "Harp", *M, cwd=library)
+    assert run("models", "repair", "--dry-run", *M, cwd=library).stderr == ""
 
 
 def test_odd_notes_in_the_trash(library: Path) -> None:

@@ -8,10 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from sda_daemon.errors import LibraryError, ModelExistsError
 from sda_daemon.library import ModelEntry, ModelLibrary, trash
 from sda_daemon.models import ModelMetadata, save_model_from_checkpoint
+from sda_daemon.models.editing import MetadataChange, edit_model
+from sda_daemon.models.loading import load_model
+from tests.library.model_files import write_model
 
 Library = tuple[ModelLibrary, list[ModelEntry]]
 
@@ -143,3 +147,61 @@ def test_words_that_only_the_index_has_come_back(two: Library) -> None:
     os.utime(library.models_dir / first.file_path, ns=(1, 2))
     library.repair_index()
     assert ModelLibrary(library.models_dir).get(first.model_id) == known
+
+
+def test_a_taken_name_gets_what_tells_it_apart(two: Library) -> None:
+    """In the entry and in the file, whose weights stay; a name that only case and spaces tell apart is taken, too."""
+    library, (first, second) = two
+    weights = load_model(library.models_dir / first.file_path).model.state_dict()
+    trash.discard(library, [first])
+    edit_model(library, second.model_id, MetadataChange(name="  MODEL   0"))
+    (back,) = trash.restore(library, trash.list_trash(library.models_dir))
+    assert back.name == f"Model 0 ({first.model_id[:8]})"
+    assert (back.model_id, back.file_path) == (first.model_id, first.file_path)
+    again = load_model(library.models_dir / back.file_path)
+    assert again.metadata.name == back.name
+    assert all(torch.equal(weights[key], value) for key, value in again.model.state_dict().items())
+    assert library.plan_repair().findings == ()
+    assert ModelLibrary(library.models_dir).get(first.model_id) == back
+    assert list((library.models_dir / trash.TRASH_FOLDER).iterdir()) == []
+
+
+def test_the_name_that_another_program_gave_stays(two: Library, caplog: pytest.LogCaptureFixture) -> None:
+    """Its file is not written: the model comes back as it was, and that two have its name is told, once."""
+    library, (_, second) = two
+    for name in ("a", "b"):
+        write_model(library.models_dir / f"{name}.distill", f"id-{name}", "Theirs")
+    library.repair_index()
+    assert len([record for record in caplog.records if "library.names_shared" in record.getMessage()]) == 1
+    theirs = library.get("id-a")
+    assert theirs is not None
+    before = (library.models_dir / "a.distill").read_bytes()
+    trash.discard(library, [theirs])
+    assert trash.restore(library, trash.list_trash(library.models_dir)) == [theirs]
+    assert (library.models_dir / "a.distill").read_bytes() == before
+    library.repair_index()
+    assert len([record for record in caplog.records if "library.names_shared" in record.getMessage()]) == 1
+    write_model(library.models_dir / "c.distill", "id-c", second.name.upper())
+    library.repair_index()
+    told = [record.getMessage() for record in caplog.records if "library.names_shared" in record.getMessage()]
+    assert len(told) == 2
+    assert second.name in told[1]
+    assert {entry.name for entry in library.entries()} >= {"Theirs", second.name, second.name.upper()}
+
+
+def test_a_failed_restore_with_another_name_leaves_nothing(two: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index cannot be written: trash and folder are as before, byte for byte."""
+    library, (first, second) = two
+    trash.discard(library, [first])
+    edit_model(library, second.model_id, MetadataChange(name=first.name))
+    before = {path: path.read_bytes() for path in library.models_dir.rglob("*.sda*") if path.is_file()}
+
+    def full(*_args: object, **_more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sda_daemon.library.index_file.write_index", full)
+        with pytest.raises(OSError, match="No space"):
+            trash.restore(library, trash.list_trash(library.models_dir))
+    assert {path: path.read_bytes() for path in library.models_dir.rglob("*.sda*") if path.is_file()} == before
+    assert library.get(first.model_id) is None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -193,14 +192,23 @@ def restore_models(
         print_list(
             [f"restored {quoted(title(entry))} as {clean(entry.file_path, LONGEST_CELL)}" for entry in batch.done]
         )
-    _tell_shared_names(library, batch.done)
+    _tell_names(library, batch.done, {item.entry.model_id: item.entry.name for item in wanted.values()})
     batch.result()
 
 
-def _tell_shared_names(library: ModelLibrary, restored: Sequence[ModelEntry]) -> None:
-    """Say which of the restored models has a name that another was given meanwhile; of many, only the first."""
-    names = Counter(entry.name for entry in library.entries())
-    shared = [entry for entry in restored if names[entry.name] > 1]
+def _tell_names(library: ModelLibrary, restored: Sequence[ModelEntry], before: Mapping[str, str]) -> None:
+    """Say which of the restored models have another name now, or share theirs; of many, only the first."""
+    from sda_daemon.library.naming import shared_names
+
+    renamed = [entry for entry in restored if entry.name != before.get(entry.model_id, entry.name)]
+    if renamed:
+        rest = f" (and {len(renamed) - 1} more)" if len(renamed) > 1 else ""
+        note(
+            f"Another model is called {quoted(before[renamed[0].model_id])} by now: the restored one is called "
+            f"{quoted(renamed[0].name)}{rest}."
+        )
+    ids = {entry.model_id for found in shared_names(library.entries()) for entry in found}
+    shared = [entry for entry in restored if entry.model_id in ids]
     if not shared:
         return
     rest = f" (and {len(shared) - 1} more)" if len(shared) > 1 else ""

@@ -13,10 +13,11 @@ from sda_daemon.cli.library import open_library
 from sda_daemon.cli.options import AsJson, ConfigFile, Everything, ModelsDir, Yes, examples
 from sda_daemon.cli.output import Column, ask, counted, make_console, note, print_json, print_table, say
 from sda_daemon.errors import ExitCode
-from sda_daemon.wording import MOST_LINES
+from sda_daemon.wording import MOST_LINES, quoted
 
 if TYPE_CHECKING:
     from sda_daemon.daemon.loss import Loss
+    from sda_daemon.library import ModelLibrary
     from sda_daemon.library.repair import Finding, RepairPlan
 
 EXAMPLES = examples(
@@ -60,7 +61,23 @@ def repair_library(
         say(f"repaired: {plan.removed} removed, {plan.added} added{back}; now {counted(library.count(), 'model')}")
     elif plan.changes_index:
         note("Nothing was changed: this was a dry run.")
+    if not as_json:
+        _note_shared_names(library)
     return ExitCode.OK
+
+
+def _note_shared_names(library: ModelLibrary) -> None:
+    """Say which models cannot be told apart by their names: of many names only the first. No repair changes a name."""
+    from sda_daemon.library.naming import shared_names
+
+    shared = shared_names(library.entries())
+    if shared:
+        rest = f" (and so on for {counted(len(shared) - 1, 'more name')})" if len(shared) > 1 else ""
+        note(
+            f"{counted(len(shared[0]), 'model')} are called {quoted(shared[0][0].name)}{rest}, "
+            "and the training application finds models by name.\n"
+            f"Give one another name: sda-daemon models edit {shared[0][-1].model_id[:8]} --name …"
+        )
 
 
 def _find_loss(models_dir: Path | None, config: Path | None) -> Loss | None:
