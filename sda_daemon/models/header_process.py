@@ -160,7 +160,11 @@ def _understood(answer: dict[str, Any], path: Path) -> ModelHeader:
         kind = getattr(errors, answer["error"], BrokenModelError)
         raise (kind if issubclass(kind, ModelFileError) else BrokenModelError)(answer["what"], answer["hint"])
     header = answer["header"]
-    named = {"metadata": ModelMetadata(**header["metadata"]), "format": format_called(header["format"]["name"])}
+    named = {
+        "metadata": ModelMetadata(**header["metadata"]),
+        "format": format_called(header["format"]["name"]),
+        "further": tuple(header["further"]),
+    }
     return ModelHeader(**{**header, **named})
 
 

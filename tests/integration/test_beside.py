@@ -125,18 +125,19 @@ def test_b25_one_brake_whatever_the_reason(daemon: DaemonProcess, generation: Mo
     folder = daemon.models_dir
     library = ModelLibrary(folder)
     names = [f"m{number}{generation.ending}" for number in range(4)]
-    library.add_entries([write_model(folder / name) for name in names])
+    saved = "2026-01-02T03:04:05"
+    library.add_entries([write_model(folder / name, save_date=saved) for name in names])
     index = (folder / "model_library.json").read_bytes()
     for name in names[:2]:
         (folder / name).unlink()
-    write_model(folder / names[2], "other-2", "a longer name")
-    write_model(folder / names[3], "other-3", "a longer name")
+    write_model(folder / names[2], "other-2", "a longer name", save_date="2026-01-02T03:04:06")
+    write_model(folder / names[3], "other-3", "a longer name", save_date="2026-01-02T03:04:07")
     daemon.start()
     (refused,) = daemon.wait_for("library.prune_refused")
     assert (refused["missing"], refused["known"]) == (4, 4)
     assert (folder / "model_library.json").read_bytes() == index
     for name in names:
-        write_model(folder / name)
+        write_model(folder / name, save_date=saved)
     drop_in = folder / f"late{generation.ending}"
     write_model(drop_in)
     eventually(lambda: ModelLibrary(folder).count() == 5, "the one that is new is adopted, and all others are there")

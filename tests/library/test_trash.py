@@ -156,7 +156,7 @@ def test_a_taken_name_gets_what_tells_it_apart(two: Library) -> None:
     trash.discard(library, [first])
     edit_model(library, second.model_id, MetadataChange(name="  MODEL   0"))
     (back,) = trash.restore(library, trash.list_trash(library.models_dir))
-    assert back.name == f"Model 0 ({first.model_id[:8]})"
+    assert back.name.startswith("Model 0 (")  # the moment, or else the id
     assert (back.model_id, back.file_path) == (first.model_id, first.file_path)
     again = load_model(library.models_dir / back.file_path)
     assert again.metadata.name == back.name

@@ -166,14 +166,15 @@ def copy_id(made: Made) -> str:
 
 
 def test_a_taken_name_is_refused(made: Made, copy_id: str) -> None:
-    """The application finds models by name; a model's own name is not taken."""
+    """The application finds models by name, whatever its case and spaces; a model's own name is not taken."""
     library, model_id, path = made
     before = path.read_bytes()
-    with pytest.raises(ModelExistsError, match=r"another model called 'The copy' \(copy\.sda\)"):
-        edit_model(library, model_id, MetadataChange(name="The copy", description="other"))
+    for name in ("The copy", "the copy", " The  COPY"):
+        with pytest.raises(ModelExistsError, match=r"another model called 'The copy' \(copy\.sda\)"):
+            edit_model(library, model_id, MetadataChange(name=name, description="other"))
     assert path.read_bytes() == before
     edit_model(library, copy_id, MetadataChange(name="The copy", description="a copy"))
-    assert edit_model(library, model_id, MetadataChange(name="the copy")).name == "the copy"
+    assert edit_model(library, copy_id, MetadataChange(name="THE COPY")).name == "THE COPY"
 
 
 @pytest.mark.usefixtures("copy_id")
