@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,14 @@ def _header(payload: dict[str, Any], status: os.stat_result, path: Path) -> Mode
         inode=status.st_ino,
         format=format_of_marker(payload.get("format")) or SDA,
         vocoder=vocoder_fields(payload),
-        further=tuple(shortened(str(key), LONGEST_QUOTE) for key in payload if key not in OWN_KEYS)[:_MOST_FURTHER],
+        further=_further(payload),
     )
+
+
+def _further(payload: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Return the keys under which another program has put something; None is nothing."""
+    found = (key for key, value in payload.items() if key not in OWN_KEYS and value is not None)
+    return tuple(shortened(str(key), LONGEST_QUOTE) for key in islice(found, _MOST_FURTHER))
 
 
 def checked_metadata(raw: dict[str, Any], path: Path) -> ModelMetadata:

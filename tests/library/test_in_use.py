@@ -196,6 +196,8 @@ def test_what_another_program_has_added_counts(library: ModelLibrary, make: Make
     assert InUse().why(library, entry) == "another program has put 'rating' into its entry"
     path = library.models_dir / other.file_path
     payload = torch.load(path)
+    torch.save({**payload, "vocoder_state": None}, path)
+    assert InUse().why(library, other) == ""
     torch.save({**payload, "vocoder_state": {"w": torch.ones(3)}}, path)
     assert InUse().why(library, other) == "another program has put 'vocoder_state' into its file"
 
