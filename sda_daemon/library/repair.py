@@ -211,7 +211,7 @@ class _Planner:
         model_id = header.metadata.model_id
         if model_id in self.missing:  # moved over another model's file
             self._add(FindingKind.REPLACED, name, f"model {model_id} was moved over it", old=entry)
-            self._follow(name, header)
+            self._follow(name, header, self.missing[model_id])
             return
         reason = f"it holds model {model_id} now"
         if model_id in self.taken:
@@ -220,15 +220,29 @@ class _Planner:
         self.taken.add(model_id)
         self._add(FindingKind.REPLACED, name, reason, old=entry, new=_entry_of(header, name, model_id))
 
-    def _follow(self, name: str, header: ModelHeader) -> None:
-        """Let a missing entry follow its file; what only the index says of it is kept if the file is the same."""
-        old = self.missing.pop(header.metadata.model_id)
-        before = self.known.get(old.file_path)
+    def _follow(self, name: str, header: ModelHeader, first: ModelEntry) -> None:
+        """Let a missing entry follow its file, and all others of the file; what only the index says is kept."""
+        before = self.known.get(first.file_path)
         same = before is not None and before.signature == self.files[name]
-        said = self._said_before(old.file_path, old.model_id)
-        new = replace(old, file_path=name) if same else _followed(old, header, name, said)
-        self.taken.add(old.model_id)
-        self._add(FindingKind.MOVED, name, f"renamed from {old.file_path}", old=old, new=new)
+        others = [entry for entry in self.missing.values() if entry.file_path == first.file_path and entry is not first]
+        for old in (first, *(entry for entry in others if not contradicts(entry, header.metadata))):
+            del self.missing[old.model_id]
+            said = self._said_before(old.file_path, old.model_id)
+            new = replace(old, file_path=name) if same else _followed(old, header, name, said)
+            self.taken.add(old.model_id)
+            self._add(FindingKind.MOVED, name, f"renamed from {old.file_path}", old=old, new=new)
+
+    def _missing_of(self, name: str, header: ModelHeader, model_id: str) -> ModelEntry | None:
+        """Return the missing entry whose file has another name now, whatever id it stands under; None without one."""
+        if model_id in self.missing:
+            return self.missing[model_id]
+        if model_id in self.taken or not header.metadata.save_date:
+            return None
+        size_bytes = self.files[name].size_bytes
+        for entry in self.missing.values():
+            if entry.file_size_bytes == size_bytes and confirms(entry, header.metadata):
+                return entry
+        return None
 
     def _originality(self, name: str) -> tuple[bool, int, int, str]:
         """Sort key that puts an original before its copies: named after its model, then older, then shorter."""
@@ -241,8 +255,9 @@ class _Planner:
         if header is None:
             return
         model_id = header.metadata.model_id or _id_of(f"sda-daemon:file:{name}")
-        if model_id in self.missing:
-            self._follow(name, header)
+        moved = self._missing_of(name, header, model_id)
+        if moved is not None:
+            self._follow(name, header, moved)
             return
         if model_id in self.taken:
             copied = copy_id(model_id, name)

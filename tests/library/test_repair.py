@@ -651,3 +651,28 @@ def test_an_entry_under_another_id_than_its_file_has_stays(is_known: bool, libra
     add_a_key(library.models_dir / "a.sda")
     assert library.repair_index() == (0, 0)
     assert state(library) == {**START, "a.sda": "another"}
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "first start"])
+def test_all_entries_of_a_file_follow_it(is_known: bool, library: ModelLibrary) -> None:
+    """Also those that stand under another id than the file says, with what only the index has."""
+    facts: dict[str, Any] = {"save_date": "2026-01-02T03:04:05", "final_train_loss": 0.5}
+    library.add_entry(write_model(library.models_dir / "a.sda", "id-of-a", **facts))
+    library.repair_index()
+    data = json.loads(library.index_path.read_bytes())
+    fields = data["models"].pop("id-of-a")
+    for model_id, name in (("one", "first"), ("two", "second")):
+        data["models"][model_id] = {**fields, "model_id": model_id, "name": name, "tags": [name], "rating": name}
+    library.index_path.write_text(json.dumps(data))
+    if is_known:
+        library.repair_index()
+    else:
+        (library.models_dir / ".model_library.scan.json").unlink()
+    library = ModelLibrary(library.models_dir)
+    (library.models_dir / "a.sda").rename(library.models_dir / "z.sda")
+    library.repair_index()
+    found = json.loads(library.index_path.read_bytes())["models"]
+    assert found.keys() == {"one", "two", "id-of-b", "id-of-c"}
+    for model_id in ("one", "two"):
+        assert found[model_id] == {**data["models"][model_id], "file_path": "z.sda"}
+    assert settled(library)
