@@ -234,8 +234,8 @@ def measure_rescan(base: Path) -> None:
     began = time.perf_counter()
     count = sum(1 for _ in CheckpointScan(str(folder), str(folder), CheckpointNames(("*.pt",))))
     listed = time.perf_counter() - began
-    from sda_daemon.conversion.ledger import Ledger
-    from sda_daemon.conversion.policy import LedgerRow, Status
+    from sda_daemon.state.ledger import Ledger
+    from sda_daemon.state.policy import LedgerRow, Status
 
     ledger = Ledger(base / "ledger")
     scan = CheckpointScan(str(folder), str(folder), CheckpointNames(("*.pt",)))

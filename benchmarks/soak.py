@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import print_table
-from sda_daemon.conversion.ledger import Ledger
-from sda_daemon.conversion.policy import Status
 from sda_daemon.demo.checkpoints import checkpoint_dict, small_model, write_checkpoint
 from sda_daemon.models.checkpoint import read_checkpoint
 from sda_daemon.models.digest import model_id_of, weights_digest
 from sda_daemon.models.header import read_model_header
+from sda_daemon.state.ledger import Ledger
+from sda_daemon.state.policy import Status
 
 RUNS = 8
 QUIET_S = 20.0

@@ -1,8 +1,9 @@
-"""What tells one content of a file from another without reading it. Pure."""
+"""What tells one content of a file from another without reading it."""
 
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 
 
@@ -29,3 +30,12 @@ def signed_64(number: int) -> int:
 
 
 _LIMIT = 2**63
+
+
+def signature_at(path: str) -> FileSignature | None:
+    """Return the signature of the regular file at a path (links are followed), None if there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return FileSignature.of(status) if stat.S_ISREG(status.st_mode) else None

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from sda_daemon.errors import CheckpointError, ModelFileError
+from sda_daemon.library.editing import write_edited
 from sda_daemon.models import header_process
 from sda_daemon.models.checkpoint import read_checkpoint
-from sda_daemon.models.editing import write_edited
 from sda_daemon.models.header import read_model_details, read_model_header
 from sda_daemon.models.header_process import read_header_apart
 from sda_daemon.models.inspection import inspect_file

@@ -37,9 +37,9 @@ def check(
 
     73 if it may not be read. It also warns of what is valid, but hardly meant.
     """
-    from sda_daemon.advice import advice_on
-    from sda_daemon.config import find_config, load_config
     from sda_daemon.files import is_folder
+    from sda_daemon.settings.advice import advice_on
+    from sda_daemon.settings.loading import find_config, load_config
 
     try:
         path = find_config(file or config)
@@ -68,18 +68,18 @@ def check(
 
 def _on_selection(settings: Settings) -> Iterator[str]:
     """Tell what `select` would remove of a library that is there, in folders in which it has removed nothing yet."""
-    from sda_daemon.config import state_folder
+    from sda_daemon.settings.loading import state_folder
 
     watches = {str(watch.path): watch for watch in settings.watch}
     state_dir = state_folder(settings)
     is_there = settings.models_dir.is_dir() and (state_dir / "ledger.sqlite3").exists()
     if not is_there or all(watch.select == "all" for watch in settings.watch):
         return
-    from sda_daemon.conversion.ledger import Ledger
-    from sda_daemon.daemon.aftermath import folders_of, leaving
+    from sda_daemon.conversion.retention import folders_of, leaving
     from sda_daemon.errors import SdaError
     from sda_daemon.library.catalog import ModelLibrary
     from sda_daemon.library.in_use import InUse
+    from sda_daemon.state.ledger import Ledger
 
     try:
         ledger = Ledger(state_dir, owned=False)
@@ -101,7 +101,7 @@ def _on_selection(settings: Settings) -> Iterator[str]:
 @app.command("show")
 def show(config: ConfigFile = None) -> None:
     """Print the config that is in force, with every default and override marked as such."""
-    from sda_daemon.config import find_config, load_config
+    from sda_daemon.settings.loading import find_config, load_config
     from sda_daemon.settings.writing import write_effective
 
     path = find_config(config)
@@ -129,8 +129,8 @@ def init(
     ] = None,
 ) -> int:
     """Write a config file that explains itself; never over one that is there."""
-    from sda_daemon.application import find_application
-    from sda_daemon.config import config_beside, user_config, write_new_config
+    from sda_daemon.settings.application import find_application
+    from sda_daemon.settings.loading import config_beside, user_config, write_new_config
 
     if user and path is not None:
         note("sda-daemon: --user and --path do not go together; give one of them")
@@ -170,16 +170,16 @@ def render(
     facts: Annotated[bool, typer.Option("--facts", help="Also show everything that templates can use.")] = False,
 ) -> int:
     """Show the metadata that a checkpoint's model would get, and what gave each field. Nothing is written."""
-    from sda_daemon.config import find_config, load_config, watch_of
     from sda_daemon.conversion.interrupts import wait_for_first
     from sda_daemon.conversion.job import REFUSED_KINDS, ConversionJob, Failed
     from sda_daemon.conversion.pool import WorkerPool
     from sda_daemon.files import is_file
-    from sda_daemon.intake.probe import look
+    from sda_daemon.settings.loading import find_config, load_config, watch_of
+    from sda_daemon.signature import signature_at
 
     settings = load_config(find_config(config)).settings
     path = checkpoint.absolute()
-    signature = look(str(path)) if is_file(path) else None
+    signature = signature_at(str(path)) if is_file(path) else None
     if signature is None:
         note(f"sda-daemon: there is no file {checkpoint}")
         return ExitCode.FAILED

@@ -163,7 +163,7 @@ class _Plan:
 
 def _own_folders(plan: _Plan) -> tuple[str, ...]:
     """Return the folders that are not looked into on the way, unless one of them is named."""
-    from sda_daemon.config import own_folders
+    from sda_daemon.settings.loading import own_folders
     from sda_daemon.settings.own_output import TRASH_FOLDER
 
     library = (str(plan.models_dir), str(plan.models_dir / TRASH_FOLDER))
@@ -183,7 +183,7 @@ def _plan(
 
     settings = None
     if config is not None or models_dir is None:
-        from sda_daemon.config import find_config, load_config
+        from sda_daemon.settings.loading import find_config, load_config
 
         settings = load_config(find_config(config)).settings
     metadata = settings.metadata if settings else MetadataSettings()

@@ -21,7 +21,7 @@ def find_models_dir(models_dir: Path | None, config: Path | None) -> Path:
     """
     if models_dir is not None:
         return models_dir
-    from sda_daemon.config import find_config, load_config
+    from sda_daemon.settings.loading import find_config, load_config
 
     return load_config(find_config(config)).settings.models_dir
 

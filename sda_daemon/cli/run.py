@@ -28,10 +28,10 @@ def run(
     import faulthandler
     import os
 
-    from sda_daemon.config import find_config, load_config
     from sda_daemon.daemon import Daemon
     from sda_daemon.logs import configure_logging
     from sda_daemon.service.notify import Notifier
+    from sda_daemon.settings.loading import find_config, load_config
 
     faulthandler.enable(file=2)  # systemd's watchdog sends SIGABRT: the log then shows where the daemon hung
     notifier = Notifier.from_environment(os.environ)

@@ -20,8 +20,8 @@ from sda_daemon.wording import LONGEST_QUOTE, LONGEST_VALUE, MOST_LINES, and_mor
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sda_daemon.conversion.ledger import Ledger
-    from sda_daemon.conversion.policy import LedgerRow
+    from sda_daemon.state.ledger import Ledger
+    from sda_daemon.state.policy import LedgerRow
 
 
 def status(everything: Everything = False, config: ConfigFile = None, as_json: AsJson = False) -> int:
@@ -31,8 +31,8 @@ def status(everything: Everything = False, config: ConfigFile = None, as_json: A
     deleted or moved, and what was done today.
     Exits with 0 if it runs, 1 if not.
     """
-    from sda_daemon.config import find_config, load_config, state_folder
-    from sda_daemon.daemon.locks import is_at_work
+    from sda_daemon.settings.loading import find_config, load_config, state_folder
+    from sda_daemon.state.locks import is_at_work
 
     settings = load_config(find_config(config)).settings
     state_dir = state_folder(settings)
@@ -48,8 +48,8 @@ def status(everything: Everything = False, config: ConfigFile = None, as_json: A
 
 @contextlib.contextmanager
 def _open_ledger(state_dir: Path) -> Any:
-    from sda_daemon.conversion.ledger import LEDGER_FILE_NAME, Ledger
     from sda_daemon.files import is_file
+    from sda_daemon.state.ledger import LEDGER_FILE_NAME, Ledger
 
     if not is_file(state_dir / LEDGER_FILE_NAME):
         raise SdaError(f"no daemon has run with this config yet: there is no ledger in {state_dir}", "Start it: run")
@@ -62,9 +62,9 @@ def _open_ledger(state_dir: Path) -> Any:
 
 def collect_status(ledger: Ledger, *, running: bool) -> dict[str, Any]:
     """Return everything that `status` shows, as plain values."""
-    from sda_daemon.conversion.ledger import RETRY_KIND
-    from sda_daemon.conversion.policy import Status
-    from sda_daemon.intake.probe import look
+    from sda_daemon.signature import signature_at
+    from sda_daemon.state.ledger import RETRY_KIND
+    from sda_daemon.state.policy import Status
 
     reported = _reported(ledger)
     midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
@@ -87,7 +87,7 @@ def collect_status(ledger: Ledger, *, running: bool) -> dict[str, Any]:
         "kept": [
             {"path": item.path, "reason": item.reason, "since": _utc(item.since)}
             for item in ledger.kept_sources()
-            if look(item.path) == item.signature
+            if signature_at(item.path) == item.signature
         ],
         "today": {
             "converted": today.get(Status.DONE, 0),
@@ -232,7 +232,7 @@ def _print_incomplete(show: Show, items: list[dict[str, Any]], count: int, *, ev
 
 
 def _print_loss(show: Show, library: dict[str, Any] | None) -> None:
-    from sda_daemon.daemon.librarian import LOSS_HINT
+    from sda_daemon.library.keeper import MISSING_HINT
 
     if library and library.get("foreign_entries"):
         count = library["foreign_entries"]
@@ -240,7 +240,7 @@ def _print_loss(show: Show, library: dict[str, Any] | None) -> None:
         show(f"         {entries} of other programs in the index, left as they are")
     if library and library["problem"]:
         show("the models folder is lost; conversions wait", "bold red")
-        show(f"  {library['problem']}; {LOSS_HINT}")
+        show(f"  {library['problem']}; {MISSING_HINT}")
 
 
 def _print_paths(show: Show, title: str, count: int, paths: list[str], *, everything: bool) -> None:
@@ -273,9 +273,9 @@ def retry(
 
     At once if the daemon runs, else when it starts.
     """
-    from sda_daemon.config import find_config, load_config, state_folder
-    from sda_daemon.daemon.locks import is_at_work
     from sda_daemon.daemon.loop import RETRY_SIGNAL
+    from sda_daemon.settings.loading import find_config, load_config, state_folder
+    from sda_daemon.state.locks import is_at_work
 
     if bool(paths) == everything:
         raise typer.BadParameter("name checkpoints, or use --all")

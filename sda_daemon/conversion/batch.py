@@ -19,7 +19,6 @@ from sda_daemon.conversion.pool import ConversionPool, TaskPool
 from sda_daemon.conversion.publish import Action, failure_of, publish
 from sda_daemon.errors import LibraryError, explained, is_refusal
 from sda_daemon.files import is_folder, status_of
-from sda_daemon.intake.probe import look
 from sda_daemon.intake.scan import CheckpointNames, CheckpointScan
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
@@ -28,7 +27,7 @@ from sda_daemon.library.weights import find_twin
 from sda_daemon.models.formats import format_called
 from sda_daemon.models.metadata import file_name_candidates
 from sda_daemon.models.playability import Trouble
-from sda_daemon.signature import FileSignature
+from sda_daemon.signature import FileSignature, signature_at
 
 MOST_LEARNED = 500
 """So many model files are read at most before a batch begins, to know which weights they hold."""
@@ -168,7 +167,7 @@ def convert_batch(
     while waiting or running:
         while waiting and len(running) < in_flight:
             source, turn = waiting.pop()
-            signature = look(source.path)
+            signature = signature_at(source.path)
             if signature is None:
                 yield BatchResult(source.path, BatchAction.FAILED, None, "missing", f"there is no file {source.path}")
                 continue

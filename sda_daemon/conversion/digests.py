@@ -69,8 +69,8 @@ NO_CONTENT = FileSignature(-1, -1, -1)
 
 
 def _recorded(header: ModelHeader) -> str:
-    digest = header.provenance.get("weights_digest")
-    return digest if isinstance(digest, str) and digest.startswith("sha256:") else ""
+    digest = header.origin.weights_digest
+    return digest if digest.startswith("sha256:") else ""
 
 
 def _digest_of(path: Path) -> str:
@@ -105,7 +105,7 @@ def write_sliders(path: Path, temporary: Path, analysis: dict[str, Any]) -> Slid
     Raises:
         UneditableModelError, BrokenModelError, OSError: see `models.editing.write_with_analysis`.
     """
-    from sda_daemon.models.editing import write_with_analysis
+    from sda_daemon.library.editing import write_with_analysis
 
     before = FileSignature.of(path.lstat())
     size_bytes = write_with_analysis(path, temporary, analysis)

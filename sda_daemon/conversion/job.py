@@ -160,3 +160,24 @@ class Preview:
 
 
 Outcome = Converted | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFree:
+    """A worker is done with a job; its model is on the way to the disk, or the failure to the loop."""
+
+    job: ConversionJob
+
+
+@dataclass(frozen=True, slots=True)
+class JobDone:
+    """A conversion has ended, and its file is on the disk."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSaid:
+    """A worker process, or a library in it, has printed something."""
+
+    text: str

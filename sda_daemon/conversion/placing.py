@@ -93,7 +93,7 @@ def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint
         metadata=kept,
         format=chosen,
         troubles=_troubles(chosen, checkpoint),
-        by_daemon=job.by_daemon and (header is None or bool(header.provenance.get("made_by_daemon"))),
+        by_daemon=job.by_daemon and (header is None or bool(header.origin.made_by_daemon)),
         plain_name=plain_name,
         words=words_digest(kept) if header is None else _words_of(known, header, kept),
         twin=twin,
@@ -182,10 +182,10 @@ def _header_of(library: ModelLibrary, known: ModelEntry) -> ModelHeader | None:
 
 def _words_of(known: ModelEntry, header: ModelHeader, kept: ModelMetadata) -> str:
     """Return the digest of the words that no person has given: the one that was recorded, once a person has."""
-    from sda_daemon.library.touched import BY_A_PERSON, WORDS_DIGEST, is_touched, words_digest
+    from sda_daemon.library.touched import BY_A_PERSON, is_touched, words_digest
 
-    if is_touched(known, header.metadata, header.provenance, header.mtime_ns):
-        return str(header.provenance.get(WORDS_DIGEST) or BY_A_PERSON)
+    if is_touched(known, header.metadata, header.origin, header.mtime_ns):
+        return header.origin.words_digest or BY_A_PERSON
     return words_digest(kept)
 
 

@@ -18,12 +18,12 @@ from sda_daemon.conversion.job import Converted, Failed, Sliders
 from sda_daemon.errors import SdaError, explained, is_refusal
 from sda_daemon.files import fsync_folder, publish_new
 from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.editing import write_called
 from sda_daemon.library.entry import ModelEntry, check_entry
 from sda_daemon.library.naming import name_apart
 from sda_daemon.library.removal import unlink_models
 from sda_daemon.library.said import said_by
 from sda_daemon.library.weights import Weights, find_twin
-from sda_daemon.models.editing import write_called
 from sda_daemon.models.formats import format_called, format_of_name
 from sda_daemon.models.metadata import file_name_candidates
 from sda_daemon.service.sandbox import tell

@@ -21,7 +21,9 @@ from sda_daemon.conversion import worker
 from sda_daemon.conversion.interrupts import held_back, wait_for_first
 from sda_daemon.conversion.pool import describe_exit, leave_closed_folder
 from sda_daemon.errors import SdaError, explained, is_refusal
+from sda_daemon.models.provenance import Provenance
 from sda_daemon.settings.schema import ConversionSettings
+from sda_daemon.torchfile.values import mapping_of
 
 if TYPE_CHECKING:
     from sda_daemon.models.inspection import Inspection
@@ -84,9 +86,8 @@ def check_model(path: str) -> Verdict:
         return Verdict(path, VerdictKind.MISSING, "the file is not there", "missing")
     except OSError as error:
         return _unreadable(path, error)
-    provenance = content.get("provenance")
-    recorded = provenance.get("weights_digest") if isinstance(provenance, dict) else None
-    if not isinstance(recorded, str) or not recorded:
+    recorded = Provenance.read(mapping_of(content.get("provenance")) or {}).weights_digest
+    if not recorded:
         return Verdict(path, VerdictKind.UNRECORDED, weights_digest=found)
     if recorded != found:
         reason = "its weights are not the ones that it was made with"

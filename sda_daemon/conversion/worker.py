@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import os
 import resource
 import signal
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome, Preview, Sliders
 from sda_daemon.conversion.placing import format_for, library_at, place_of, twin_of
+from sda_daemon.conversion.sources import SIDECAR_ENDING
 from sda_daemon.errors import (
     ChangedWhileReadError,
     CheckpointError,
@@ -34,7 +34,7 @@ from sda_daemon.errors import (
     explained,
 )
 from sda_daemon.files import fsync_large
-from sda_daemon.intake.sources import SIDECAR_ENDING
+from sda_daemon.models.provenance import Provenance, root_digest
 from sda_daemon.plain_json import read_json
 from sda_daemon.service import sandbox
 from sda_daemon.signature import FileSignature
@@ -150,12 +150,11 @@ def make_durable(outcome: Outcome) -> Outcome:
 
 
 def _convert(job: ConversionJob) -> Converted | Failed:
-    from sda_daemon.library.touched import WORDS_DIGEST
     from sda_daemon.models.checkpoint import read_checkpoint
     from sda_daemon.models.digest import model_id_of, weights_digest
     from sda_daemon.models.persistence import complete_metadata, parts_of, utc_now, write_parts
-    from sda_daemon.notes import read_notes
-    from sda_daemon.rules import name_checkpoint, template_digest
+    from sda_daemon.settings.notes import read_notes
+    from sda_daemon.settings.rules import name_checkpoint, template_digest
 
     began = time.perf_counter()
     path = Path(job.path)
@@ -178,19 +177,19 @@ def _convert(job: ConversionJob) -> Converted | Failed:
     metadata = place.metadata
     size_bytes = 0
     if place.is_wanted and job.temporary_name:
-        provenance = {
-            "source_file": path.name,
-            "source_path": str(facts["relpath"]),
-            "source_mtime_ns": job.signature.mtime_ns,
-            "source_root": _root_digest(job.watch_root),
-            "made_by_daemon": place.by_daemon,
-            "source_size_bytes": job.signature.size_bytes,
-            "source_digest": checkpoint.source_digest,
-            "weights_digest": digest,
-            "template_digest": template_digest(job.metadata, job.rules),
-            WORDS_DIGEST: place.words,
-            "converted_at": metadata.save_date,
-        }
+        provenance = Provenance(
+            source_file=path.name,
+            source_path=str(facts["relpath"]),
+            source_mtime_ns=job.signature.mtime_ns,
+            source_root=root_digest(job.watch_root) if job.watch_root else "",
+            made_by_daemon=place.by_daemon,
+            source_size_bytes=job.signature.size_bytes,
+            source_digest=checkpoint.source_digest,
+            weights_digest=digest,
+            template_digest=template_digest(job.metadata, job.rules),
+            words_digest=place.words,
+            converted_at=metadata.save_date,
+        )
         temporary = Path(job.work_dir) / job.temporary_name
         parts, marker = parts_of(checkpoint), place.format.marker
         size_bytes = write_parts(temporary, parts, metadata, provenance, marker, place.further)
@@ -245,8 +244,8 @@ def _preview(job: ConversionJob) -> Preview:
     from sda_daemon.models.checkpoint import read_checkpoint
     from sda_daemon.models.digest import model_id_of, weights_digest
     from sda_daemon.models.persistence import complete_metadata, utc_now
-    from sda_daemon.notes import read_notes
-    from sda_daemon.rules import name_checkpoint
+    from sda_daemon.settings.notes import read_notes
+    from sda_daemon.settings.rules import name_checkpoint
 
     path = Path(job.path)
     root = Path(job.watch_root) if job.watch_root else None
@@ -266,15 +265,6 @@ def _preview(job: ConversionJob) -> Preview:
     chosen, found = format_for(job, checkpoint, named.models_format or job.models_format)
     ignored_notes = (*ignored, *named.ignored_notes)
     return Preview(job, metadata, named.sources, facts, named.skip, ignored_notes, known_as, chosen.name, found)
-
-
-def _root_digest(root: str) -> str:
-    return root_digest(root) if root else ""
-
-
-def root_digest(root: str) -> str:
-    """Return a digest of a watched folder's path: models tell where they come from, but not who lives there."""
-    return hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
 
 
 def _check_unchanged(job: ConversionJob) -> None:

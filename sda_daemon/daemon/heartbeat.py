@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from sda_daemon.daemon.conversions import Conversions
-from sda_daemon.daemon.intake import Intake
+from sda_daemon.conversion.queue import ConversionQueue
+from sda_daemon.intake.intake import Intake
 from sda_daemon.service.notify import Notifier
 from sda_daemon.service.status import Progress, describe
 
@@ -24,7 +24,7 @@ class Heartbeat:
         conversions: the queue.
     """
 
-    def __init__(self, notifier: Notifier, intake: Intake, conversions: Conversions) -> None:
+    def __init__(self, notifier: Notifier, intake: Intake, conversions: ConversionQueue) -> None:
         self._notifier = notifier
         self._intake = intake
         self._conversions = conversions

@@ -19,45 +19,33 @@ from types import FrameType
 from typing import Any
 
 from sda_daemon import __version__, events
-from sda_daemon.advice import advice_on
-from sda_daemon.config import LoadedConfig, own_folders, state_folder
-from sda_daemon.conversion.ledger import Ledger
+from sda_daemon.conversion.clearing import KILLED, SourceCleared, SourcePutBack, SourceStayed, put_back_all
+from sda_daemon.conversion.doubles import Doubles, SlidersCopied, WeightsRead
+from sda_daemon.conversion.job import JobDone, WorkerFree, WorkerSaid
 from sda_daemon.conversion.pool import WorkerPool
-from sda_daemon.daemon.clearing import KILLED, put_back_all
-from sda_daemon.daemon.conversions import Circumstances, Conversions
-from sda_daemon.daemon.doubles import Doubles
+from sda_daemon.conversion.queue import Circumstances, ConversionQueue
 from sda_daemon.daemon.heartbeat import Heartbeat
-from sda_daemon.daemon.intake import Intake
-from sda_daemon.daemon.librarian import LOSS_HINT, Librarian
-from sda_daemon.daemon.locks import instance_lock, make_folder
-from sda_daemon.daemon.loss import Loss, find_loss, is_forgotten
-from sda_daemon.daemon.messages import (
-    ConfigTouched,
-    JobDone,
-    ReloadRequested,
-    RetryRequested,
-    SlidersCopied,
-    SourceCleared,
-    SourcePutBack,
-    SourceStayed,
-    StopRequested,
-    WeightsRead,
-    WorkerFree,
-    WorkerSaid,
-)
-from sda_daemon.daemon.rebuild import rebuild_ledger
-from sda_daemon.daemon.reload import ConfigFile, ConfigState
+from sda_daemon.daemon.messages import ReloadRequested, RetryRequested, StopRequested
 from sda_daemon.daemon.report import Reporter
-from sda_daemon.daemon.shelf import Shelf
 from sda_daemon.errors import LedgerError, LibraryLostError, NothingToWatchError, SdaError
-from sda_daemon.intake.messages import FileSeen, FolderSeen, LibraryReplaced, LibraryTouched, RescanNeeded
-from sda_daemon.intake.reach import why_unwatchable
+from sda_daemon.intake.intake import Intake
 from sda_daemon.library.in_use import InUse
+from sda_daemon.library.keeper import MISSING_HINT, Keeper
 from sda_daemon.logs import configure_logging
-from sda_daemon.rules import template_digest
 from sda_daemon.service.notify import Notifier
+from sda_daemon.settings.advice import advice_on
 from sda_daemon.settings.changes import changes
+from sda_daemon.settings.loading import LoadedConfig, own_folders, state_folder
+from sda_daemon.settings.reload import ConfigFile, ConfigState, ConfigTouched
+from sda_daemon.settings.rules import template_digest
 from sda_daemon.settings.schema import Settings
+from sda_daemon.state.ledger import Ledger
+from sda_daemon.state.locks import instance_lock, make_folder
+from sda_daemon.state.missing_library import MissingLibrary, find_missing_library, is_forgotten
+from sda_daemon.state.open_library import OpenLibrary
+from sda_daemon.state.rebuild import rebuild_ledger
+from sda_daemon.watching.hints import FileSeen, FolderSeen, LibraryReplaced, LibraryTouched, RescanNeeded
+from sda_daemon.watching.reach import why_unwatchable
 
 SUPERVISE_S = 2.0
 """How often the watches are checked for life, in seconds."""
@@ -87,7 +75,7 @@ class Daemon:
         self._supervise_at = 0.0
         self._was_up = False
         self._ledger_pause_s = LEDGER_PAUSE_S
-        self._shelves: list[Shelf] = []
+        self._shelves: list[OpenLibrary] = []
         self._state_dir = state_folder(config.settings)
         self._config_file = ConfigFile(config, self._inbox.put)
 
@@ -163,12 +151,12 @@ class Daemon:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in problems.items())
             raise NothingToWatchError(f"none of the folders can be watched: {reasons}", "Check the paths under watch")
         self._shelves = []
-        loss = find_loss(settings.models_dir, self._state_dir)
+        loss = find_missing_library(settings.models_dir, self._state_dir)
         if loss is None:
             make_folder(settings.models_dir, "models_dir")
         elif self._once:
             raise LibraryLostError(
-                f"{loss.models_dir} is taken to be lost: {loss}", LOSS_HINT[:1].upper() + LOSS_HINT[1:]
+                f"{loss.models_dir} is taken to be lost: {loss}", MISSING_HINT[:1].upper() + MISSING_HINT[1:]
             )
         make_folder(self._state_dir, "state_dir")
         stack.callback(self._close_shelves)
@@ -179,7 +167,7 @@ class Daemon:
                 events.SOURCE_PUT_BACK(path=item.path, was=item.private, reason=item.reason or KILLED)
             rebuild_ledger(ledger, self._shelves[0].library, [str(watch.path) for watch in settings.watch])
         now = Circumstances(settings, self._shelves[0].library, self._new_pool(settings), self._shelves[0].work_dir)
-        self._conversions: Conversions = Conversions(now, ledger, self._inbox.put, retries=not self._once)
+        self._conversions: ConversionQueue = ConversionQueue(now, ledger, self._inbox.put, retries=not self._once)
         stack.callback(self._conversions.cut_off)
         self._conversions.catch_up()
         self._doubles = Doubles(ledger, self._inbox.put, once=self._once)
@@ -198,11 +186,11 @@ class Daemon:
         self._intake.template_digest = self._conversions.template_digest
         self._intake.rescan_interval_s = settings.rescan_interval_s
         self._heartbeat = Heartbeat(self._notifier, self._intake, self._conversions)
-        self._heartbeat.library_problem = lambda: self._librarian.problem
+        self._heartbeat.library_problem = lambda: self._keeper.problem
         self._intake.on_progress = self._heartbeat.turn
         stack.callback(self._intake.stop)
         self._intake.start(settings.watch, live=not self._once)
-        self._reporter = Reporter(ledger, self._intake, self._conversions, lambda: self._librarian, self._identity())
+        self._reporter = Reporter(ledger, self._intake, self._conversions, lambda: self._keeper, self._identity())
         stack.callback(self._reporter.close)
         stack.callback(self._config_file.stop)
         if not self._once:
@@ -210,9 +198,9 @@ class Daemon:
         self._heartbeat.ready()
 
     def _open_shelf(
-        self, settings: Settings, on_locked: Callable[[], None] = lambda: None, loss: Loss | None = None
-    ) -> Shelf:
-        return Shelf(
+        self, settings: Settings, on_locked: Callable[[], None] = lambda: None, loss: MissingLibrary | None = None
+    ) -> OpenLibrary:
+        return OpenLibrary(
             settings.models_dir,
             self._inbox.put,
             settings.rescan_interval_s,
@@ -264,9 +252,9 @@ class Daemon:
         )
 
     @property
-    def _librarian(self) -> Librarian:
+    def _keeper(self) -> Keeper:
         """That of the library which new models go into."""
-        return self._shelves[0].librarian
+        return self._shelves[0].keeper
 
     @property
     def config_state(self) -> ConfigState:
@@ -293,13 +281,13 @@ class Daemon:
         events.CONFIG_RELOADED(path=str(config.path), changed=list(changes(old, new)))
         self._advise()
 
-    def _shelf_for(self, settings: Settings) -> Shelf:
+    def _shelf_for(self, settings: Settings) -> OpenLibrary:
         """Return the shelf of a models folder: the one in use, one that is still being emptied, or a new one."""
         folder = settings.models_dir.resolve()
         known = next((item for item in self._shelves if item.models_dir.resolve() == folder), None)
         return known or self._open_shelf(settings)
 
-    def _commit(self, config: LoadedConfig, shelf: Shelf) -> None:
+    def _commit(self, config: LoadedConfig, shelf: OpenLibrary) -> None:
         """Nothing here can fail for a reason that lies in the config."""
         old, new = self._config.settings, config.settings
         self._config = config
@@ -307,7 +295,7 @@ class Daemon:
             configure_logging(new.logging.level, new.logging.format)
         self._shelves = [shelf, *(item for item in self._shelves if item is not shelf)]
         for item in self._shelves:
-            item.librarian.interval_s = new.rescan_interval_s
+            item.keeper.interval_s = new.rescan_interval_s
         is_same = (old.workers, old.conversion) == (new.workers, new.conversion)
         pool = self._conversions.pool if is_same else self._new_pool(new)
         self._intake.rescan_interval_s = new.rescan_interval_s
@@ -380,7 +368,7 @@ class Daemon:
         if self._is_all_done():
             return 0.0
         now = time.monotonic()
-        moments = [self._heartbeat.next_moment(), *(shelf.librarian.next_moment() for shelf in self._shelves)]
+        moments = [self._heartbeat.next_moment(), *(shelf.keeper.next_moment() for shelf in self._shelves)]
         if not self._once:
             moments += [self._supervise_at, self._config_file.next_moment()]
         moments += [at for at in (self._intake.next_moment(), self._conversions.next_moment()) if at is not None]
@@ -404,7 +392,7 @@ class Daemon:
                     self._stop = self._stop or message
                 case LibraryReplaced():
                     is_last = True
-        hold = is_last or self._is_stopping() or self._librarian.is_lost or self._must_know_first
+        hold = is_last or self._is_stopping() or self._keeper.is_lost or self._must_know_first
         self._conversions.take_outcomes(finished, time.monotonic(), hold=hold)
         return [message for message in messages if not isinstance(message, JobDone | WorkerFree)]
 
@@ -414,7 +402,7 @@ class Daemon:
                 self._intake.handle(message)
             case LibraryTouched():
                 for shelf in self._shelves:
-                    shelf.librarian.touched(time.monotonic())
+                    shelf.keeper.touched(time.monotonic())
             case LibraryReplaced():
                 self._again = True  # locks, work folder and index are those of the old folder: begin anew
             case SourceCleared() | SourceStayed() | SourcePutBack():
@@ -444,14 +432,14 @@ class Daemon:
     def _tick(self, now: float) -> None:
         self._intake.tick(now)
         for shelf in self._shelves:
-            shelf.librarian.tick(now)
+            shelf.keeper.tick(now)
         if not self._once and self._supervise_at <= now:
             self._supervise_at = now + SUPERVISE_S
             self._intake.supervise()
-            self._librarian.supervise()
-            if self._librarian.is_lost:
+            self._keeper.supervise()
+            if self._keeper.is_lost:
                 # Someone may have said that its models were deleted on purpose.
-                self._again = self._again or is_forgotten(self._ledger, self._librarian.models_dir)
+                self._again = self._again or is_forgotten(self._ledger, self._keeper.models_dir)
             elif not self._shelves[0].is_whole():
                 self._again = True  # the lock or the work folder was removed by hand: take them anew
             self._config_file.supervise(now)
@@ -460,7 +448,7 @@ class Daemon:
             now, self._shelves[0], self._conversions.pool, self._in_use, is_free=is_free or self._must_know_first
         )
         expecting = self._intake.waiting > 0 or self._doubles.is_busy
-        self._conversions.tick(now, expecting=expecting, hold=self._librarian.is_lost or self._must_know_first)
+        self._conversions.tick(now, expecting=expecting, hold=self._keeper.is_lost or self._must_know_first)
         if not self._once:
             config = self._config_file.tick(now)
             if config is not None:

@@ -7,11 +7,11 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from sda_daemon.conversion.ledger import Ledger
-from sda_daemon.daemon.conversions import Conversions
-from sda_daemon.daemon.intake import Intake
-from sda_daemon.daemon.librarian import Librarian
-from sda_daemon.daemon.loss import filled
+from sda_daemon.conversion.queue import ConversionQueue
+from sda_daemon.intake.intake import Intake
+from sda_daemon.library.keeper import Keeper
+from sda_daemon.state.ledger import Ledger
+from sda_daemon.state.missing_library import filled
 
 PUBLISH_S = 1.0
 """Shortest time between two publications, in seconds."""
@@ -26,7 +26,7 @@ class Reporter:
         ledger: where to.
         intake: the watched folders.
         conversions: the queue.
-        librarian: returns the librarian of the library that new models go into.
+        keeper: returns the keeper of the library that new models go into.
         identity: what does not change while the daemon runs: `pid`, `started_at`, `version`, `config`, …
     """
 
@@ -34,15 +34,15 @@ class Reporter:
         self,
         ledger: Ledger,
         intake: Intake,
-        conversions: Conversions,
-        librarian: Callable[[], Librarian],
+        conversions: ConversionQueue,
+        keeper: Callable[[], Keeper],
         identity: dict[str, Any],
     ) -> None:
         self.identity = identity
         self._ledger = ledger
         self._intake = intake
         self._conversions = conversions
-        self._librarian = librarian
+        self._keeper = keeper
         self._last: dict[str, Any] = {}
         self._publish_at = 0.0
 
@@ -66,12 +66,12 @@ class Reporter:
         unfinished = self._intake.settling.unfinished()
         waiting = [path for path in self._intake.settling.paths() if path not in unfinished]
         incomplete = self._intake.settling.reported()
-        librarian = self._librarian()
-        models = librarian.count()
+        keeper = self._keeper()
+        models = keeper.count()
         return {
-            **({} if librarian.is_lost else filled(librarian.models_dir, models)),
+            **({} if keeper.is_lost else filled(keeper.models_dir, models)),
             "daemon": self.identity,
-            "library": {"models": models, "foreign_entries": librarian.foreign_entries, "problem": librarian.problem},
+            "library": {"models": models, "foreign_entries": keeper.foreign_entries, "problem": keeper.problem},
             "watches": [
                 {
                     "path": root.path,

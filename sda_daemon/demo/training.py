@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sda_daemon.controls.analysis import DEFAULT_N_STEPS, AnalysisResult
-from sda_daemon.models.losses import vae_loss
+from sda_daemon.demo.losses import vae_loss
 from sda_daemon.models.vae import ConvVAE
 
 ACTIVE_SHARE = 0.98

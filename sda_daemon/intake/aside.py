@@ -21,8 +21,8 @@ from itertools import count
 from pathlib import Path
 
 from sda_daemon.files import rename_new
-from sda_daemon.intake.probe import has_writer, look
-from sda_daemon.signature import FileSignature
+from sda_daemon.intake.probe import has_writer
+from sda_daemon.signature import FileSignature, signature_at
 
 SIDECAR_ENDING = ".meta.json"
 ASIDE_ENDING = ".sda-aside"
@@ -88,7 +88,7 @@ def taken_aside(path: Path, signature: FileSignature) -> Iterator[Aside]:
         SourceChangedError: it is another content, or a program is writing it.
         OSError: it cannot be taken aside; it is where it was.
     """
-    if look(str(path)) != signature:
+    if signature_at(str(path)) != signature:
         raise SourceChangedError(path)
     aside = _prepare(path)
     try:
@@ -144,7 +144,9 @@ def _longest_name(folder: Path) -> int:
 
 def _check(aside: Aside, signature: FileSignature) -> None:
     """Make sure that what was taken is what was meant, and that no program has it open for writing."""
-    found = look(str(link_target(aside.private, aside.original.parent)) if aside.is_link else str(aside.private))
+    found = signature_at(
+        str(link_target(aside.private, aside.original.parent)) if aside.is_link else str(aside.private)
+    )
     if found != signature:
         raise _OtherContentError
     if aside.descriptor is not None and has_writer(aside.descriptor):

@@ -6,25 +6,13 @@ import contextlib
 import errno
 import fcntl
 import os
-import stat
 import struct
-
-from sda_daemon.signature import FileSignature
 
 _ZIP_START = b"PK\x03\x04"
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR_BYTES = 20
 _MAX_COMMENT = 65_535
-
-
-def look(path: str) -> FileSignature | None:
-    """Return a regular file's signature (following links), None if there is none."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return FileSignature.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
 def why_unfinished(path: str) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from fnmatch import translate
 
 from sda_daemon.intake.aside import ASIDE_ENDING, is_aside_folder
-from sda_daemon.intake.exclusion import Exclusion, identity_of
 from sda_daemon.models.formats import ENDINGS
+from sda_daemon.settings.exclusion import Exclusion, identity_of
 from sda_daemon.signature import FileSignature
 
 TEMPORARY_ENDINGS = (".part", ".tmp", ".temp", ".filepart", ".crdownload", ".partial", ".download", ".swp", "~")

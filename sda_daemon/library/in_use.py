@@ -56,11 +56,11 @@ class InUse:
             return ""
         except (ModelFileError, OSError):
             return "its file cannot be read"
-        if not header.provenance.get("made_by_daemon"):
+        if not header.origin.made_by_daemon:
             return "it was saved by hand"
         if header.further:
             return f"another program has put {quoted(header.further[0])} into its file"
-        is_changed = is_touched(entry, header.metadata, header.provenance, header.mtime_ns)
+        is_changed = is_touched(entry, header.metadata, header.origin, header.mtime_ns)
         return "a person has named, described or tagged it" if is_changed else ""
 
     def _in_presets(self, model_id: str) -> str:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.said import WORDS
 from sda_daemon.models.metadata import ModelMetadata
+from sda_daemon.models.provenance import Provenance
 
-WORDS_DIGEST = "words_digest"
-"""The key in the provenance."""
 BY_A_PERSON = "by a person"
-"""What stands there once it is known that a person has changed them: no digest."""
+"""What stands in place of the digest once it is known that a person has changed them."""
 _LONGEST_WRITING_S = 60.0
 
 
@@ -30,7 +27,7 @@ def words_digest(item: ModelMetadata | ModelEntry) -> str:
     return hashlib.sha256(json.dumps(whole, ensure_ascii=True).encode()).hexdigest()[:16]
 
 
-def is_touched(entry: ModelEntry, metadata: ModelMetadata, provenance: Mapping[str, Any], mtime_ns: int) -> bool:
+def is_touched(entry: ModelEntry, metadata: ModelMetadata, origin: Provenance, mtime_ns: int) -> bool:
     """Tell whether a model's words are not, or may not be, the ones that it was made with.
 
     Earlier versions did not record these: then the words count as a person's if the index has others than the file, or
@@ -39,14 +36,13 @@ def is_touched(entry: ModelEntry, metadata: ModelMetadata, provenance: Mapping[s
     Args:
         entry: the model's.
         metadata: what its file says.
-        provenance: what its file says of where it comes from.
+        origin: where it comes from, as its file says.
         mtime_ns: when its file was last written, in nanoseconds since 1970.
     """
-    recorded = provenance.get(WORDS_DIGEST)
-    if isinstance(recorded, str) and recorded:
-        return not words_digest(entry) == words_digest(metadata) == recorded
+    if origin.words_digest:
+        return not words_digest(entry) == words_digest(metadata) == origin.words_digest
     try:
-        made = datetime.fromisoformat(str(provenance.get("converted_at")))
+        made = datetime.fromisoformat(origin.converted_at)
     except ValueError:
         return True
     made_s = (made if made.tzinfo else made.replace(tzinfo=UTC)).timestamp()

@@ -33,11 +33,11 @@ from sda_daemon.files import (
 from sda_daemon.library.batches import Batch, title
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.content import Fields, checked_fields
+from sda_daemon.library.editing import write_edited
 from sda_daemon.library.entry import ModelEntry, check_entry, entry_from_dict, is_bare_model_name
 from sda_daemon.library.naming import name_apart
 from sda_daemon.library.removal import unlink_models
 from sda_daemon.library.restored import remember_restored
-from sda_daemon.models.editing import write_edited
 from sda_daemon.models.formats import SDA, format_of_name, has_model_ending, without_ending
 from sda_daemon.models.header import read_model_header
 from sda_daemon.models.metadata import file_name_candidates

@@ -20,6 +20,7 @@ from sda_daemon.errors import BrokenModelError, ModelFileError, NewerModelError,
 from sda_daemon.models.contents import unknown_model_of
 from sda_daemon.models.formats import OWN_KEYS, SDA, ModelFormat, format_of_marker, stored_activation, vocoder_fields
 from sda_daemon.models.metadata import SAVED_MODEL_VERSION, ModelMetadata
+from sda_daemon.models.provenance import Provenance
 from sda_daemon.torchfile.archive import open_regular
 from sda_daemon.torchfile.faults import COPY_AGAIN, Damaged, Fault, NotTorch, OtherKind, Oversized, Unsafe
 from sda_daemon.torchfile.outlines import TensorOutline, tensor_outline
@@ -51,8 +52,7 @@ class ModelHeader:
 
     `format` is what its marker says, `vocoder` what the index of the third generation says of a trained vocoder in it.
     `provenance` is empty for files that this program did not write, `further` are the keys that another program has put
-    into one. `size_bytes` and `mtime_ns` are those
-    of the very file that was read, not of whatever has its name by now.
+    into one. `size_bytes` and `mtime_ns` are those of the very file that was read, not of whatever has its name by now.
     """
 
     metadata: ModelMetadata
@@ -64,6 +64,11 @@ class ModelHeader:
     format: ModelFormat = SDA
     vocoder: dict[str, Any] | None = None
     further: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> Provenance:
+        """Where the model came from, as this program writes it."""
+        return Provenance.read(self.provenance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from sda_daemon.models.loading import LoadedModel, load_model
-from sda_daemon.models.metadata import (
-    MODEL_FILE_EXTENSION,
-    MODEL_FORMAT_MARKER,
-    SAVED_MODEL_VERSION,
-    ModelMetadata,
-    _sanitize_filename,
-)
-from sda_daemon.models.saving import (
+from sda_daemon.library.saving import (
     complete_metadata,
     delete_model,
     parts_of,
@@ -18,6 +10,14 @@ from sda_daemon.models.saving import (
     save_model_from_checkpoint,
     utc_now,
     write_parts,
+)
+from sda_daemon.models.loading import LoadedModel, load_model
+from sda_daemon.models.metadata import (
+    MODEL_FILE_EXTENSION,
+    MODEL_FORMAT_MARKER,
+    SAVED_MODEL_VERSION,
+    ModelMetadata,
+    _sanitize_filename,
 )
 
 __all__ = [

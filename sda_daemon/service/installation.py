@@ -17,7 +17,6 @@ from pathlib import Path
 
 import platformdirs
 
-from sda_daemon.config import SYSTEM_STATE, load_config, state_folder
 from sda_daemon.errors import CannotWriteError, ConfigError, SdaError
 from sda_daemon.files import write_atomic
 from sda_daemon.service.unit import (
@@ -35,6 +34,7 @@ from sda_daemon.service.unit import (
     render_drop_in,
     render_unit,
 )
+from sda_daemon.settings.loading import SYSTEM_STATE, load_config, state_folder
 from sda_daemon.settings.schema import Settings
 
 SYSTEM_UNITS_DIR = Path("/etc/systemd/system")

@@ -21,7 +21,7 @@ def _tried(trial: Callable[[str], None], value: str) -> None:
     try:
         trial(value)
     except ShallowPathError:
-        pass  # `advice` warns of it
+        pass  # `settings.advice` warns of it
     except TemplateError as error:
         raise ValueError(str(error)) from error
 

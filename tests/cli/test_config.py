@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sda_daemon.config import load_config
 from sda_daemon.settings.annotated import SCHEMA_FILE_NAME, annotated_config, config_json_schema
+from sda_daemon.settings.loading import load_config
 
 GOOD = "models_dir: m\nwatch:\n  - path: runs\n"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from sda_daemon.cli.schemas import SCHEMAS
-from sda_daemon.conversion.ledger import Ledger
-from sda_daemon.conversion.policy import LedgerRow, Status
 from sda_daemon.library import trash
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.signature import FileSignature
+from sda_daemon.state.ledger import Ledger
+from sda_daemon.state.policy import LedgerRow, Status
 from tests.cli.console import Printed, check_golden, run
 from tests.library.model_files import entry
 

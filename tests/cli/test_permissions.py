@@ -14,8 +14,8 @@ import pytest
 import typer
 
 from sda_daemon.cli.app import app
-from sda_daemon.conversion.ledger import Ledger
 from sda_daemon.library import ModelLibrary
+from sda_daemon.state.ledger import Ledger
 from tests.cli.console import COMMAND, Printed, environment, run, run_each
 from tests.permissions import bound
 

@@ -12,19 +12,19 @@ import torch
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed
 from sda_daemon.conversion.publish import Action, Published, publish
 from sda_daemon.conversion.worker import convert, preview
-from sda_daemon.intake.probe import look
 from sda_daemon.library import ModelLibrary
 from sda_daemon.models import load_model
 from sda_daemon.models.formats import DISTILL, DISTILLGAN, FORMATS, SDA, ModelFormat
 from sda_daemon.models.metadata import METADATA_FIELDS
 from sda_daemon.settings.schema import MetadataSettings, RuleSettings
+from sda_daemon.signature import signature_at
 from tests.library.model_files import write_model
 from tests.models.generations import opened_elsewhere, write_generation
 
 
 def job_for(library: ModelLibrary, path: Path, models_format: str = "auto", **facts: Any) -> ConversionJob:
     """A job whose unfinished file lies beside the library."""
-    signature = look(str(path))
+    signature = signature_at(str(path))
     assert signature is not None
     work = library.models_dir.parent / "work"
     work.mkdir(exist_ok=True)

@@ -17,9 +17,9 @@ from sda_daemon.conversion import worker
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
 from sda_daemon.conversion.pool import ConversionPool, WorkerPool, describe_exit
 from sda_daemon.files import fsync_large
-from sda_daemon.intake.probe import look
 from sda_daemon.models import checkpoint
 from sda_daemon.settings.schema import MetadataSettings
+from sda_daemon.signature import signature_at
 from tests.daemon_process import eventually
 
 
@@ -63,7 +63,7 @@ def pool(request: pytest.FixtureRequest) -> Iterator[ConversionPool]:
 
 
 def job(path: Path, tmp_path: Path, name: str = "1.tmp") -> ConversionJob:
-    signature = look(str(path))
+    signature = signature_at(str(path))
     assert signature is not None
     work = tmp_path / "work"
     work.mkdir(exist_ok=True)

@@ -19,13 +19,12 @@ from sda_daemon.conversion.job import ConversionJob, Converted, Failed
 from sda_daemon.conversion.pool import WorkerPool
 from sda_daemon.conversion.publish import Action, failure_of, publish
 from sda_daemon.errors import ForeignEntryError
-from sda_daemon.intake.probe import look
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.models.header import read_model_header
 from sda_daemon.models.metadata import file_name_candidates
 from sda_daemon.settings.schema import MetadataSettings
-from sda_daemon.signature import FileSignature
+from sda_daemon.signature import FileSignature, signature_at
 
 
 class Shop:
@@ -41,7 +40,7 @@ class Shop:
 
     def job(self, path: Path) -> ConversionJob:
         self._count += 1
-        signature = look(str(path))
+        signature = signature_at(str(path))
         assert signature is not None
         metadata = MetadataSettings(name=self.name)
         return ConversionJob(str(path), signature, "", str(self.models), str(self.work), f"{self._count}.tmp", metadata)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sda_daemon.intake.probe import look, why_unfinished
+from sda_daemon.intake.probe import why_unfinished
+from sda_daemon.signature import signature_at
 
 
 def test_a_whole_checkpoint_is_finished(small_checkpoints: Callable[..., Path]) -> None:
@@ -71,9 +72,9 @@ def test_look_sees_regular_files_only(tmp_path: Path) -> None:
     link = tmp_path / "link.pt"
     link.symlink_to(file)
     os.mkfifo(tmp_path / "pipe.pt")
-    seen = look(str(file))
+    seen = signature_at(str(file))
     assert seen is not None
     assert seen.size_bytes == 4
-    assert look(str(link)) == seen
+    assert signature_at(str(link)) == seen
     for nothing in (tmp_path, tmp_path / "pipe.pt", tmp_path / "none.pt", Path("nul\0.pt")):
-        assert look(str(nothing)) is None
+        assert signature_at(str(nothing)) is None

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
+from sda_daemon.conversion.sources import PART_ENDING
 from sda_daemon.demo.checkpoints import checkpoint_dict, small_model, write_checkpoint, write_small_checkpoint
 from sda_daemon.intake.aside import ASIDE_ENDING
-from sda_daemon.intake.sources import PART_ENDING
 from tests.daemon_process import DaemonProcess, eventually
 
 Drop = Callable[..., Path]
@@ -73,12 +73,12 @@ MOMENTS = {
     "its sidecar is aside": ("sda_daemon.intake.aside:_take_sidecar", "after", 1),
     "it is aside": ("sda_daemon.intake.aside:take", "after", 1),
     "it was checked": ("sda_daemon.intake.aside:_check", "after", 1),
-    "its sidecar is placed": ("sda_daemon.intake.sources:_Move._place", "after", 1),
-    "half of it is copied": ("sda_daemon.intake.sources:_stop_if", "after", 30),
-    "it is copied": ("sda_daemon.intake.sources:_copy", "after", 2),
-    "it is placed": ("sda_daemon.intake.sources:_Move._place", "after", 2),
-    "before the original goes": ("sda_daemon.intake.sources:_Move._remove", "before", 1),
-    "it is removed": ("sda_daemon.intake.sources:_Move._remove", "after", 1),
+    "its sidecar is placed": ("sda_daemon.conversion.sources:_Move._place", "after", 1),
+    "half of it is copied": ("sda_daemon.conversion.sources:_stop_if", "after", 30),
+    "it is copied": ("sda_daemon.conversion.sources:_copy", "after", 2),
+    "it is placed": ("sda_daemon.conversion.sources:_Move._place", "after", 2),
+    "before the original goes": ("sda_daemon.conversion.sources:_Move._remove", "before", 1),
+    "it is removed": ("sda_daemon.conversion.sources:_Move._remove", "after", 1),
 }
 """Function, whether before or after it, and in which of its calls."""
 
@@ -229,7 +229,7 @@ def test_a_full_destination_is_waited_for(daemon: DaemonProcess, drop: Drop, tmp
     (site / "sitecustomize.py").write_text(f"""
 import os, sys
 if "run" in sys.orig_argv:
-    import sda_daemon.intake.sources as sources, sda_daemon.daemon.clearing as clearing
+    import sda_daemon.conversion.sources as sources, sda_daemon.conversion.clearing as clearing
     clearing.BLOCKED_S = 0.5
     inner = sources.rename_new
     def full(source, target):
@@ -272,7 +272,7 @@ def test_a_stop_does_not_wait_for_a_copy(
 import os, sys, time
 marker = {str(tmp_path / "copying")!r}
 if "run" in sys.orig_argv and not os.path.exists(marker):
-    import sda_daemon.intake.sources as sources
+    import sda_daemon.conversion.sources as sources
     inner = sources._stop_if
     def slow(is_stopping):
         open(marker, "w").close()
@@ -306,7 +306,7 @@ def test_the_loop_turns_while_a_copy_goes_on(
     (site / "sitecustomize.py").write_text(f"""
 import os, sys, time
 if "run" in sys.orig_argv:
-    import sda_daemon.intake.sources as sources
+    import sda_daemon.conversion.sources as sources
     inner = sources._stop_if
     def waiting(is_stopping):
         while not os.path.exists({str(go)!r}):

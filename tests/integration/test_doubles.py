@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from sda_daemon.conversion.ledger import Ledger
-from sda_daemon.conversion.policy import Status
 from sda_daemon.demo.checkpoints import made_up_analysis
 from sda_daemon.library import ModelLibrary
 from sda_daemon.library.trash import list_trash
@@ -21,6 +19,8 @@ from sda_daemon.library.weights import WEIGHTS_FILE_NAME
 from sda_daemon.models.digest import weights_digest
 from sda_daemon.models.formats import DISTILL, FORMATS, SDA, ModelFormat
 from sda_daemon.models.torch_file import read_torch_file
+from sda_daemon.state.ledger import Ledger
+from sda_daemon.state.policy import Status
 from tests.daemon_process import DaemonProcess, eventually
 from tests.library.application import Application
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sda_daemon.demo.checkpoints import write_small_checkpoint
 from sda_daemon.library import ModelLibrary, trash
-from sda_daemon.models.editing import MetadataChange, edit_model
+from sda_daemon.library.editing import MetadataChange, edit_model
 from tests.daemon_process import DaemonProcess, eventually
 
 Drop = Callable[..., Path]

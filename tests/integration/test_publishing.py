@@ -63,7 +63,7 @@ DIFFERENT = 15
 """How many checkpoints each of them gets."""
 FORKING = """
 import os, sys
-import sda_daemon.cli.run, sda_daemon.config, sda_daemon.daemon, sda_daemon.logs, sda_daemon.service.notify
+import sda_daemon.cli.run, sda_daemon.settings.loading, sda_daemon.daemon, sda_daemon.logs, sda_daemon.service.notify
 from sda_daemon.cli.app import run_app
 config, log = sys.argv[1:]
 for line in sys.stdin:
@@ -150,11 +150,11 @@ def test_b22_kill_9_anywhere(daemon: DaemonProcess, drop: Drop, seed: int) -> No
 
 CRASHES = {
     "file is named": "sda_daemon.conversion.publish:publish_new",
-    "index is written": "sda_daemon.daemon.conversions:publish",
-    "models are remembered": "sda_daemon.daemon.aftermath:Aftermath.remember",
-    "ledger is written": "sda_daemon.daemon.conversions:Conversions._published",
+    "index is written": "sda_daemon.conversion.queue:publish",
+    "models are remembered": "sda_daemon.conversion.retention:Retention.remember",
+    "ledger is written": "sda_daemon.conversion.queue:ConversionQueue._published",
     "loser left the index": "sda_daemon.library.catalog:ModelLibrary.remove_many",
-    "source is cleared": "sda_daemon.daemon.aftermath:Aftermath.clear_source",
+    "source is cleared": "sda_daemon.conversion.retention:Retention.clear_source",
 }
 """Where the daemon ends itself, right after the named function has returned: for the second time where it is called
 for each model, for the first where it is called for all that have come together."""

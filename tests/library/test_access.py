@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from sda_daemon.access import Access, make_shared_folder, take_access, usual_access
-from sda_daemon.daemon.locks import instance_lock, is_locked
 from sda_daemon.errors import ForeignEntryError, SomeFailedError
 from sda_daemon.files import publish_new, write_atomic
 from sda_daemon.library import ModelLibrary, trash
 from sda_daemon.library.kept import KEPT_FILE_NAME
 from sda_daemon.models.formats import DISTILL
+from sda_daemon.state.locks import instance_lock, is_locked
 from tests.library.application import Application
 from tests.library.model_files import write_model
 
@@ -209,15 +209,15 @@ def as_user(name: str, body: str, mask: int = 0o027) -> str:
     """
     program = f"""
 import os, sys
-import sda_daemon.cli, sda_daemon.library.transfer, sda_daemon.models.editing, sda_daemon.daemon.locks
+import sda_daemon.cli, sda_daemon.library.transfer, sda_daemon.library.editing, sda_daemon.state.locks
 import encodings.cp437, encodings.idna, tempfile, zipfile, shutil, pickletools, glob
 from pathlib import Path
 from sda_daemon.errors import LibraryError
 from sda_daemon.access import take_access
 from sda_daemon.files import publish_new
 from sda_daemon.library import ModelLibrary, trash
-from sda_daemon.models.editing import MetadataChange, edit_model
-from sda_daemon.daemon.locks import is_locked
+from sda_daemon.library.editing import MetadataChange, edit_model
+from sda_daemon.state.locks import is_locked
 from sda_daemon.models.formats import SDA
 from tests.library.application import Application
 from tests.library.model_files import write_model

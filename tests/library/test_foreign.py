@@ -14,12 +14,12 @@ import pytest
 from sda_daemon.errors import ForeignEntryError, NewerIndexError
 from sda_daemon.library import ModelLibrary, trash
 from sda_daemon.library.content import ForeignKind, parse_index
+from sda_daemon.library.editing import MetadataChange, edit_model
 from sda_daemon.library.entry import ENTRY_FIELDS
 from sda_daemon.library.findings import FindingKind
 from sda_daemon.library.kept import KEPT_FILE_NAME
 from sda_daemon.library.repair import copy_id
 from sda_daemon.models import ModelMetadata, delete_model, save_model_from_checkpoint
-from sda_daemon.models.editing import MetadataChange, edit_model
 from sda_daemon.models.formats import DISTILLGAN, FORMATS, SDA, ModelFormat
 from tests.library.application import Application
 from tests.library.model_files import entry, write_model

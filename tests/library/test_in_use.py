@@ -15,17 +15,18 @@ import torch
 from sda_daemon.conversion import worker
 from sda_daemon.conversion.job import ConversionJob, Converted
 from sda_daemon.conversion.publish import publish
-from sda_daemon.intake.probe import look
 from sda_daemon.library import trash
 from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.editing import MetadataChange, edit_model
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.in_use import InUse
 from sda_daemon.library.restored import RESTORED_FILE_NAME, remember_restored, restored_ids
 from sda_daemon.library.touched import is_touched, words_digest
 from sda_daemon.models import ModelMetadata, save_model_from_checkpoint
-from sda_daemon.models.editing import MetadataChange, edit_model
 from sda_daemon.models.header import read_model_header
+from sda_daemon.models.provenance import Provenance
 from sda_daemon.settings.schema import MetadataSettings
+from sda_daemon.signature import signature_at
 
 Make = Callable[..., ModelEntry]
 
@@ -42,7 +43,7 @@ def job_of(library: ModelLibrary, drop: Callable[..., Path], tmp_path: Path) -> 
 
     def job(seed: int = 1, *, name: str = "{{ run }}", with_analysis: bool = False) -> ConversionJob:
         path = drop(tmp_path / "runs" / f"run{seed}" / "x.pt", seed, with_analysis=with_analysis)
-        signature = look(str(path))
+        signature = signature_at(str(path))
         assert signature is not None
         work = library.models_dir / ".work"
         work.mkdir(exist_ok=True)
@@ -248,7 +249,7 @@ def test_words_that_were_not_recorded(library: ModelLibrary, make: Make) -> None
     made = header.metadata
 
     def touched(item: ModelEntry, known: dict[str, Any], *, later_s: float = 0) -> bool:
-        return is_touched(item, made, known, header.mtime_ns + int(later_s * 1e9))
+        return is_touched(item, made, Provenance.read(known), header.mtime_ns + int(later_s * 1e9))
 
     assert not touched(entry, header.provenance)
     other = replace(entry, name="other")

@@ -12,8 +12,8 @@ import torch
 
 from sda_daemon.errors import LibraryError, ModelExistsError
 from sda_daemon.library import ModelEntry, ModelLibrary, trash
+from sda_daemon.library.editing import MetadataChange, edit_model
 from sda_daemon.models import ModelMetadata, save_model_from_checkpoint
-from sda_daemon.models.editing import MetadataChange, edit_model
 from sda_daemon.models.loading import load_model
 from tests.library.model_files import write_model
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sda_daemon.conversion.ledger import Ledger, MadeModel
-from sda_daemon.conversion.policy import LedgerRow, Status
 from sda_daemon.library import ModelLibrary
 from sda_daemon.library.scan import scan_models
 from sda_daemon.library.weights import WEIGHTS_FILE_NAME, KnownWeights, Weights, find_twin
 from sda_daemon.models.digest import model_id_of
 from sda_daemon.signature import FileSignature
+from sda_daemon.state.ledger import Ledger, MadeModel
+from sda_daemon.state.policy import LedgerRow, Status
 from tests.library.model_files import write_model
 
 DIGEST = "sha256:1"

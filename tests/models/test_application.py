@@ -11,9 +11,9 @@ import torch
 
 from sda_daemon.conversion.verification import VerdictKind, check_model
 from sda_daemon.library import ModelLibrary
+from sda_daemon.library.editing import MetadataChange, edit_model
 from sda_daemon.models import load_model
 from sda_daemon.models.contents import FileKind
-from sda_daemon.models.editing import MetadataChange, edit_model
 from sda_daemon.models.formats import format_of_name
 from sda_daemon.models.header import read_model_details, read_model_header
 from sda_daemon.models.inspection import inspect_file

@@ -28,8 +28,8 @@ from sda_daemon.errors import (
     OversizedCheckpointError,
     UnsafeCheckpointError,
 )
+from sda_daemon.library.editing import write_edited
 from sda_daemon.models.checkpoint import read_checkpoint
-from sda_daemon.models.editing import write_edited
 from sda_daemon.models.header import read_model_details, read_pickled_dict
 from sda_daemon.models.inspection import inspect_file
 from sda_daemon.models.loading import load_model

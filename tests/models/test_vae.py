@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sda_daemon.demo.losses import kl_divergence, vae_loss
 from sda_daemon.models import ConvVAE
-from sda_daemon.models.losses import kl_divergence, vae_loss
 from sda_daemon.models.vae import WeightsLayout, build_model, expected_shapes, weights_layout
 
 

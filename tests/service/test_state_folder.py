@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sda_daemon.config import service_state_folder
+from sda_daemon.settings.loading import service_state_folder
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from sda_daemon.config import load_config, parse_config
 from sda_daemon.settings import RuleSettings, Settings
 from sda_daemon.settings.annotated import SCHEMA_FILE_NAME, annotated_config, config_json_schema, example_rules
+from sda_daemon.settings.loading import load_config, parse_config
 from sda_daemon.settings.schema import MetadataOverrides
 from sda_daemon.settings.structure import Key, keys_of
 from sda_daemon.templates import FACTS

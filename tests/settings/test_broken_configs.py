@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sda_daemon.config import parse_config
 from sda_daemon.errors import ConfigError
 from sda_daemon.settings import Settings, WatchSettings
+from sda_daemon.settings.loading import parse_config
 from sda_daemon.settings.own_output import taken_endings
 
 GOOD = "models_dir: m\nwatch:\n  - path: runs\n"

@@ -10,11 +10,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sda_daemon.config import LoadedConfig, find_config, parse_config, state_folder, user_config
 from sda_daemon.errors import ConfigError
 from sda_daemon.settings import Settings
 from sda_daemon.settings.changes import changes
 from sda_daemon.settings.environment import variable_for
+from sda_daemon.settings.loading import LoadedConfig, find_config, parse_config, state_folder, user_config
 from sda_daemon.settings.source import expand_path
 from sda_daemon.settings.structure import keys_of
 from sda_daemon.settings.writing import write_effective

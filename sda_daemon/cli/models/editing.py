@@ -54,7 +54,7 @@ def edit_models(
     file keeps its name.
     """
     from sda_daemon.library.batches import Batch, title
-    from sda_daemon.models.editing import MetadataChange, edit_model
+    from sda_daemon.library.editing import MetadataChange, edit_model
 
     change = MetadataChange(name, description, dataset, files, duration, tuple(tag or ()), tuple(untag or ()))
     if change.is_empty:

@@ -16,9 +16,9 @@ from sda_daemon.errors import ExitCode
 from sda_daemon.wording import MOST_LINES, quoted
 
 if TYPE_CHECKING:
-    from sda_daemon.daemon.loss import Loss
     from sda_daemon.library import ModelLibrary
     from sda_daemon.library.repair import Finding, RepairPlan
+    from sda_daemon.state.missing_library import MissingLibrary
 
 EXAMPLES = examples(
     "sda-daemon models repair --dry-run    what is wrong, and what would be done",
@@ -80,20 +80,20 @@ def _note_shared_names(library: ModelLibrary) -> None:
         )
 
 
-def _find_loss(models_dir: Path | None, config: Path | None) -> Loss | None:
+def _find_loss(models_dir: Path | None, config: Path | None) -> MissingLibrary | None:
     """Look whether the config's models folder is lost; of another the ledger knows nothing."""
     if models_dir is not None:
         return None
-    from sda_daemon.config import find_config, load_config, state_folder
-    from sda_daemon.daemon.loss import find_loss
+    from sda_daemon.settings.loading import find_config, load_config, state_folder
+    from sda_daemon.state.missing_library import find_missing_library
 
     settings = load_config(find_config(config)).settings
-    return find_loss(settings.models_dir, state_folder(settings), at_least=1)
+    return find_missing_library(settings.models_dir, state_folder(settings), at_least=1)
 
 
-def _forget(loss: Loss, *, dry_run: bool, yes: bool, as_json: bool) -> int:
+def _forget(loss: MissingLibrary, *, dry_run: bool, yes: bool, as_json: bool) -> int:
     """Tell the daemon that a lost folder's models were deleted on purpose, if they were."""
-    from sda_daemon.daemon.loss import forget_loss
+    from sda_daemon.state.missing_library import forget_missing_library
 
     if not as_json:
         say(f"{loss.models_dir}: {loss}.")
@@ -102,7 +102,7 @@ def _forget(loss: Loss, *, dry_run: bool, yes: bool, as_json: bool) -> int:
         if not ask(f"Was that on purpose, and the daemon is to forget {counted(loss.models, 'model')}?", yes=yes):
             note("Nothing was changed.")
             return ExitCode.FAILED
-        forget_loss(loss)
+        forget_missing_library(loss)
     if as_json:
         finding = {"kind": "lost", "file": str(loss.models_dir), "reason": str(loss), "action": "forget"}
         print_json(

@@ -65,7 +65,7 @@ def export_model(
     """
     from sda_daemon.files import is_folder
     from sda_daemon.library.batches import Batch, title
-    from sda_daemon.models.exporting import export_model as export
+    from sda_daemon.library.exporting import export_model as export
     from sda_daemon.models.formats import format_called
 
     library = open_library(models_dir, config)

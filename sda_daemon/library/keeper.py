@@ -1,0 +1,157 @@
+"""Keeps the index true while others change the models folder, and knows when not to believe its eyes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sda_daemon import events
+from sda_daemon.errors import LibraryError
+from sda_daemon.files import sweep_work_folders
+from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.findings import PRUNE_HINT
+from sda_daemon.library.repair import FindingKind, RepairPlan
+from sda_daemon.library.scan import has_models
+from sda_daemon.service.sandbox import tell
+from sda_daemon.watching.hints import Hint, LibraryReplaced, LibraryTouched
+from sda_daemon.watching.watcher import RootWatch, folder_identity
+
+REPAIR_DELAY_S = 1.0
+"""Outside changes of the models folder are given this long to be finished before the index is repaired."""
+MISSING_HINT = "mount it or put it back; if its models were deleted on purpose, run: sda-daemon models repair"
+GRACE_S = 3.0
+"""A missing file is given this long to come back before its entry goes: it may just be being replaced."""
+_POLL_INTERVAL_S = 5.0
+
+
+class Keeper:
+    """Looks after one models folder.
+
+    Args:
+        library: the library; the daemon's own changes go through it too.
+        enqueue: takes hints for the loop.
+        interval_s: how often the folder is looked at without any sign of a change, in seconds.
+
+    Attributes:
+        looks: how often the folder and the index were made to agree.
+        problem: why the folder is taken to be lost at the moment; nothing must be published then. Else empty.
+    """
+
+    def __init__(self, library: ModelLibrary, enqueue: Callable[[Hint], None], interval_s: float) -> None:
+        self.library = library
+        self.interval_s = interval_s
+        self._watch = RootWatch(str(library.models_dir), "auto", _POLL_INTERVAL_S, enqueue, is_library=True)
+        self._enqueue = enqueue
+        self._repair_at = 0.0
+        self.looks = 0
+        self.problem = ""
+        self._refused = False
+        self._identity = folder_identity(str(library.models_dir))
+        self._entries = library.count()
+        self._missing_since: dict[str, float] = {}
+
+    def start(self, *, live: bool) -> None:
+        """Sweep up, repair what has changed while no one looked, and (if `live`) begin to watch."""
+        removed = sweep_work_folders(self.library.models_dir)
+        if removed:
+            events.LIBRARY_SWEPT(removed=removed)
+        if live:
+            self._watch.start()
+        self.repair()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._watch.stop()
+
+    def touched(self, now: float) -> None:
+        """Take note that something has changed in the folder."""
+        self._repair_at = min(self._repair_at, now + REPAIR_DELAY_S)
+
+    def next_moment(self) -> float:
+        """Return when `tick` has something to do, in monotonic seconds."""
+        return self._repair_at
+
+    def tick(self, now: float) -> None:
+        """Repair if it is time."""
+        if self._repair_at <= now:
+            self.repair()
+
+    def supervise(self) -> None:
+        """Notice that the folder is gone, back or another one; watch again if the watch has been lost."""
+        identity = folder_identity(str(self.models_dir))
+        if identity != self._identity:
+            if identity is None or (self._entries and not has_models(self.models_dir)):
+                self._lose("it is gone" if identity is None else "an empty folder has its name")
+            else:
+                self._enqueue(LibraryReplaced())
+            return
+        if self.is_lost:
+            self.problem = ""
+            events.LIBRARY_FOLDER_BACK(path=str(self.models_dir))
+            self._enqueue(LibraryTouched())
+        if self._watch.why_lost():
+            self._watch.stop()
+            if self._watch.start():
+                self._enqueue(LibraryTouched())
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the folder is gone at the moment, or a bare one has its name."""
+        return bool(self.problem)
+
+    def count(self) -> int:
+        """Return how many models there are; of a folder that has just been lost, how many there were."""
+        if folder_identity(str(self.models_dir)) == self._identity:
+            self._entries = self.library.count()
+        return self._entries
+
+    @property
+    def foreign_entries(self) -> int:
+        """How many entries of the index belong to other programs, and stay as they are."""
+        return len(self.library.foreign())
+
+    def _lose(self, reason: str) -> None:
+        if not self.is_lost:
+            self.problem = reason
+            events.LIBRARY_FOLDER_LOST(path=str(self.models_dir), reason=reason, hint=MISSING_HINT)
+
+    def repair(self) -> None:
+        """Make the index agree with the folder, unless so much is missing that something else is wrong."""
+        self._repair_at = time.monotonic() + self.interval_s
+        if folder_identity(str(self.models_dir)) != self._identity:
+            return  # `supervise` will see to it
+        try:
+            plan = self.library.plan_repair().without([FindingKind.OUTSIDE])  # those are for a person to remove
+            if self._is_mass_loss(plan):
+                with self.library.transaction():
+                    pass  # what another program has left out is put back all the same
+                return
+            plan = self._without_recent(plan)
+            self.library.apply_repair(plan)
+            self._entries = self.library.count()
+            self.looks += 1
+        except (LibraryError, OSError) as error:
+            events.LIBRARY_REPAIR_FAILED(reason=tell(error))
+
+    def _without_recent(self, plan: RepairPlan) -> RepairPlan:
+        """Leave out entries whose file has only just gone missing, and look again when their grace is over."""
+        now = time.monotonic()
+        gone = {finding.file for finding in plan.of(FindingKind.MISSING)}
+        self._missing_since = {file: self._missing_since.get(file, now) for file in gone}
+        recent = {file for file, since in self._missing_since.items() if now < since + GRACE_S}
+        if recent:
+            self._repair_at = min(self._missing_since[file] for file in recent) + GRACE_S
+        return plan.without(recent)
+
+    def _is_mass_loss(self, plan: RepairPlan) -> bool:
+        is_loss = plan.is_mass_loss
+        if is_loss and not self._refused:
+            events.LIBRARY_PRUNE_REFUSED(missing=plan.lost, known=plan.entries, hint=PRUNE_HINT)
+        self._refused = is_loss
+        return is_loss
+
+    @property
+    def models_dir(self) -> Path:
+        """The folder."""
+        return self.library.models_dir

@@ -1,0 +1,1 @@
+"""Watching folders: hints that something may have changed, for whoever looks then."""

@@ -1,0 +1,279 @@
+"""Between settling and the library: what is gathered, what is dropped, and in which order. Time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sda_daemon.conversion import worker
+from sda_daemon.conversion.job import ConversionJob, Converted, JobDone, Outcome, WorkerFree
+from sda_daemon.conversion.queue import FINISHING, GATHER_S, Circumstances, ConversionQueue
+from sda_daemon.intake.settling import Settled
+from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.models.header import read_model_header
+from sda_daemon.settings.schema import Settings
+from sda_daemon.signature import signature_at
+from sda_daemon.state.ledger import Ledger
+from sda_daemon.state.policy import Status
+from tests.daemon_process import eventually
+
+Drop = Callable[..., Path]
+
+
+class StepwisePool:
+    """An engine that converts, really and at once, when it is told to: the test chooses the order of what happens."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[ConversionJob, Callable[[], None] | None, Future[Outcome]]] = []
+
+    def submit(self, job: ConversionJob, on_free: Callable[[], None] | None = None) -> Future[Outcome]:
+        future: Future[Outcome] = Future()
+        self.waiting.append((job, on_free, future))
+        return future
+
+    def convert_next(self) -> None:
+        """Convert the oldest job; its worker is free, and its file is on the disk."""
+        job, on_free, future = self.waiting.pop(0)
+        if on_free is not None:
+            on_free()
+        future.set_result(worker.make_durable(worker.convert(job)))
+
+    def free_next(self) -> None:
+        """The oldest job's worker is free, but its file is still on its way to the disk."""
+        _job, on_free, _future = self.waiting.pop(0)
+        assert on_free is not None
+        on_free()
+
+    def warm(self) -> None:
+        """Nothing to do."""
+
+    def rest(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class Bench:
+    """Conversions with real checkpoints, a real library and a real ledger, on which the test plays the loop."""
+
+    def __init__(self, folder: Path, **watch: Any) -> None:
+        self.drop = folder / "drop"
+        self.drop.mkdir()
+        self.work_dir = folder / "models" / ".sda-work-test"
+        self.settings = Settings.model_validate(
+            {"models_dir": folder / "models", "watch": [{"path": self.drop, **watch}], "workers": 1}
+        )
+        self.library = ModelLibrary(self.settings.models_dir)
+        self.work_dir.mkdir()
+        self.ledger = Ledger(folder / "state")
+        self.pool = StepwisePool()
+        self.inbox: list[object] = []
+        self.conversions = self.begin_anew()
+
+    def begin_anew(self) -> ConversionQueue:
+        """A new life over the same folders and the same inbox."""
+        now = Circumstances(self.settings, self.library, self.pool, self.work_dir)
+        self.conversions = ConversionQueue(now, self.ledger, self.inbox.append, retries=False)
+        return self.conversions
+
+    def settle(self, path: Path) -> None:
+        signature = signature_at(str(path))
+        assert signature is not None
+        self.conversions.take(Settled(str(path), str(self.drop), signature, 0.0))
+
+    def begin(self, *paths: Path) -> None:
+        """Let checkpoints settle, and start as many conversions as there are workers for."""
+        for path in paths:
+            self.settle(path)
+        self.conversions.tick(0.0, expecting=False)
+
+    def deliver(self, now: float, *, hold: bool = False) -> None:
+        """Hand over what is in the inbox, as the loop does."""
+        messages, self.inbox[:] = list(self.inbox), []
+        for message in messages:
+            if isinstance(message, WorkerFree):
+                self.conversions.worker_free(message.job)
+        outcomes = [message.outcome for message in messages if isinstance(message, JobDone)]
+        self.conversions.take_outcomes(outcomes, now, hold=hold)
+
+    def convert(self, path: Path) -> str:
+        """Bring one checkpoint all the way, and return its model's id."""
+        self.begin(path)
+        self.pool.convert_next()
+        self.deliver(0.0)
+        (row,) = [row for row in self.ledger.of_status(Status.DONE) if row.path == str(path)]
+        return row.model_id
+
+    def index_writes(self, action: Callable[[], None]) -> bool:
+        """Whether the index was written by an action."""
+        before = self.library.index_path.stat().st_ino, self.library.index_path.stat().st_mtime_ns
+        action()
+        return before != (self.library.index_path.stat().st_ino, self.library.index_path.stat().st_mtime_ns)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """One of each."""
+    made = Bench(tmp_path)
+    yield made
+    made.ledger.close()
+
+
+def test_one_alone_is_published_at_once(bench: Bench, drop: Drop) -> None:
+    """There is nothing that it could share a write with."""
+    bench.begin(drop(bench.drop / "a.pt", 1))
+    bench.pool.convert_next()
+    bench.deliver(0.0)
+    assert bench.library.count() == 1
+    assert bench.conversions.is_idle
+
+
+def test_what_ends_close_together_shares_one_write(bench: Bench, drop: Drop) -> None:
+    """While there is more to come, finished models wait; the last of them, or the time, ends it."""
+    bench.begin(*(drop(bench.drop / f"{seed}.pt", seed) for seed in range(3)))
+    for moment in (0.0, GATHER_S / 3):
+        bench.pool.convert_next()
+        assert not bench.index_writes(lambda moment=moment: bench.deliver(moment))  # type: ignore[misc]
+        assert len(bench.pool.waiting) == 1, "the worker has the next one already"
+        assert bench.conversions.next_moment() == GATHER_S
+    bench.pool.convert_next()
+    assert bench.index_writes(lambda: bench.deliver(GATHER_S / 2))
+    assert bench.library.count() == 3
+    assert all(row.status is Status.DONE for row in bench.ledger.of_status(*Status))
+
+
+def test_nobody_waits_longer_than_the_gathering_time(bench: Bench, drop: Drop) -> None:
+    """However long the next one takes."""
+    bench.begin(*(drop(bench.drop / f"{seed}.pt", seed) for seed in range(2)))
+    bench.pool.convert_next()
+    bench.deliver(5.0)
+    bench.deliver(5.0 + GATHER_S / 2)
+    assert bench.library.count() == 0
+    bench.deliver(5.0 + GATHER_S)
+    assert bench.library.count() == 1
+    assert len(bench.pool.waiting) == 1
+
+
+def test_before_an_end_nothing_is_begun_and_nothing_waits(bench: Bench, drop: Drop) -> None:
+    """What is finished is published, what is queued stays for the next start."""
+    bench.begin(*(drop(bench.drop / f"{seed}.pt", seed) for seed in range(3)))
+    bench.pool.convert_next()
+    bench.deliver(0.0)
+    bench.pool.convert_next()
+    bench.deliver(0.0, hold=True)
+    assert bench.library.count() == 2
+    assert len(bench.conversions.ready) + len(bench.pool.waiting) == 1
+
+
+def test_a_slow_disk_is_not_buried(bench: Bench, drop: Drop) -> None:
+    """Workers need not wait for the disk, but there is an end to what may be on its way to it."""
+    bench.begin(*(drop(bench.drop / f"{number}" / "x.pt", 1) for number in range(FINISHING + 5)))
+    freed = 0
+    while bench.pool.waiting:
+        bench.pool.free_next()
+        bench.deliver(0.0)
+        freed += 1
+    assert freed == len(bench.conversions.running) == FINISHING + 1
+
+
+def test_news_of_an_earlier_life_are_let_pass(bench: Bench, drop: Drop) -> None:
+    """A file that came to the disk after its daemon had begun anew: its work folder is gone, and so is its job."""
+    path = drop(bench.drop / "a.pt", 1)
+    bench.begin(path)
+    bench.pool.convert_next()
+    late, bench.inbox[:] = list(bench.inbox), []
+    bench.work_dir = bench.work_dir.with_name(".sda-work-next")
+    bench.work_dir.mkdir()
+    bench.begin_anew()
+    bench.inbox += late
+    bench.deliver(0.0)
+    assert bench.conversions.is_idle
+    assert bench.library.count() == 0
+    bench.begin(path)
+    bench.inbox += late
+    bench.deliver(0.0)
+    assert list(bench.conversions.running) == [str(path)], "the new life's own job still runs"
+    bench.pool.convert_next()
+    bench.deliver(0.0)
+    assert bench.library.count() == 1
+
+
+def test_b15_a_model_is_not_replaced_while_another_path_comes_to_be_it(tmp_path: Path, drop: Drop) -> None:
+    """One path is overwritten, and in the same moment another one turns out to be what was there before."""
+    bench = Bench(tmp_path, on_overwrite="replace")
+    path = drop(bench.drop / "a.pt", 1)
+    bench.begin(path)
+    bench.pool.convert_next()
+    bench.deliver(0.0)
+    (old,) = bench.library.list_all()
+    bench.begin(drop(bench.drop / "copy.pt", 1), drop(path, 2))
+    for _ in range(2):
+        bench.pool.convert_next()
+        bench.deliver(0.0)
+    assert bench.library.count() == 2
+    assert bench.library.holds(old.model_id)
+    rows = {Path(row.path).name: row for row in bench.ledger.of_status(*Status)}
+    assert all(bench.library.holds(row.model_id) for row in rows.values())
+    bench.ledger.close()
+
+
+def test_a_source_whose_model_must_be_made_again_is_not_cleared(tmp_path: Path, drop: Drop) -> None:
+    """The worker knew its model, but it has vanished meanwhile; an older model of the same path is there still."""
+    bench = Bench(tmp_path, after="delete")
+    path = bench.drop / "a.pt"
+    models = [bench.convert(drop(path, seed)) for seed in (1, 2)]
+    (row,) = bench.ledger.of_status(Status.DONE)
+    bench.ledger.put([replace(row, model_id=models[0])])
+    bench.begin(drop(path, 2))
+    bench.pool.convert_next()
+    (outcome,) = [message.outcome for message in bench.inbox if isinstance(message, JobDone)]
+    assert isinstance(outcome, Converted)
+    assert not outcome.was_written
+    gone = bench.library.get(models[1])
+    assert gone is not None
+    (bench.settings.models_dir / gone.file_path).unlink()
+    bench.library.remove(models[1])
+    bench.deliver(0.0)
+    assert path.exists()
+    bench.conversions.tick(0.0, expecting=False)
+    bench.pool.convert_next()
+    bench.deliver(0.0)
+    eventually(lambda: not path.exists(), "it is cleared beside the loop")
+    assert bench.library.holds(models[1])
+    bench.ledger.close()
+
+
+def test_names_are_told_apart_also_when_both_come_at_once(tmp_path: Path, drop: Drop) -> None:
+    """Two workers look before either model is there; the second gets its suffix in file and index alike."""
+    bench = Bench(tmp_path)
+    bench.settings = bench.settings.model_copy(update={"workers": 2})
+    bench.begin_anew()
+    bench.begin(drop(bench.drop / "a" / "bells" / "x.pt", 1), drop(bench.drop / "b" / "bells" / "x.pt", 2))
+    bench.pool.convert_next()
+    bench.pool.convert_next()
+    bench.deliver(0.0)
+    entries = sorted(bench.library.list_all(), key=lambda entry: len(entry.name))
+    assert entries[0].name == "bells epoch 7"
+    assert entries[1].name.startswith("bells epoch 7 (")
+    assert [entry.file_path for entry in entries] == ["bells_epoch_7.sda", "bells_epoch_7_1.sda"]
+    for entry in entries:
+        header = read_model_header(bench.library.models_dir / entry.file_path)
+        assert (header.metadata.name, header.metadata.model_id) == (entry.name, entry.model_id)
+        assert bench.library.holds(entry.model_id)
+    assert not bench.library.plan_repair().findings
+    assert sorted(path.name for path in bench.work_dir.iterdir()) == []
+
+
+def test_what_gives_way_leaves_its_name(tmp_path: Path, drop: Drop) -> None:
+    """With `on_overwrite: replace` the new model of a path is called as the old one was."""
+    bench = Bench(tmp_path, on_overwrite="replace")
+    for seed in (1, 2):
+        bench.convert(drop(bench.drop / "bells" / "x.pt", seed))
+        (entry,) = bench.library.list_all()
+        assert (entry.name, entry.file_path) == ("bells epoch 7", "bells_epoch_7.sda")
