@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,3 +133,30 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]*)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if target and "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+FOR_WHO_CHANGES_IT = [ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *sorted((DOCS / "decisions").glob("*.md"))]
+_PATH = re.compile(r"`((?:[a-z_]+/)+(?:[a-z_]+(?:\.py)?)?|[a-z_]+\.py)(?:\.[a-z_]+)?`")
+_LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("page", FOR_WHO_CHANGES_IT, ids=lambda page: page.name)
+def test_what_the_pages_for_developers_name_is_there(page: Path) -> None:
+    """Every file and folder in backticks, and every page that they link to."""
+    text = page.read_text(encoding="utf-8")
+    for name in _PATH.findall(text):
+        places = [ROOT / name, ROOT / "sda_daemon" / name, ROOT / "sda_daemon" / f"{name}.py"]
+        assert any(place.exists() for place in places), name
+    for link in _LINK.findall(text):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_list_of_rooms_is_the_contract() -> None:
+    """In the same order, from top to bottom."""
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = [layer.split(" : ") for layer in contract[0]["layers"]]
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = [re.findall(r"`([a-z_]+)(?:/|\.py)`", row) for row in rows]
+    flat = [name for row in listed if row for name in row]
+    wanted = [name for layer in layers for name in layer if name != "__main__"]
+    assert flat[: len(wanted)] == wanted
