@@ -29,7 +29,6 @@ class ConversionJob:
         work_dir: folder in the same file system for the finished file.
         temporary_name: what to call the finished file there; empty to only look at the checkpoint (a dry run).
         metadata: templates.
-        attempt: 1 for the first try.
         rules: what is different for some checkpoints.
         by_daemon: whether the daemon makes the model, which it may then prune or replace by itself.
         is_watched: whether `watch_root` is a watched folder, and not just one that someone has named.
@@ -44,7 +43,6 @@ class ConversionJob:
     work_dir: str
     temporary_name: str
     metadata: MetadataSettings
-    attempt: int = 1
     rules: tuple[RuleSettings, ...] = ()
     by_daemon: bool = False
     is_watched: bool = True

@@ -266,7 +266,6 @@ class ConversionQueue:
             temporary_name=f"{self._count}.tmp",
             metadata=self._settings.metadata,
             rules=self._settings.rules,
-            attempt=task.attempt,
             by_daemon=True,
             instead_of=before.model_id if before is not None and replaces else "",
             models_format=self._settings.models_format,

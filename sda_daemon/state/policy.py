@@ -27,7 +27,6 @@ class Status(StrEnum):
     """Failed for what is in the file; tried again when the file changes."""
     GIVEN_UP = "given_up"
     """Failed too often; tried again when the file changes or someone asks for it."""
-    INCOMPLETE = "incomplete"
     SKIPPED = "skipped"
     """A rule of the config says so; looked at again when templates or rules change."""
 
@@ -61,8 +60,6 @@ class Convert:
 class Skip:
     """Nothing to do."""
 
-    reason: str
-
 
 @dataclass(frozen=True, slots=True)
 class RetryIn:
@@ -89,16 +86,13 @@ def decide(signature: FileSignature, row: LedgerRow | None, template_digest: str
     if row is None or row.signature != signature:
         return Convert(1)
     if row.status in (Status.DONE, Status.DUPLICATE):
-        return Skip("already converted")
+        return Skip()
     if row.status is Status.SKIPPED:
-        return Skip(row.reason) if row.template_digest == template_digest else Convert(1)
+        return Skip() if row.template_digest == template_digest else Convert(1)
     if row.status is Status.REFUSED:
-        if row.kind == "template" and row.template_digest != template_digest:
-            return Convert(1)
-        return Skip(f"refused before: {row.reason}")
-    if row.status is Status.GIVEN_UP:
-        return Skip(f"given up after {row.attempts} attempts: {row.reason}")
-    return Convert(row.attempts + 1)
+        is_other_template = row.kind == "template" and row.template_digest != template_digest
+        return Convert(1) if is_other_template else Skip()
+    return Skip() if row.status is Status.GIVEN_UP else Convert(row.attempts + 1)
 
 
 def pause_after_interruptions(row: LedgerRow | None) -> float:
