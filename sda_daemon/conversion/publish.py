@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -185,7 +186,7 @@ def _publish_one(
     if known is not None and has_other_ending:  # it came meanwhile, from somewhere else
         temporary.unlink(missing_ok=True)
         return Published(item, Action.AGAIN, None)
-    if old is not None and not has_other_ending:
+    if old is not None and not has_other_ending and not _is_another_content(library, old):
         entry = _entry_of(library, item, old.file_path)
         target = library.models_dir / old.file_path
         take_access(temporary, target)
@@ -199,7 +200,7 @@ def _publish_one(
         target = publish_new(temporary, library.models_dir, names)
         new_files.append(target)
         entry.file_path = target.name
-        action = Action.ADDED if old is None else Action.REPLACED
+        action = Action.ADDED if old is None or known is not None else Action.REPLACED
     if known is None and old is not None:
         library.remove(old.model_id)
         if has_other_ending:
@@ -207,6 +208,15 @@ def _publish_one(
     library.add_entry(entry, said=said_by(item.metadata))
     library.weights.learn(Weights(target.name, FileSignature.of(target.lstat()), item.weights_digest, is_own=True))
     return Published(item, action, entry)
+
+
+def _is_another_content(library: ModelLibrary, entry: ModelEntry) -> bool:
+    """Tell whether another file is in a model's place than its entry says: that is not ours to write over."""
+    try:
+        status = (library.models_dir / entry.file_path).lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and not library.holds(entry.model_id)
 
 
 def _entry_of(library: ModelLibrary, item: Converted, name: str) -> ModelEntry:

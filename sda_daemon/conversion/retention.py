@@ -21,7 +21,7 @@ from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.in_use import InUse
 from sda_daemon.library.trash import discard
 from sda_daemon.models.digest import model_id_of
-from sda_daemon.models.header import read_model_header
+from sda_daemon.models.header import read_model_details, read_model_header
 from sda_daemon.settings.schema import WatchSettings
 from sda_daemon.signature import FileSignature, signature_at
 from sda_daemon.state.ledger import SLIDERS_KIND, SUPERSEDED_KIND, KeptSource, Ledger, MadeModel
@@ -87,7 +87,15 @@ def _holders(row: LedgerRow) -> tuple[str, ...]:
 
 def _has_sliders(library: ModelLibrary, model_ids: tuple[str, ...]) -> bool:
     found = (library.get(model_id) for model_id in model_ids)
-    return not model_ids or any(entry.has_analysis and library.holds(entry.model_id) for entry in found if entry)
+    return not model_ids or any(_file_has_sliders(library, entry) for entry in found if entry)
+
+
+def _file_has_sliders(library: ModelLibrary, entry: ModelEntry) -> bool:
+    """Tell whether a model's file has sliders, whatever the index says of it."""
+    try:
+        return read_model_details(library.models_dir / entry.file_path).analysis is not None
+    except (ModelFileError, OSError):
+        return False
 
 
 class Retention:

@@ -139,6 +139,10 @@ class ModelLibrary:
         """Return all entries in the order of the index, which takes no time."""
         return self._entries()
 
+    def entries_of(self, entry: ModelEntry) -> list[ModelEntry]:
+        """Return an entry and all others of the same file, which other programs may have made."""
+        return [entry, *(item for item in self._entries() if item.file_path == entry.file_path and item is not entry)]
+
     def count(self) -> int:
         """Return the number of entries."""
         return len(self._index.content.entries)

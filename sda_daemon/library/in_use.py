@@ -44,12 +44,9 @@ class InUse:
 
         What cannot be read speaks for it, too: who does not know must not remove.
         """
-        if reason := self._in_presets(entry.model_id) or self._in_history(entry.model_id):
-            return reason
-        if entry.model_id in restored_ids(library.models_dir):
-            return "it was restored"
-        if added := [name for name, text in library.fields_of(entry.model_id) if not is_null(text)]:
-            return f"another program has put {quoted(added[0])} into its entry"
+        for item in library.entries_of(entry):
+            if reason := self._why_entry(library, item.model_id):
+                return reason
         try:
             header = read_model_header(library.models_dir / entry.file_path)
         except FileNotFoundError:
@@ -62,6 +59,16 @@ class InUse:
             return f"another program has put {quoted(header.further[0])} into its file"
         is_changed = is_touched(entry, header.metadata, header.origin, header.mtime_ns)
         return "a person has named, described or tagged it" if is_changed else ""
+
+    def _why_entry(self, library: ModelLibrary, model_id: str) -> str:
+        """Return what speaks for a model under one of the ids that it has in the index."""
+        if reason := self._in_presets(model_id) or self._in_history(model_id):
+            return reason
+        if model_id in restored_ids(library.models_dir):
+            return "it was restored"
+        if added := [name for name, text in library.fields_of(model_id) if not is_null(text)]:
+            return f"another program has put {quoted(added[0])} into its entry"
+        return ""
 
     def _in_presets(self, model_id: str) -> str:
         """Return that a model has presets, or that this cannot be known."""

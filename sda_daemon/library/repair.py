@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from sda_daemon import events
@@ -27,6 +28,7 @@ from sda_daemon.models.metadata import _sanitize_filename
 from sda_daemon.signature import FileSignature, signed_64
 
 __all__ = ["Finding", "FindingKind", "RepairPlan", "copy_id", "is_still_true", "plan_repair", "report"]
+_MOST_COPIES = 10
 _CLOCK_TICK_NS = 20_000_000
 """File times advance in steps of a few milliseconds: nearer to each other than this they tell no order."""
 
@@ -138,7 +140,8 @@ class _Planner:
         owner, header = self.owner_of[name], self.headers.get(name)
         if header is None and entry.file_size_bytes != self.files[name].size_bytes:
             header = self._header(name)
-        if contradicts(entry, owner.metadata() if header is None else header.metadata):
+        is_same_owner = header is None or owner.model_id in self.taken
+        if contradicts(entry, owner.metadata() if is_same_owner or header is None else header.metadata):
             self._add(FindingKind.SHARED, name, f"entry {owner.model_id} has the same file", old=entry)
             return
         self.taken.add(entry.model_id)
@@ -146,9 +149,16 @@ class _Planner:
             self._refresh(name, entry, header, "")
 
     def _refresh(self, name: str, entry: ModelEntry, header: ModelHeader, before: str) -> None:
-        fresh = _followed(entry, header, name, before)
+        self._update(name, entry, _followed(entry, header, name, before))
+
+    def _update(self, name: str, entry: ModelEntry, fresh: ModelEntry) -> None:
         if differs(entry, fresh.to_dict()):
             self._add(FindingKind.CHANGED, name, "the file has changed", old=entry, new=fresh)
+
+    def _is_stale(self, name: str, entry: ModelEntry) -> bool:
+        """Tell whether an entry is older than a file that has not changed since: written from an old memory."""
+        known, signature = self.known.get(name), self.files[name]
+        return known is not None and known.signature == signature and entry.file_size_bytes != signature.size_bytes
 
     def _check_owned(self) -> None:
         """Refresh entries whose file has changed; a file that holds another model now gets that one's entry."""
@@ -161,7 +171,10 @@ class _Planner:
             self.taken.add(entry.model_id)
             if header is not None:
                 self.learned[name] = replace(self.learned[name], model_id=entry.model_id)
-                self._refresh(name, entry, header, self._said_before(name, entry.model_id))
+                if self._is_stale(name, entry):
+                    self._update(name, entry, _entry_of(header, name, entry.model_id))
+                else:
+                    self._refresh(name, entry, header, self._said_before(name, entry.model_id))
         for name, entry, header in strangers:
             self._replace(name, entry, header)
 
@@ -173,12 +186,13 @@ class _Planner:
         metadata = header.metadata
         if metadata.model_id in ("", entry.model_id, self._original_of(entry)) or confirms(entry, metadata):
             return True
+        known = self.known.get(entry.file_path)
+        was_here = known is not None and known.model_id == entry.model_id
+        if was_here and known is not None and has_same_id(known.said, metadata):
+            return True
         if metadata.model_id in self.entries or contradicts(entry, metadata):
             return False
-        known = self.known.get(entry.file_path)
-        if known is None or not known.model_id:
-            return True
-        return known.model_id == entry.model_id and has_same_id(known.said, metadata)
+        return known is None or not known.model_id or (was_here and not known.said)
 
     def _said_before(self, name: str, model_id: str) -> str:
         known = self.known.get(name)
@@ -205,7 +219,8 @@ class _Planner:
         """The id that is in the file of an entry that was adopted as a copy, else an empty text."""
         header = self.headers.get(entry.file_path)
         original = header.metadata.model_id if header is not None else ""
-        return original if original and copy_id(original, entry.file_path) == entry.model_id else ""
+        ids = islice(_copy_ids(original, entry.file_path), _MOST_COPIES)
+        return original if original and entry.model_id in ids else ""
 
     def _replace(self, name: str, entry: ModelEntry, header: ModelHeader) -> None:
         model_id = header.metadata.model_id
@@ -216,7 +231,7 @@ class _Planner:
         reason = f"it holds model {model_id} now"
         if model_id in self.taken:
             reason = f"it is a copy of model {model_id} now"
-            model_id = copy_id(model_id, name)
+            model_id = next(found for found in _copy_ids(model_id, name) if found not in self.taken)
         self.taken.add(model_id)
         self._add(FindingKind.REPLACED, name, reason, old=entry, new=_entry_of(header, name, model_id))
 
@@ -236,6 +251,10 @@ class _Planner:
         """Return the missing entry whose file has another name now, whatever id it stands under; None without one."""
         if model_id in self.missing:
             return self.missing[model_id]
+        for entry in self.missing.values():
+            known = self.known.get(entry.file_path)
+            if known is not None and (known.signature, known.model_id) == (self.files[name], entry.model_id):
+                return entry
         if model_id in self.taken or not header.metadata.save_date:
             return None
         size_bytes = self.files[name].size_bytes
@@ -260,7 +279,7 @@ class _Planner:
             self._follow(name, header, moved)
             return
         if model_id in self.taken:
-            copied = copy_id(model_id, name)
+            copied = next(found for found in _copy_ids(model_id, name) if found not in self.taken)
             old = self.missing.pop(copied, None)
             new = _entry_of(header, name, copied) if old is None else _followed(old, header, name, "")
             is_foreign = any(entry.key == model_id for entry in self.foreign)
@@ -373,6 +392,14 @@ def report(finding: Finding) -> None:
 def copy_id(original_id: str, name: str) -> str:
     """Return the id of a copied file: the same each time the index is rebuilt."""
     return _id_of(f"sda-daemon:copy:{original_id}:{name}")
+
+
+def _copy_ids(original_id: str, name: str) -> Iterator[str]:
+    """Yield the ids that a copied file may have, the usual one first: another copy may have taken that with it."""
+    found = original_id
+    while True:
+        found = copy_id(found, name)
+        yield found
 
 
 def _id_of(text: str) -> str:

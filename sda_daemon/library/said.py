@@ -1,8 +1,8 @@
 """What a model's file said of itself at the last look, and what of that an entry takes over. Pure.
 
 The index and the file both say what a model is called and how it is described, and other programs change either alone.
-So an entry follows its file only in what the file says otherwise than before. Where that is not known, the index is
-believed in a person's words and the file in the facts, unless the file was evidently saved anew.
+The facts are the file's. In the words that a person gives, an entry follows its file only in what that says otherwise
+than before; where that is not known, the index is believed, unless the file was evidently saved anew.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
+from datetime import UTC, datetime
 from typing import Any
 
 from sda_daemon.library.entry import ModelEntry
@@ -18,8 +20,11 @@ from sda_daemon.models.metadata import ModelMetadata
 _FIELDS = tuple(ModelMetadata().to_dict())
 WORDS = ("name", "description", "dataset_name", "dataset_file_count", "dataset_total_duration_s", "tags")
 """Fields that a person gives."""
-_COUNTS = ("dataset_file_count", "dataset_total_duration_s")
-_FACTS_OF_A_SAVING = ("save_date", "training_date", "training_epochs", "final_train_loss", "final_val_loss")
+_DEFAULT_NAME = ModelMetadata().name
+_DATES = ("save_date", "training_date")
+_LOSSES = ("final_train_loss", "final_val_loss")
+_NEARLY = 0.01
+"""Losses that differ by less than this share are rounded ones."""
 _BYTES, _LETTERS = 3, 4
 
 
@@ -48,9 +53,9 @@ def follow_file(entry: ModelEntry, metadata: ModelMetadata, before: str) -> dict
         begin = number * _LETTERS
         same = before[begin : begin + _LETTERS] == now[begin : begin + _LETTERS]
         known = getattr(entry, name)
-        if known is None or is_anew:
+        if name not in WORDS or is_anew or _is_default(name, known):
             continue
-        if same if before else name in WORDS and not (name in _COUNTS and _is_unset(known)):
+        if same if before else not _is_unset(known):
             values[name] = known
     del values["model_id"]
     return values
@@ -58,9 +63,11 @@ def follow_file(entry: ModelEntry, metadata: ModelMetadata, before: str) -> dict
 
 def contradicts(entry: ModelEntry, metadata: ModelMetadata) -> bool:
     """Tell whether an entry is certainly not that of a file: it says when or how well another model was trained."""
-    return any(
-        left != right and not _is_unset(left) and not _is_unset(right) for left, right in _facts(entry, metadata)
-    )
+    for name in (*_DATES, *_LOSSES):
+        left, right = getattr(entry, name), getattr(metadata, name)
+        if not _is_unset(left) and not _is_unset(right) and not _agree(left, right):
+            return True
+    return False
 
 
 def confirms(entry: ModelEntry, metadata: ModelMetadata) -> bool:
@@ -68,8 +75,24 @@ def confirms(entry: ModelEntry, metadata: ModelMetadata) -> bool:
     return bool(metadata.save_date) and entry.save_date == metadata.save_date and not contradicts(entry, metadata)
 
 
-def _facts(entry: ModelEntry, metadata: ModelMetadata) -> list[tuple[Any, Any]]:
-    return [(getattr(entry, name), getattr(metadata, name)) for name in _FACTS_OF_A_SAVING]
+def _agree(left: Any, right: Any) -> bool:
+    """Tell whether two programs may mean the same: losses may be rounded, dates written in other ways."""
+    if isinstance(left, str) or isinstance(right, str):
+        return left == right or _moment(left) == _moment(right) is not None
+    return left == right or math.isclose(left, right, rel_tol=_NEARLY)
+
+
+def _moment(text: Any) -> float | None:
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _is_default(name: str, value: Any) -> bool:
+    """Tell whether nobody has given a word: an entry without a name gets the default one when it is read."""
+    return value is None or (name == "name" and value == _DEFAULT_NAME)
 
 
 def _is_unset(value: Any) -> bool:

@@ -97,7 +97,7 @@ def load_known(folder: Path) -> dict[str, Known]:
             name: Known(FileSignature(int(values[0]), int(values[1]), int(values[2])), *map(str, values[3:6]))
             for name, values in raw["files"].items()
         }
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
 
 

@@ -68,7 +68,7 @@ class TrashedModel:
 
 
 def discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[TrashedModel]:
-    """Move models into the trash; those whose file is gone already only leave the index.
+    """Move models into the trash; those whose file is gone, or is another entry's, too, only leave the index.
 
     Raises:
         SomeFailedError: not all could be moved; the others were, and these are in the library as before.
@@ -77,11 +77,12 @@ def discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[Trashe
     folder = _trash_of(library.models_dir)
     stamp = datetime.now(UTC)
     make_shared_folder(folder)
+    shared = _files_of_others(library, entries)
     batch: Batch[TrashedModel] = Batch("moved to the trash")
     leaving: list[tuple[ModelEntry, TrashedModel | None]] = []
     for entry in entries:
         with batch.each(title(entry)):
-            is_ours = _is_ours(library.models_dir, entry.file_path)
+            is_ours = _is_ours(library.models_dir, entry.file_path) and entry.file_path not in shared
             fields = library.fields_of(entry.model_id)
             leaving.append((entry, _note_down(folder, entry, fields, stamp) if is_ours else None))
     try:
@@ -111,6 +112,12 @@ def discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[Trashe
     return batch.result()
 
 
+def _files_of_others(library: ModelLibrary, entries: Iterable[ModelEntry]) -> set[str]:
+    """Return the files that other entries than these have: they stay."""
+    leaving = {entry.model_id for entry in entries}
+    return {entry.file_path for entry in library.entries() if entry.model_id not in leaving}
+
+
 def _take_back(library: ModelLibrary, staying: Sequence[tuple[ModelEntry, Fields]]) -> None:
     """Put models whose file does not let itself be moved or deleted into the index again, with all they had there."""
     if not staying:
@@ -128,13 +135,15 @@ def purge(library: ModelLibrary, entries: Sequence[ModelEntry]) -> int:
         SomeFailedError, LibraryError, OSError: see `discard`.
     """
     leaving = [(entry, library.fields_of(entry.model_id)) for entry in entries]
+    shared = _files_of_others(library, entries)
     library.remove_many(entry.model_id for entry in entries)
     batch: Batch[int] = Batch("deleted")
     staying: list[tuple[ModelEntry, Fields]] = []
     for entry, fields in leaving:
         with batch.each(title(entry)):
             try:
-                batch.done.append(unlink_models(library.models_dir, [entry.file_path]))
+                files = [entry.file_path] if entry.file_path not in shared else []
+                batch.done.append(unlink_models(library.models_dir, files))
             except OSError:
                 staying.append((entry, fields))
                 raise

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sda_daemon.models.formats import format_of_marker
+from sda_daemon.models.formats import VOCODER_KEY, format_of_marker
 from sda_daemon.models.metadata import METADATA_FIELDS
 from sda_daemon.torchfile.faults import Fault, OtherKind
 from sda_daemon.torchfile.outlines import tensor_outline
@@ -27,9 +27,6 @@ METADATA_KEY = "metadata"
 LIGHTNING_KEY = "pytorch-lightning_version"
 _TRAINING_KEYS = frozenset(
     {
-        "epoch",
-        "step",
-        "global_step",
         "train_loss",
         "val_loss",
         "optimizer",
@@ -40,7 +37,7 @@ _TRAINING_KEYS = frozenset(
         LIGHTNING_KEY,
     }
 )
-"""A training that can go on has some of them, a finished model none."""
+"""A training that can go on has some of them, a finished model none. An epoch alone proves nothing."""
 _FEW_FIELDS, _MANY_FIELDS = 3, 5
 """So many of the fields that describe a model tell one, in a dict without and with the state of a training."""
 _STATE_DICT_KEY = "state_dict"
@@ -234,8 +231,8 @@ def unknown_model_of(top: Mapping[Any, Any]) -> Fault | None:
     text = _text_of(marker)
     is_model = text is not None and text.casefold().rstrip().endswith("model")
     is_model = is_model or describes_model(top.get(METADATA_KEY), is_training=is_training)
-    if marker is not None and not is_training and (WEIGHTS_KEY in top or _STATE_DICT_KEY in top):
-        is_model = True
+    if not is_training and (WEIGHTS_KEY in top or _STATE_DICT_KEY in top):
+        is_model = is_model or marker is not None or VOCODER_KEY in top
     if not is_model:
         return None
     told = f"format {_short(marker if text is None else text)}" if marker is not None else "it has no format marker"

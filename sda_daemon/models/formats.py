@@ -112,6 +112,8 @@ def stored_activation(payload: Mapping[str, Any], training_config: Mapping[str, 
     return trained_activation(training_config)
 
 
+VOCODER_KEY = "vocoder_state"
+"""Under which the third generation puts a trained vocoder into a finished model."""
 OWN_KEYS = frozenset(
     {
         "format",
@@ -135,7 +137,7 @@ def vocoder_fields(payload: Mapping[str, Any]) -> dict[str, Any] | None:
     Args:
         payload: what the file holds, as plain values; its `vocoder_state` has `type` and `training_metadata`.
     """
-    state = payload.get("vocoder_state")
+    state = payload.get(VOCODER_KEY)
     if not isinstance(state, dict):
         return None
     trained = state.get("training_metadata")

@@ -298,3 +298,35 @@ def test_a_name_that_is_told_apart_when_it_is_published(
     edit_model(library, first.entry.model_id, MetadataChange(name=f"same ({first.entry.model_id[:8]})"))
     (edited,) = [entry for entry in library.entries() if entry.model_id == first.entry.model_id]
     assert InUse().why(library, edited)
+
+
+def test_another_entry_of_the_file_is_in_use(library: ModelLibrary, make: Make, tmp_path: Path) -> None:
+    """Then the file stays, whichever entry is asked for; and so it does when one of the two is deleted."""
+    entry = make(1)
+    library.add_entry(replace(entry, model_id="alias"))
+    (tmp_path / "presets" / "alias").mkdir(parents=True)
+    (tmp_path / "presets" / "alias" / "presets.json").write_text("{}")
+    assert InUse(tmp_path / "presets").why(library, entry) == "it has presets"
+    assert trash.discard(library, [entry]) == []
+    assert [item.model_id for item in library.entries()] == ["alias"]
+    assert (library.models_dir / entry.file_path).exists()
+
+
+def test_what_another_program_has_put_into_a_model_s_place_stays(
+    library: ModelLibrary, job_of: Callable[..., ConversionJob]
+) -> None:
+    """A conversion of the same checkpoint does not write over a file that has changed: it takes another name."""
+    job = job_of(1)
+    first = worker.convert(job)
+    assert isinstance(first, Converted)
+    (done,) = publish(library, [first])
+    assert done.entry is not None
+    path = library.models_dir / done.entry.file_path
+    path.write_bytes(path.read_bytes() + b"theirs")
+    theirs = path.read_bytes()
+    again = worker.convert(job)
+    assert isinstance(again, Converted)
+    (second,) = publish(library, [again])
+    assert second.entry is not None
+    assert second.entry.file_path != path.name
+    assert path.read_bytes() == theirs

@@ -676,3 +676,72 @@ def test_all_entries_of_a_file_follow_it(is_known: bool, library: ModelLibrary) 
     for model_id in ("one", "two"):
         assert found[model_id] == {**data["models"][model_id], "file_path": "z.sda"}
     assert settled(library)
+
+
+def test_an_old_memory_does_not_win_over_the_file(library: ModelLibrary) -> None:
+    """The application writes the entry that it read before the file was changed: the file says what is true."""
+    before = library.index_path.read_bytes()
+    library.add_entry(write_model(library.models_dir / "a.sda", "id-of-a", "Evening light", has_analysis=True))
+    library.repair_index()
+    library.index_path.write_bytes(before)
+    for again in (library, ModelLibrary(library.models_dir)):
+        again.repair_index()
+        found = again.get("id-of-a")
+        assert found is not None
+        assert (found.name, found.has_analysis) == ("Evening light", True)
+    assert settled(library)
+
+
+def test_facts_are_the_file_s(library: ModelLibrary) -> None:
+    """Also where the index claims sliders that the file has not, and that was not noticed before."""
+    text = library.index_path.read_text().replace('"has_analysis": false', '"has_analysis": true')
+    library.index_path.write_text(text)
+    for name in "abc":
+        os.utime(library.models_dir / f"{name}.sda", ns=(1, 2))
+    library.repair_index()
+    assert [entry.has_analysis for entry in library.entries()] == [False] * 3
+
+
+def test_a_name_that_an_entry_lacks_is_the_file_s(library: ModelLibrary) -> None:
+    """It is no word that a person has given."""
+    data = json.loads(library.index_path.read_bytes())
+    del data["models"]["id-of-a"]["name"]
+    library.index_path.write_text(json.dumps(data))
+    os.utime(library.models_dir / "a.sda", ns=(1, 2))
+    library.repair_index()
+    assert {entry.name for entry in library.entries()} == {"a", "b", "c"}
+
+
+def test_rounded_losses_tell_of_no_other_training(library: ModelLibrary) -> None:
+    """Nor do dates that are written in another way: the words of the index stay."""
+    facts: dict[str, Any] = {"final_val_loss": 0.123456789, "save_date": "2026-01-02T03:04:05"}
+    library.add_entry(write_model(library.models_dir / "a.sda", "id-of-a", **facts))
+    text = library.index_path.read_text().replace("0.123456789", "0.1235")
+    library.index_path.write_text(text.replace("2026-01-02T03:04:05", "2026-01-02T03:04:05+00:00"))
+    in_index_only(library)
+    (library.models_dir / ".model_library.scan.json").unlink()
+    library = ModelLibrary(library.models_dir)
+    os.utime(library.models_dir / "a.sda")
+    library.repair_index()
+    assert in_words(library, "a.sda") == WORDS
+
+
+def test_a_copy_whose_usual_id_is_taken(library: ModelLibrary) -> None:
+    """It gets the next one: a repair ends."""
+    shutil.copy2(library.models_dir / "a.sda", library.models_dir / "0.sda")
+    library.repair_index()
+    (library.models_dir / "0.sda").rename(library.models_dir / "other.sda")
+    library.repair_index()
+    assert state(library)["other.sda"] == copy_id("id-of-a", "0.sda")
+    shutil.copy2(library.models_dir / "a.sda", library.models_dir / "0.sda")
+    assert library.repair_index() == (0, 1)
+    assert state(library)["0.sda"] == copy_id(copy_id("id-of-a", "0.sda"), "0.sda")
+    assert library.plan_repair().findings == ()
+    assert ModelLibrary(library.models_dir).repair_index() == (0, 0)
+
+
+@pytest.mark.parametrize("raw", ["[1e400, 2, 3]", "[1, 2]", "3", "[]"])
+def test_numbers_that_no_cache_has(raw: str, library: ModelLibrary) -> None:
+    """As good as none."""
+    (library.models_dir / ".model_library.scan.json").write_text(f'{{"version": 2, "files": {{"a.sda": {raw}}}}}')
+    assert state(ModelLibrary(library.models_dir)) == START

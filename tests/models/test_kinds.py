@@ -438,6 +438,12 @@ UNKNOWN_MODELS: dict[str, tuple[dict[str, Any], str]] = {
         "it has no format marker",
     ),
     "a newer layout": (finished(version=7), "format 'distill4_model'"),
+    "a version in the marker, and an epoch": (finished(format="sda_model_v2", epoch=3), "format 'sda_model_v2'"),
+    "few words, a step, no marker": (
+        finished(format=None, step=7, metadata={"model_id": "x", "name": "n"}),
+        "it has no format marker",
+    ),
+    "a vocoder": (finished(format=None, metadata=None, vocoder_state={"x": 1}), "it has no format marker"),
     "weights of another name": (
         finished(model_state_dict=None, weights={"generator.0.weight": torch.zeros(2, 2)}),
         "format 'distill4_model'",
