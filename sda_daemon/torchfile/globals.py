@@ -145,8 +145,17 @@ packages."""
 _TESTS_OF_PYTHON = re.compile(r"test\.(?:support|libregrtest|regrtest|test_support|script_helper|pythoninfo)\b.*")
 """Of the package of Python's own tests, what acts; `test` may as well be somebody's script, or a package of theirs."""
 _MOST_PARTS_OF_A_MODULE = 3
-_PURE_MODULES = {"math": re.compile(r"\w+"), "cmath": re.compile(r"\w+"), "numbers": re.compile(r"\w+"),
-                 "typing": re.compile(r"(?!ForwardRef)[A-Z]\w*(?:\.[A-Za-z]\w*)?|cast|overload|final")}  # fmt: skip
+_PURE_MODULES = {
+    "math": re.compile(r"\w+"),
+    "cmath": re.compile(r"\w+"),
+    "numbers": re.compile(r"\w+"),
+    "typing": re.compile(r"(?!ForwardRef)[A-Z]\w*(?:\.[A-Za-z]\w*)?|cast|overload|final"),
+    # Members of enums, as some versions of Python write them.
+    "re": re.compile(r"[A-Z]+"),
+    "signal": re.compile(r"SIG[A-Z0-9_]+"),
+    "socket": re.compile(r"(?:AF|SOCK|MSG|AI)_[A-Z0-9_]+"),
+    "ssl": re.compile(r"(?:PROTOCOL|CERT|VERIFY|OP)_[A-Za-z0-9_]+"),
+}
 """Modules in which names of a form only compute or hold values."""
 _EXCEPTION = re.compile(r"(?:[A-Za-z]\w*\.)?[A-Z]\w*(?:Error|Exception|Warning|Expired|Interrupt)|error|Empty|Full")
 """What modules of the standard library call their exceptions, which hold a message."""

@@ -45,6 +45,11 @@ def _counted(opcode: bytes, head: bytes, longest: int) -> bytes:
     return rb"%s(?:%s)" % (opcode, b"|".join(rb"\x%02x%s.{%d}" % (n, head, n) for n in range(longest)))
 
 
+_NONE_OF_THEM = b"|(?!)"
+"""Last among alternatives that are not to be tried again: before Python 3.11.5 what the last one had begun with, and
+failed at, was taken for matched."""
+
+
 # Most of a pickle are opcodes of a fixed length and short texts: whole runs of them are walked over at once.
 def _runs_of(bare: bytes, puts: bytes) -> bytes:
     """Return what matches a run of opcodes: these without arguments, and those with short ones; the usual ones first.
@@ -53,13 +58,13 @@ def _runs_of(bare: bytes, puts: bytes) -> bytes:
         bare: opcodes without arguments.
         puts: what matches a long index of the memo behind `r`.
     """
-    return rb"(?:[Khq\x80\x82].|[%s]|G.{8}|[M\x83]..|r%s|[Jj\x84]....|%s|%s|%s)*+" % (
+    return rb"(?:[Khq\x80\x82].|[%s]|G.{8}|[M\x83]..|r%s|[Jj\x84]....|%s|%s|%s" % (
         bare,
         puts,
         _counted(rb"X", rb"\0\0\0", 64),
         _counted(rb"\x8c", b"", 64),
         _counted(rb"\x8a", b"", _LARGE_INTEGER_BYTES),
-    )
+    ) + (_NONE_OF_THEM + b")*+")
 
 
 _BARE = rb"()012NQR\]abelosu\x81\x88\x89\x92"
@@ -67,7 +72,9 @@ _LOW_PUTS = rb"..\0\0"
 _DICTS = rb"d}"
 _RUN_WITH_TUPLES = re.compile(_runs_of(_BARE + _DICTS + rb"t\x85-\x87", _LOW_PUTS), re.DOTALL)
 # Within a run: what comes up to a tuple, and the operation behind it that puts it into the memo.
-_TO_TUPLE = re.compile(rb"(%s[t\x85-\x87]?)(?:q.|r..\0\0)?+" % _runs_of(_BARE + _DICTS, _LOW_PUTS), re.DOTALL)
+_TO_TUPLE = re.compile(
+    rb"(%s[t\x85-\x87]?)(?:q.|r..\0\0%s)?+" % (_runs_of(_BARE + _DICTS, _LOW_PUTS), _NONE_OF_THEM), re.DOTALL
+)
 _LARGEST_INDEX = 2**24
 _BYTES_PER_INDEX = 8
 """An index of the memo is not larger than one for so many bytes: what is put takes some, and so does the operation."""
@@ -100,7 +107,8 @@ def _runs(high_bytes: int) -> _Runs:
     plain = _runs_of(_BARE + rb"\x94", puts)
     mixed = _runs_of(_BARE_AND_WRAPPED, puts).removesuffix(b"*+") + b"{1,%d}+" % _LONGEST_MIXED
     # What is called with a tuple at once takes it apart: nobody else ever sees it.
-    free = plain.removesuffix(b")*+") + rb"|[t\x85-\x87][R\x81])*+"
+    others = _NONE_OF_THEM + b")*+"
+    free = plain.removesuffix(others) + rb"|[t\x85-\x87][R\x81]" + others
     texts = (plain, mixed, free + rb"[}t\x85-\x87]?", free)
     return _Runs(*(re.compile(text, re.DOTALL) for text in texts))
 
@@ -120,7 +128,8 @@ def _kept_puts(data: bytes) -> re.Pattern[bytes] | None:
     for _ in range(_MOST_GETS):
         found = re.compile(rb"j(?!%s)..[\0-\xff]\0" % kept, re.DOTALL).search(data, at)
         if found is None:
-            return re.compile(rb"(%s)(?:r....)?+" % _runs_of(_BARE_AND_WRAPPED, rb"(?:%s)" % kept), re.DOTALL)
+            run = _runs_of(_BARE_AND_WRAPPED, rb"(?:%s)" % kept)
+            return re.compile(rb"(%s)(?:r....%s)?+" % (run, _NONE_OF_THEM), re.DOTALL)
         at = found.start()
         first.add(re.escape(data[at + 1 : at + 2]))
         second.add(re.escape(data[at + 2 : at + 3]))

@@ -52,7 +52,7 @@ from sda_daemon.models import ModelMetadata, load_model, save_model_from_checkpo
 from sda_daemon.models.checkpoint import Checkpoint, read_checkpoint
 from sda_daemon.models.digest import weights_digest
 from sda_daemon.models.inspection import inspect_file
-from sda_daemon.torchfile.globals import Judgement
+from sda_daemon.torchfile.globals import Judgement, judge_name
 from sda_daemon.torchfile.reader import read_contents
 
 PROTOCOLS = (2, 3, 4, 5)
@@ -576,3 +576,11 @@ def test_a_version_of_thousands_of_digits(tmp_path: Path) -> None:
     with pytest.raises(NewerCheckpointError) as raised:
         read_checkpoint(tmp_path / "x.pt")
     assert len(str(raised.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["socket.AF_INET", "signal.SIGTERM", "re.IGNORECASE", "ssl.PROTOCOL_TLS"])
+def test_members_of_enums_as_names(name: str) -> None:
+    """Some versions of Python pickle them so; what is beside them in their modules still acts."""
+    assert judge_name(name) is not Judgement.REFUSED
+    for acts in ("socket.create_connection", "signal.alarm", "ssl.get_server_certificate"):
+        assert judge_name(acts) is Judgement.REFUSED
