@@ -8,7 +8,6 @@ joins lines that are already encoded. What it says is the matter of `content`.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import time
@@ -22,6 +21,7 @@ from sda_daemon import events
 from sda_daemon.access import Access, give_access
 from sda_daemon.errors import LibraryError, LibraryUnreadableError, NewerIndexError, is_refusal
 from sda_daemon.files import write_atomic
+from sda_daemon.garbage import without_garbage_collection
 from sda_daemon.library.content import IndexContent, parse_index
 from sda_daemon.library.scan import find_links
 
@@ -70,18 +70,6 @@ def is_mentioned(folder: Path, *texts: str) -> bool:
     return any(_encode(text).encode() in raw for text in texts) or not raw.rstrip().endswith(b"}")
 
 
-@contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Ten thousand new dicts make the collector look for cycles, in vain, for longer than parsing takes."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 class BrokenIndex(Exception):
     """The index cannot be understood; `reason` says why, `raw` is what was read."""
 
@@ -111,7 +99,7 @@ def read_index(path: Path) -> tuple[IndexContent, IndexSignature]:
         kind = LibraryUnreadableError if is_refusal(error) else LibraryError
         raise kind(f"{path} cannot be read: {error.strerror}", "Check its owner and permissions") from error
     try:
-        with _without_garbage_collection():
+        with without_garbage_collection():
             return parse_index(raw, find_links(path.parent)), signature
     except NewerIndexError as error:
         raise NewerIndexError(f"{path}: {error.what}", error.hint) from None

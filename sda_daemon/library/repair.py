@@ -140,8 +140,8 @@ class _Planner:
         owner, header = self.owner_of[name], self.headers.get(name)
         if header is None and entry.file_size_bytes != self.files[name].size_bytes:
             header = self._header(name)
-        is_same_owner = header is None or owner.model_id in self.taken
-        if contradicts(entry, owner.metadata() if is_same_owner or header is None else header.metadata):
+        now = owner.metadata() if header is None or owner.model_id in self.taken else header.metadata
+        if contradicts(entry, now):
             self._add(FindingKind.SHARED, name, f"entry {owner.model_id} has the same file", old=entry)
             return
         self.taken.add(entry.model_id)

@@ -6,15 +6,14 @@ that depends on what it is called with, when it is called.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import io
 import pickle
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from sda_daemon.garbage import without_garbage_collection
 from sda_daemon.torchfile import globals as names
 from sda_daemon.torchfile.allowance import CLASS_UNITS, begin_file, spend
 from sda_daemon.torchfile.faults import Damaged, Fault, Oversized, Unsafe
@@ -112,7 +111,7 @@ class InertUnpickler(pickle.Unpickler):
         """
         begin_file(self._size_bytes)
         try:
-            with _without_collection():
+            with without_garbage_collection():
                 content = super().load()
         except (Fault, MemoryError):
             raise
@@ -222,18 +221,6 @@ class InertUnpickler(pickle.Unpickler):
         if found is None:
             raise ValueError("a storage's name is no tuple")
         return StorageRef(found[1].rpartition(".")[2], found[2], int(found[3]))
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Keep Python from looking for garbage among what is made, again and again: it takes most of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _encode(*args: Any) -> Any:
