@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -35,20 +34,6 @@ def drop(tmp_path: Path) -> Path:
     folder = tmp_path / "drop"
     folder.mkdir()
     return folder
-
-
-@pytest.fixture(params=["the same disk", "another disk"])
-def done(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A folder to move to, on the same file system and on another."""
-    if request.param == "the same disk":
-        yield tmp_path / "done"
-        return
-    shm = Path("/dev/shm")
-    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("there is no second file system here")
-    folder = shm / f"sda-daemon-sources-{os.getpid()}"
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def written(path: Path, content: str = "weights", *, sidecar: str | None = "{}") -> Path:
