@@ -84,8 +84,8 @@ class Tally:
             where[reader] = Worst(value / limit, value, what)
 
 
-def _serve(pipe: Connection, warm_up: list[str]) -> None:
-    judge = Judge([Path(path) for path in warm_up])
+def _serve(pipe: Connection, warm_up: list[str], is_watched: bool) -> None:
+    judge = Judge([Path(path) for path in warm_up], is_watched=is_watched)
     while (path := pipe.recv()) is not None:
         pipe.send(judge.judge(Path(path)))
 
@@ -102,22 +102,24 @@ class Bench:
     def judge(self, path: Path) -> list[Reading] | str:
         """Return what was read, or how the process ended of it.
 
-        What seems to break a limit is read once more by a new process, which owes nothing to earlier files.
+        What seems to break a limit is read once more by a new process, which owes nothing to earlier files, and in
+        which nobody listens: to be told of each `id()` takes longer than the call.
         """
         found = self._judge(path)
         size_bytes = path.stat().st_size
         if not isinstance(found, str) and any(breaks_a_limit(item, size_bytes) for item in found):
             self._left = 0
-            again = self._judge(path)
+            again = self._judge(path, is_watched=False)
+            self._left = 0
             return again if isinstance(again, str) else [*map(least, found, again)]
         return found
 
-    def _judge(self, path: Path) -> list[Reading] | str:
+    def _judge(self, path: Path, *, is_watched: bool = True) -> list[Reading] | str:
         if self._left <= 0:
             self.close()
             context = multiprocessing.get_context("spawn")
             self._pipe, other = context.Pipe()
-            self._process = context.Process(target=_serve, args=(other, self._warm_up), daemon=True)
+            self._process = context.Process(target=_serve, args=(other, self._warm_up, is_watched), daemon=True)
             self._process.start()
             other.close()
             self._left = _FILES_PER_PROCESS

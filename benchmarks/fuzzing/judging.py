@@ -86,9 +86,10 @@ def breaks_a_limit(reading: Reading, size_bytes: int) -> bool:
 
 
 def least(one: Reading, other: Reading) -> Reading:
-    """Return the other reading of the same file, with the lower of each cost."""
+    """Return the other reading of the same file, with the lower of each cost and all that both have set off."""
+    acts = (*one.acts, *other.acts)
     time_s, memory_bytes = min(one.time_s, other.time_s), min(one.memory_bytes, other.memory_bytes)
-    return dataclasses.replace(other, time_s=time_s, memory_bytes=memory_bytes)
+    return dataclasses.replace(other, time_s=time_s, memory_bytes=memory_bytes, acts=acts)
 
 
 # --- the readers --------------------------------------------------------------------------------------
@@ -240,9 +241,13 @@ class Judge:
 
     Growth of memory is counted from what the process had when it was new, so what earlier files left behind counts
     against a file: too much, never too little. A file that seems to break a limit is to be judged by a new process.
+
+    Args:
+        warm_up: files that are read first.
+        is_watched: whether audit events are noted, for which Python calls a function each time, also at each `id()`.
     """
 
-    def __init__(self, warm_up: list[Path]) -> None:
+    def __init__(self, warm_up: list[Path], *, is_watched: bool = True) -> None:
         torch.set_num_threads(1)
         self._memory = Memory()
         for path in warm_up:  # what is imported late, and the pages of libraries that readers use
@@ -260,7 +265,7 @@ class Judge:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         self._memory.begin()
         self._floor = self._memory.now()
-        self._watch = Watch()
+        self._watch = Watch() if is_watched else None
 
     def judge(self, path: Path, readers: list[str] | None = None) -> list[Reading]:
         """Return what each reader made of the file; `<path>.stage` has the name of the one that is at work."""
@@ -278,7 +283,8 @@ class Judge:
         self._memory.begin()
         signal.setitimer(signal.ITIMER_PROF, _HANG_S + _HANG_S_PER_BYTE * size_bytes)
         began = time.process_time()
-        with self._watch.noting(path.parent) as seen:
+        watch: contextlib.AbstractContextManager[list[str]] = contextlib.nullcontext([])
+        with watch if self._watch is None else self._watch.noting(path.parent) as seen:
             try:
                 READERS[name](path)
             except _OWN as error:

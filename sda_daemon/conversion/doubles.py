@@ -237,8 +237,9 @@ class Doubles:
                 own = library.get(own_id)
                 if own is None:
                     self._ledger.rename_model(own_id, twin.model_id)
-                elif library.holds(own_id) and self._may_go(library, _Pair(own, twin), in_use):
-                    going.append(_Pair(own, twin))
+                elif own.file_path != twin.file_path and library.holds(own_id):
+                    pair = _Pair(own, twin)
+                    going += [pair] if self._may_go(library, pair, in_use) else []
             self._let_go(library, going)
             library.weights.save()
         except (SdaError, OSError) as error:  # it is done at the next look

@@ -89,9 +89,9 @@ def move_source(
     """Move a checkpoint and its sidecar below `move_to`, keeping the path below `root`; return its new place.
 
     A file that is there already is never replaced: the moved one gets a number. A symbolic link is made anew, so
-    that it leads to where it led. Links to what is moved are led to its new place: those in its folder, in the folders
-    above up to `root`, and in the folders that these become below `move_to`. To another file system it is copied, and
-    the copy is on the disk and has its name before the original goes.
+    that it leads to where it led. Links to what is moved, and to its sidecar, are led to the new places: those in its
+    folder, in the folders above up to `root`, and in the folders that these become below `move_to`. To another file
+    system it is copied, and the copy is on the disk and has its name before the original goes.
 
     Args:
         path: the checkpoint.
@@ -115,7 +115,9 @@ def move_source(
         made = _make_folders(folder)
     around = {*_up_to(path.parent, root), *_up_to(folder, move_to)}
     with taken_aside(path, wanted) as aside, _at_destination():
-        return _Move(aside, folder, made, is_stopping, links_to(path, around, links)).run()
+        beside = {sidecar_of(link) for link in links}
+        to_sidecar = links_to(sidecar_of(path), around, beside) if aside.sidecar is not None else []
+        return _Move(aside, folder, made, is_stopping, links_to(path, around, links), to_sidecar).run()
 
 
 def _up_to(folder: Path, top: Path) -> list[Path]:
@@ -175,10 +177,17 @@ class _Move:
         made: those of the folders to there that are new.
         is_stopping: asked while it is copied.
         links: those that lead to it: they are never to lead to nothing once it has gone.
+        sidecar_links: those that lead to its sidecar.
     """
 
     def __init__(
-        self, aside: Aside, folder: Path, made: list[Path], is_stopping: Stopping, links: Sequence[Path] = ()
+        self,
+        aside: Aside,
+        folder: Path,
+        made: list[Path],
+        is_stopping: Stopping,
+        links: Sequence[Path] = (),
+        sidecar_links: Sequence[Path] = (),
     ) -> None:
         self._aside = aside
         self._folder = folder
@@ -188,6 +197,7 @@ class _Move:
         self._sidecar_part = folder / f".{aside.token}{SIDECAR_ENDING}{PART_ENDING}"
         self._copied = False
         self._links = links
+        self._sidecar_links = sidecar_links
         self._placed: list[_Item] = []
 
     def run(self) -> Path:
@@ -201,13 +211,27 @@ class _Move:
             for folder in {self._folder, *(path.parent for path in self._made)}:
                 fsync_folder(folder)
         try:
-            lead(self._links, self._aside.original, target, self._aside.token)
+            self._lead_all(target)
         except OSError:
             for item in reversed(self._placed):
                 _take_back(item)
             raise
         self._remove()
         return target
+
+    def _lead_all(self, target: Path) -> None:
+        """Have all links lead to the new places, or none.
+
+        Raises:
+            OSError: one of them cannot be changed; all are as before.
+        """
+        original, token = self._aside.original, self._aside.token
+        lead(self._links, original, target, token)
+        try:
+            lead(self._sidecar_links, sidecar_of(original), sidecar_of(target), token)
+        except OSError:
+            lead(self._links, target, original, token)
+            raise
 
     def _place_both(self) -> Path:
         """Place both under the first name that is free for both, or that has them already."""
@@ -279,7 +303,7 @@ class _Move:
 
         A crash in between would leave them leading to nothing, and no one would know where to.
         """
-        if self._links:
+        if self._links or self._sidecar_links:
             try:
                 item.target.hardlink_to(item.source)
             except OSError as error:

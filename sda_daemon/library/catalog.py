@@ -38,6 +38,7 @@ from sda_daemon.library.naming import shared_names
 from sda_daemon.library.repair import Finding, FindingKind, RepairPlan
 from sda_daemon.library.said import said_by
 from sda_daemon.library.scan import Known, load_known, save_known, scan_models
+from sda_daemon.library.trash_notes import abandoned_notes, drop_abandoned_notes
 from sda_daemon.library.weights import KnownWeights
 from sda_daemon.signature import FileSignature
 from sda_daemon.wording import quoted
@@ -262,6 +263,16 @@ class ModelLibrary:
             return sum(self._drop(model_id) for model_id in list(model_ids))
 
     @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the library's lock; each change inside is written at once, and no other process sees what is between.
+
+        Raises:
+            LibraryBusyError: another process kept the lock for too long.
+        """
+        with self._threads, self._locked():
+            yield
+
+    @contextlib.contextmanager
     def transaction(self) -> Iterator[ModelLibrary]:
         """Hold the library's lock and write the index once, at the end, if anything changed.
 
@@ -376,8 +387,11 @@ class ModelLibrary:
         Raises:
             LibraryBusyError, OSError: see `add_entry`.
         """
-        with self.transaction():
-            done = self._apply(plan)
+        with self.locked():
+            with self.transaction():
+                done = self._apply(plan)
+            if any(finding.adds for finding in done):
+                drop_abandoned_notes(self.models_dir, self._index.content.entries.__contains__)
         self._remember(plan, done)
         for finding in done:
             repair.report(finding)
@@ -427,6 +441,7 @@ class ModelLibrary:
             self._known,
             self._index.written_ns,
             foreign=content.foreign.values(),
+            left_behind=lambda: abandoned_notes(self.models_dir),
         )
         return dataclasses.replace(plan, put_back=self._index.put_back)
 
@@ -449,6 +464,8 @@ class ModelLibrary:
                 if finding.new.model_id in content.foreign_keys():
                     continue  # likewise, and this program does not know what it is
                 self._put(finding.new)
+                if finding.noted:
+                    self._index.put(finding.new, finding.noted)
                 self._index.fill_fields(finding.new.model_id, finding.fields)
             done.append(finding)
         return done

@@ -33,8 +33,8 @@ from sda_daemon.wording import quoted
 
 VERSION_KEY, MODELS_KEY = "version", "models"
 LINK_REASON = "the file is a symbolic link, which is never followed"
-_OWN_LAYOUT = b'{\n"'
-"""How an index begins that this program has written: other programs indent it, or write it on one line."""
+_OWN_LINE = re.compile(rb'\n"(?:[^"\\\n]|\\.)*": \{"[^\n]*\}(?:,\n|\n\})')
+"""An entry as this program writes it, on a line of its own."""
 Fields = tuple[tuple[str, str], ...]
 """Fields of an entry beyond the 16: name, and the whole member (`"name": value`) as it stands in the index."""
 _FIELD_SET = frozenset(ENTRY_FIELDS)
@@ -274,8 +274,16 @@ def parse_index(raw: bytes, links: frozenset[str] = frozenset()) -> IndexContent
     if content is None:
         text = raw.decode(json.detect_encoding(raw), "surrogateescape" if has_stray_bytes else "surrogatepass")
         content = _parse(text, version, links, has_stray_bytes=has_stray_bytes)
-    content.is_own_layout = raw.startswith(_OWN_LAYOUT)
+    content.is_own_layout = _is_own_layout(raw)
     return content
+
+
+def _is_own_layout(raw: bytes) -> bool:
+    """Tell whether an index stands as this program writes it: others indent it, by nothing even, or write one line."""
+    models = raw.find(b'"models": {\n')
+    if not raw.startswith(b'{\n"') or models < 0:
+        return False
+    return raw.startswith(b"\n}", models + len(b'"models": {\n')) or _OWN_LINE.search(raw, models) is not None
 
 
 def _version_of(version: Any, models: Mapping[str, Any]) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from sda_daemon.library.content import ForeignEntry
+from sda_daemon.library.content import Fields, ForeignEntry
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.scan import Known
 
@@ -45,7 +45,8 @@ class Finding:
     """One disagreement, why it is one, and what the index should say instead.
 
     `old` is the entry to take out, `new` the one to put in; either may be None. An entry that points out of the folder
-    is in `foreign`. `fields` is what is known of the new entry beyond its 16 fields.
+    is in `foreign`. `fields` is what is known of the new entry beyond its 16 fields, `noted` what its entry had there
+    before a crash.
     """
 
     kind: FindingKind
@@ -55,6 +56,7 @@ class Finding:
     new: ModelEntry | None = None
     foreign: ForeignEntry | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    noted: Fields = ()
 
     @property
     def old_id(self) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sda_daemon.library.entry import ModelEntry, differs, is_bare_model_name
 from sda_daemon.library.findings import Finding, FindingKind, RepairPlan
 from sda_daemon.library.said import confirms, contradicts, follow_file, has_same_id, said_by
 from sda_daemon.library.scan import LINK_REASON, UNSEEN, Known
+from sda_daemon.library.trash_notes import TrashedModel
 from sda_daemon.models.formats import format_of_name, without_ending
 from sda_daemon.models.header import ModelHeader
 from sda_daemon.models.header_process import read_header_apart
@@ -41,6 +43,7 @@ def plan_repair(
     index_written_ns: int = 0,
     read_header: Callable[[Path], ModelHeader] = read_header_apart,
     foreign: Collection[ForeignEntry] = (),
+    left_behind: Callable[[], Iterable[TrashedModel]] = tuple,
 ) -> RepairPlan:
     """Compare the index with the folder.
 
@@ -53,8 +56,9 @@ def plan_repair(
             is taken to be what its entry says.
         read_header: reads a file's metadata; by default in a process of its own.
         foreign: the entries of the index that are not those of models.
+        left_behind: tells what the notes in the trash say of models that a crash has left in the folder.
     """
-    return _Planner(folder, entries, files, known, index_written_ns, read_header, foreign).plan()
+    return _Planner(folder, entries, files, known, index_written_ns, read_header, foreign, left_behind).plan()
 
 
 class _Planner:
@@ -67,8 +71,10 @@ class _Planner:
         index_written_ns: int,
         read_header: Callable[[Path], ModelHeader],
         foreign: Collection[ForeignEntry],
+        left_behind: Callable[[], Iterable[TrashedModel]],
     ) -> None:
         self.foreign = foreign
+        self.left_behind = cache(left_behind)
         self.folder, self.entries, self.files, self.known = folder, entries, files, known
         self.trusted_until_ns = index_written_ns - _CLOCK_TICK_NS
         self.read_header = read_header
@@ -287,8 +293,24 @@ class _Planner:
             self._add(FindingKind.COPY, name, reason, old=old, new=new)
             self.taken.add(copied)
             return
-        self._add(FindingKind.ORPHAN, name, "it has no entry", new=_entry_of(header, name, model_id))
-        self.taken.add(model_id)
+        noted = self._note_about(name, header, model_id)
+        if noted is None:
+            self._add(FindingKind.ORPHAN, name, "it has no entry", new=_entry_of(header, name, model_id))
+            self.taken.add(model_id)
+            return
+        new = _followed(noted.entry, header, name, "")
+        self._add(FindingKind.ORPHAN, name, "it has no entry any more", new=new)
+        self.findings[-1] = replace(self.findings[-1], noted=noted.fields)
+        self.taken.add(new.model_id)
+
+    def _note_about(self, name: str, header: ModelHeader, model_id: str) -> TrashedModel | None:
+        """Return what a note in the trash says of a model that was to go there, or was to come back; None without."""
+        for item in self.left_behind():
+            entry = item.entry
+            is_it = entry.model_id == model_id or (entry.file_path == name and confirms(entry, header.metadata))
+            if is_it and entry.model_id not in self.taken and not contradicts(entry, header.metadata):
+                return item
+        return None
 
     def _header(self, name: str) -> ModelHeader | None:
         """Read a file's metadata, once; None (and a finding the first time) if it is no model."""

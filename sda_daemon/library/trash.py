@@ -8,63 +8,38 @@ entry was.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from sda_daemon.access import make_shared_folder, take_access
 from sda_daemon.errors import LibraryError, ModelExistsError, ModelFileError
 from sda_daemon.files import (
-    fitting,
     fsync_folder,
     is_folder,
     publish_new,
-    read_small_file,
     says_gone,
     work_folder,
-    write_atomic,
 )
 from sda_daemon.library.batches import Batch, title
 from sda_daemon.library.catalog import ModelLibrary
-from sda_daemon.library.content import Fields, checked_fields
+from sda_daemon.library.content import Fields
 from sda_daemon.library.editing import write_edited
-from sda_daemon.library.entry import ModelEntry, check_entry, entry_from_dict, is_bare_model_name
+from sda_daemon.library.entry import ModelEntry, check_entry, is_bare_model_name
 from sda_daemon.library.naming import name_apart
 from sda_daemon.library.removal import unlink_models
 from sda_daemon.library.restored import remember_restored
-from sda_daemon.models.formats import SDA, format_of_name, has_model_ending, without_ending
+from sda_daemon.library.trash_notes import TRASH_FOLDER, TrashedModel, note_of, read_note, write_note
+from sda_daemon.models.formats import SDA, format_of_name, has_model_ending
 from sda_daemon.models.header import read_model_header
 from sda_daemon.models.metadata import file_name_candidates
-from sda_daemon.plain_json import read_json
-from sda_daemon.settings import own_output
 from sda_daemon.wording import LONGEST_QUOTE, clean, quoted
 
-TRASH_FOLDER = own_output.TRASH_FOLDER
-_NOTE_ENDING = ".json"
-_MAX_NOTE_BYTES = 64 * 2**20
-"""An index may hold very long texts, and a note holds one entry of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrashedModel:
-    """A model in the trash: its entry as it was, its file there, and when it was deleted (ISO 8601)."""
-
-    entry: ModelEntry
-    path: Path
-    deleted_at: str
-    fields: Fields = ()
-    """What its entry had beyond the 16 fields, as it stood in the index."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of its file."""
-        return self.entry.file_size_bytes
+__all__ = ["TRASH_FOLDER", "TrashedModel", "discard", "empty", "list_trash", "purge", "restore"]
 
 
 def discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[TrashedModel]:
@@ -74,6 +49,11 @@ def discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[Trashe
         SomeFailedError: not all could be moved; the others were, and these are in the library as before.
         LibraryError, OSError: the library is busy, or something cannot be written; nothing has changed.
     """
+    with library.locked():  # no repair may see what has left the index and not the folder
+        return _discard(library, entries)
+
+
+def _discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[TrashedModel]:
     folder = _trash_of(library.models_dir)
     stamp = datetime.now(UTC)
     make_shared_folder(folder)
@@ -84,13 +64,13 @@ def discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[Trashe
         with batch.each(title(entry)):
             is_ours = _is_ours(library.models_dir, entry.file_path) and entry.file_path not in shared
             fields = library.fields_of(entry.model_id)
-            leaving.append((entry, _note_down(folder, entry, fields, stamp) if is_ours else None))
+            leaving.append((entry, write_note(folder, entry, fields, stamp) if is_ours else None))
     try:
         library.remove_many(entry.model_id for entry, _ in leaving)
     except BaseException:
         for _, item in leaving:
             if item is not None:
-                _note_of(item.path).unlink(missing_ok=True)
+                note_of(item.path).unlink(missing_ok=True)
         raise
     staying: list[tuple[ModelEntry, Fields]] = []
     for entry, item in leaving:
@@ -100,7 +80,7 @@ def discard(library: ModelLibrary, entries: Sequence[ModelEntry]) -> list[Trashe
             try:
                 (library.models_dir / entry.file_path).rename(item.path)
             except OSError as error:
-                _note_of(item.path).unlink(missing_ok=True)
+                note_of(item.path).unlink(missing_ok=True)
                 if isinstance(error, FileNotFoundError):
                     continue  # it has just gone
                 staying.append((entry, item.fields))
@@ -165,7 +145,7 @@ def list_trash(models_dir: Path) -> list[TrashedModel]:
         if not has_model_ending(name):
             continue
         path = folder / name
-        item = _read_note(path) if _is_regular(path) else None
+        item = _what_it_was(path) if _is_regular(path) else None
         if item is not None:
             found.append(item)
     return sorted(found, key=lambda item: (item.deleted_at, item.path.name), reverse=True)
@@ -202,7 +182,7 @@ def restore(library: ModelLibrary, items: Sequence[TrashedModel]) -> list[ModelE
     for item, _ in moved:
         with contextlib.suppress(OSError):  # without its file it is passed over
             item.path.unlink(missing_ok=True)
-            _note_of(item.path).unlink()
+            note_of(item.path).unlink()
     with contextlib.suppress(OSError):  # they are back all the same
         remember_restored(library.models_dir, (entry.model_id for entry in batch.done))
     return batch.result()
@@ -265,7 +245,7 @@ def empty(models_dir: Path, items: Iterable[TrashedModel]) -> int:
     for item in items:
         with batch.each(title(item.entry)):
             item.path.unlink(missing_ok=True)
-            _note_of(item.path).unlink(missing_ok=True)
+            note_of(item.path).unlink(missing_ok=True)
             batch.done.append(item)
     with contextlib.suppress(OSError):  # not empty: someone keeps something else in it
         (models_dir / TRASH_FOLDER).rmdir()
@@ -293,41 +273,14 @@ def _is_regular(path: Path) -> bool:
         return False
 
 
-def _note_down(folder: Path, entry: ModelEntry, fields: Fields, moment: datetime) -> TrashedModel:
-    """Write the note of a model that is about to come, under a name that is free."""
-    name = Path(entry.file_path)
-    stem = f"{fitting(without_ending(entry.file_path))}~{moment.strftime('%Y%m%dT%H%M%S')}"
-    path = folder / f"{stem}{_ending_of(name)}"
-    number = 0
-    while path.exists() or _note_of(path).exists():
-        number += 1
-        path = folder / f"{stem}-{number}{_ending_of(name)}"
-    item = TrashedModel(entry, path, moment.isoformat(timespec="seconds"), fields)
-    note: dict[str, Any] = {"version": 1, "deleted_at": item.deleted_at, "entry": entry.to_dict()}
-    if fields:
-        note["fields"] = dict(fields)
-    write_atomic(_note_of(path), [json.dumps(note).encode()])
-    return item
-
-
 def _ending_of(path: Path) -> str:
     return (format_of_name(path.name) or SDA).ending
 
 
-def _note_of(path: Path) -> Path:
-    return path.with_name(path.name + _NOTE_ENDING)
-
-
-def _read_note(path: Path) -> TrashedModel | None:
+def _what_it_was(path: Path) -> TrashedModel | None:
     """Return what the note says; without one, what the file itself says."""
-    try:
-        note = read_json(read_small_file(_note_of(path), _MAX_NOTE_BYTES))
-        entry, _ = entry_from_dict(note["entry"]["model_id"], note["entry"])
-        if is_bare_model_name(entry.file_path) and format_of_name(entry.file_path) is format_of_name(path.name):
-            fields = checked_fields(note.get("fields", {}).items())
-            return TrashedModel(entry, path, clean(note["deleted_at"], LONGEST_QUOTE), fields)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass
+    if (noted := read_note(path)) is not None:
+        return noted
     try:
         header = read_model_header(path)
     except (ModelFileError, OSError):

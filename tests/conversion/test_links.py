@@ -143,3 +143,41 @@ def test_b35_a_link_to_another_content_is_not_moved(tmp_path: Path, done: Path) 
     with pytest.raises(SourceChangedError):
         move_source(run / "best.pt", drop, done, before)
     assert (run / "best.pt").readlink() == Path("y.pt")
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(["z.pt", "best.pt"])], ids=", ".join)
+@pytest.mark.parametrize("goal", ["z.pt.meta.json", "{drop}/run/z.pt.meta.json"], ids=["relative", "absolute"])
+def test_b35_a_link_to_a_sidecar_moves_with_it(order: tuple[str, ...], goal: str, tmp_path: Path, done: Path) -> None:
+    """`best.pt` is a link to a checkpoint, `best.pt.meta.json` to its sidecar: both lead there all the time."""
+    drop = tmp_path / "drop"
+    run = made(drop, {"best.pt": "z.pt", "best.pt.meta.json": goal, "notes.json": "z.pt.meta.json"})
+    places = {name: run / name for name in order}
+    for name in order:
+        places[name] = move_source(places[name], drop, done)
+        assert places["best.pt"].read_text() == "weights"
+        assert sidecar_of(places["best.pt"]).read_text() == "{}"
+        assert (run / "notes.json").read_text() == "{}"
+    assert sidecar_of(places["best.pt"]).resolve() == sidecar_of(places["z.pt"]).resolve()
+    assert sorted(path.name for path in run.iterdir()) == ["notes.json"]
+
+
+def test_b35_a_link_to_a_sidecar_that_cannot_be_changed_keeps_both(
+    tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is as before, the links to the checkpoint included."""
+    drop = tmp_path / "drop"
+    run = made(drop, {"best.pt": "z.pt", "notes.json": "z.pt.meta.json"})
+    replace = links._replace
+
+    def refuse(link: Path, says: Path, token: str) -> None:
+        if link.name == "notes.json":
+            raise PermissionError(1, "Operation not permitted", str(link))
+        replace(link, says, token)
+
+    monkeypatch.setattr(links, "_replace", refuse)
+    before = {path.name: path.read_text() for path in run.iterdir()}
+    with pytest.raises(PermissionError):
+        move_source(run / "z.pt", drop, done)
+    assert {path.name: path.read_text() for path in run.iterdir()} == before
+    assert (run / "best.pt").readlink() == Path("z.pt")
+    assert not [path for path in done.rglob("*") if not path.is_dir()]

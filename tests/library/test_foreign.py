@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -469,6 +470,47 @@ def test_b31_what_a_generation_leaves_out_is_put_back(library: ModelLibrary) -> 
         assert TOP in text_of(library)
         assert FIELDS in text_of(library), "the model's entry came back from its file, and its fields with it"
         assert again.plan_repair().put_back == ()
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "indented": {"indent": 2},
+    "indented by nothing": {"indent": 0},
+    "with tabs": {"indent": "\t"},
+    "one line": {},
+    "no spaces": {"separators": (",", ":")},
+}
+
+
+@pytest.mark.parametrize("newline", ["", "\n"], ids=["", "with a newline at the end"])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_b31_what_is_left_out_is_put_back_whatever_the_layout(
+    library: ModelLibrary, layout: dict[str, Any], newline: str
+) -> None:
+    """Only what stands as this program writes it is this program's: there, what is missing is meant to be."""
+    text = text_of(library).replace('"models": {', '"models": {' + ENTRIES["another ending"] + ",\n")
+    index_of(library.models_dir).write_text(text)
+    library.repair_index()
+    theirs = json.loads(text_of(library))
+    del theirs["models"]["vq1"]
+    index_of(library.models_dir).write_text(json.dumps(theirs, **layout) + newline)
+    (library.models_dir / "rain.vqvae").write_bytes(b"VQ")
+    plan = ModelLibrary(library.models_dir).plan_repair()
+    assert [what for what in plan.put_back if "vq1" in what]
+
+
+def test_b31_what_stands_as_written_here_was_taken_out_on_purpose(library: ModelLibrary) -> None:
+    """Also where a foreign entry of several lines comes first, or none is left."""
+    text = text_of(library).replace(
+        '"models": {', '"models": {"vq2": {\n"file_path": "a.vqvae"},' + ENTRIES["another ending"] + ","
+    )
+    index_of(library.models_dir).write_text(text)
+    for name in ("a.vqvae", "rain.vqvae"):
+        (library.models_dir / name).write_bytes(b"VQ")
+    library.add_entry(write_model(library.models_dir / "c.sda"))
+    before = text_of(library)
+    assert ENTRIES["another ending"] in before
+    index_of(library.models_dir).write_text(before.replace(ENTRIES["another ending"] + ",\n", ""))
+    assert ModelLibrary(library.models_dir).plan_repair().put_back == ()
 
 
 def test_b31_in_the_middle_of_a_change(library: ModelLibrary) -> None:

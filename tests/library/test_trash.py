@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sda_daemon.errors import LibraryError, ModelExistsError
+from sda_daemon.errors import LibraryBusyError, LibraryError, ModelExistsError
 from sda_daemon.library import ModelEntry, ModelLibrary, trash
 from sda_daemon.library.editing import MetadataChange, edit_model
 from sda_daemon.models import ModelMetadata, save_model_from_checkpoint
@@ -205,3 +205,65 @@ def test_a_failed_restore_with_another_name_leaves_nothing(two: Library, monkeyp
             trash.restore(library, trash.list_trash(library.models_dir))
     assert {path: path.read_bytes() for path in library.models_dir.rglob("*.sda*") if path.is_file()} == before
     assert library.get(first.model_id) is None
+
+
+@pytest.mark.parametrize("is_renamed", [False, True], ids=["its own id", "an id that only the index had"])
+def test_a_crash_between_index_and_file_loses_no_words(two: Library, is_renamed: bool) -> None:
+    """The index has lost the model, or has it not yet, and the file is in the folder: the note tells what it was."""
+    library, (first, second) = two
+    entry = replace(first, name="Warm", tags=["mine"], model_id="other" if is_renamed else first.model_id)
+    library.remove(first.model_id)
+    library.add_entry(entry, said="")
+    library.set_fields(entry.model_id, (("stars", '"stars":  5'),))
+    known = library.get(entry.model_id)
+    assert known is not None
+    (item,) = trash.discard(library, [known])
+    item.path.rename(library.models_dir / known.file_path)  # as it is before the one, and after the other
+    again = ModelLibrary(library.models_dir)
+    again.repair_index()
+    assert again.get(entry.model_id) == known
+    assert again.fields_of(entry.model_id) == (("stars", '"stars":  5'),)
+    assert list((library.models_dir / trash.TRASH_FOLDER).iterdir()) == []
+    assert sorted(item.model_id for item in again.entries()) == sorted([entry.model_id, second.model_id])
+
+
+def test_an_old_note_is_not_believed(two: Library) -> None:
+    """A crash after a model was back left its note: when it is adopted again, it is what its file says by then."""
+    library, (first, second) = two
+    (item,) = trash.discard(library, [first])
+    note = item.path.with_name(item.path.name + ".json")
+    text = note.read_text()
+    trash.restore(library, trash.list_trash(library.models_dir))
+    note.write_text(text)
+    write_model(library.models_dir / "new.sda")
+    library.repair_index()  # looks into the trash because something is adopted
+    assert not note.exists()
+    note.write_text(text)
+    library.remove(first.model_id)
+    edited = replace(first, final_val_loss=7.5)
+    write_model(library.models_dir / first.file_path, first.model_id, "Another", final_val_loss=edited.final_val_loss)
+    library.repair_index()
+    found = library.get(first.model_id)
+    assert found is not None
+    assert (found.name, found.final_val_loss) == ("Another", 7.5)
+    assert library.get(second.model_id) == second
+
+
+def test_no_repair_sees_what_is_between(two: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process that repairs while models go into the trash waits until they are there."""
+    library, (first, _) = two
+    other = ModelLibrary(library.models_dir, lock_timeout_s=0)
+    renamed = Path.rename
+    seen: list[str] = []
+
+    def rename(path: Path, target: Path) -> Path:
+        if path.name == first.file_path:
+            with pytest.raises(LibraryBusyError):
+                other.repair_index()
+            seen.append(path.name)
+        return renamed(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    trash.discard(library, [first])
+    assert seen == [first.file_path]
+    assert other.repair_index() == (0, 0)

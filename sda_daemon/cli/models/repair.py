@@ -46,24 +46,31 @@ def repair_library(
     plan = library.plan_repair()
     if not as_json:
         _print_plan(plan, everything=everything)
-    applied = False
+    done: list[Finding] | None = None
     if plan.changes_index and not dry_run:
         if not ask(f"Make {counted(_changes(plan), 'change')} of the index?", yes=yes):
             note("Nothing was changed.")
             return ExitCode.FAILED
         logging.getLogger("sda_daemon").setLevel(logging.ERROR)  # the plan has told all of it already
-        library.apply_repair(plan)
-        applied = True
+        done = library.apply_repair(plan)
     if as_json:
-        print_json({"applied": applied, "entries": plan.entries, "findings": _documents(plan)})
-    elif applied:
-        back = f", {len(plan.put_back)} put back" if plan.put_back else ""
-        say(f"repaired: {plan.removed} removed, {plan.added} added{back}; now {counted(library.count(), 'model')}")
+        print_json({"applied": done is not None, "entries": plan.entries, "findings": _documents(plan)})
+    elif done is not None:
+        _say_done(plan, done, library.count())
     elif plan.changes_index:
         note("Nothing was changed: this was a dry run.")
     if not as_json:
         _note_shared_names(library)
     return ExitCode.OK
+
+
+def _say_done(plan: RepairPlan, done: list[Finding], models: int) -> None:
+    """Say what was done, which is less than was planned where another program has changed something meanwhile."""
+    removed, added = sum(finding.removes for finding in done), sum(finding.adds for finding in done)
+    back = f", {len(plan.put_back)} put back" if plan.put_back else ""
+    say(f"repaired: {removed} removed, {added} added{back}; now {counted(models, 'model')}")
+    if len(done) < len(plan.findings):
+        note(f"{counted(len(plan.findings) - len(done), 'finding')} had changed meanwhile. Look again: models repair")
 
 
 def _note_shared_names(library: ModelLibrary) -> None:
