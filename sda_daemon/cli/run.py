@@ -28,7 +28,7 @@ def run(
     import faulthandler
     import os
 
-    from sda_daemon.daemon import Daemon
+    from sda_daemon.daemon.daemon import Daemon
     from sda_daemon.logs import configure_logging
     from sda_daemon.service.notify import Notifier
     from sda_daemon.settings.loading import find_config, load_config

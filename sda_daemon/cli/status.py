@@ -273,7 +273,7 @@ def retry(
 
     At once if the daemon runs, else when it starts.
     """
-    from sda_daemon.daemon.loop import RETRY_SIGNAL
+    from sda_daemon.daemon.signals import RETRY_SIGNAL
     from sda_daemon.settings.loading import find_config, load_config, state_folder
     from sda_daemon.state.locks import is_at_work
 

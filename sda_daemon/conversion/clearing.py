@@ -81,6 +81,9 @@ class SourcePutBack:
     reason: str = ""
 
 
+SourceNews = SourceCleared | SourceStayed | SourcePutBack
+
+
 @dataclass(frozen=True, slots=True)
 class Clearance:
     """A checkpoint that is to be deleted, or moved if there is a place for it.
@@ -117,7 +120,7 @@ class Clearing:
         retries: whether a full destination is waited for; else what is for it stays.
     """
 
-    def __init__(self, enqueue: Callable[[object], None], *, retries: bool = True) -> None:
+    def __init__(self, enqueue: Callable[[SourceNews], None], *, retries: bool = True) -> None:
         self._enqueue = enqueue
         self._with_retries = retries
         self._wanted: dict[str, FileSignature] = {}  # the loop's: what is queued or being done
@@ -148,7 +151,7 @@ class Clearing:
             self._back.add(private)
             self._put(_Abandoned(private, root, move_to))
 
-    def done(self, message: SourceCleared | SourceStayed | SourcePutBack) -> None:
+    def done(self, message: SourceNews) -> None:
         """Take note of what the thread has told."""
         if isinstance(message, SourcePutBack):
             self._back.discard(message.private)

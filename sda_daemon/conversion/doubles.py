@@ -7,7 +7,6 @@ do.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -64,6 +63,9 @@ class _Pair:
     twin: ModelEntry
 
 
+WeightsNews = WeightsRead | SlidersCopied
+
+
 class Doubles:
     """Looks for models of the same weights, one job after another, while nothing is to be converted.
 
@@ -73,7 +75,7 @@ class Doubles:
         once: whether all is to be known before anything is converted, and nothing is tried again.
     """
 
-    def __init__(self, ledger: Ledger, enqueue: Callable[[object], None], *, once: bool = False) -> None:
+    def __init__(self, ledger: Ledger, enqueue: Callable[[WeightsNews], None], *, once: bool = False) -> None:
         self._ledger = ledger
         self._enqueue = enqueue
         self._once = once
@@ -103,64 +105,64 @@ class Doubles:
         """Whether there is nothing left to find out or to do."""
         return self._job is None and not self._waiting and not self._is_due
 
-    def tick(self, now: float, shelf: OpenLibrary, pool: ConversionPool, in_use: InUse, *, is_free: bool) -> None:
+    def poll(self, now: float, opened: OpenLibrary, pool: ConversionPool, in_use: InUse, *, is_free: bool) -> None:
         """Take note of what is new in the library, do what can be done, and begin the next job.
 
         Args:
             now: monotonic seconds.
-            shelf: the library.
+            opened: the library.
             pool: its workers read files.
             in_use: tells what people have made with a model.
             is_free: whether there is nothing to convert.
         """
-        self._look(shelf)
+        self._look(opened)
         if self._job is not None and pool is not self._pool:  # its workers go with the old config
             self._job = None
             self._waiting.extendleft(reversed(self._batch))
             self._batch = []
-        if shelf.keeper.is_lost or self._job is not None or now < self._pause_until:
+        if opened.keeper.is_lost or self._job is not None or now < self._pause_until:
             return
         if not isinstance(pool, TaskPool):
             self._waiting.clear()
         if self._is_due:
             self._is_due = False
-            self._resolve(shelf.library, in_use)
+            self._resolve(opened.library, in_use)
         if self._job is None and is_free and isinstance(pool, TaskPool):
             self._pool = pool
-            self._begin(shelf, pool)
+            self._begin(opened, pool, now)
 
-    def _look(self, shelf: OpenLibrary) -> None:
-        if shelf.library is not self._library:
-            self._library, self._looks, self._pair, self._job = shelf.library, -1, None, None
-        if shelf.keeper.looks != self._looks:
-            self._looks = shelf.keeper.looks
-            self._waiting = deque(shelf.library.weights.unknown(shelf.library.contents(), shelf.library.entries()))
+    def _look(self, opened: OpenLibrary) -> None:
+        if opened.library is not self._library:
+            self._library, self._looks, self._pair, self._job = opened.library, -1, None, None
+        if opened.keeper.looks != self._looks:
+            self._looks = opened.keeper.looks
+            self._waiting = deque(opened.library.weights.unknown(opened.library.contents(), opened.library.entries()))
             self._is_due = True
 
     # --- jobs ---------------------------------------------------------------------------------------
 
-    def _begin(self, shelf: OpenLibrary, pool: TaskPool) -> None:
-        folder = str(shelf.library.models_dir)
+    def _begin(self, opened: OpenLibrary, pool: TaskPool, now: float) -> None:
+        folder = str(opened.library.models_dir)
         if self._pair is not None:
             self._count += 1
-            temporary = shelf.work_dir / f"{self._count}.sliders"
+            temporary = opened.work_dir / f"{self._count}.sliders"
             pair = self._pair
             self._start(
                 pool.call(copy_sliders, folder, pair.own.file_path, pair.twin.file_path, str(temporary)), SlidersCopied
             )
             return
         if self._once and self._left <= 0:
-            self._end_of_reading()
+            self._end_of_reading(now)
             self._waiting.clear()
         if not self._waiting:
             return
         if not self._read:
-            self._began = time.monotonic()
+            self._began = now
         count = 1 if self._waiting[0] in self._alone else min(FILES_AT_ONCE, len(self._waiting))
         self._batch = [self._waiting.popleft() for _ in range(count)]
         self._start(pool.call(read_weights, folder, self._batch), WeightsRead)
 
-    def _start(self, future: Future[Any], message: Callable[[object, Any, BaseException | None], object]) -> None:
+    def _start(self, future: Future[Any], message: Callable[[object, Any, BaseException | None], WeightsNews]) -> None:
         token = self._job = object()
 
         def tell_loop(done: Future[Any]) -> None:
@@ -173,7 +175,7 @@ class Doubles:
 
         future.add_done_callback(tell_loop)
 
-    def done(self, message: WeightsRead | SlidersCopied, now: float) -> None:
+    def take(self, message: WeightsNews, now: float) -> None:
         """Take what a worker has found out, or that it did not come to it."""
         if message.token is not self._job or self._library is None:
             return  # news of an earlier library
@@ -189,9 +191,9 @@ class Doubles:
         elif isinstance(message, SlidersCopied):
             self._take_sliders(self._library, message)
         else:
-            self._take_weights(self._library, message)
+            self._take_weights(self._library, message, now)
 
-    def _take_weights(self, library: ModelLibrary, message: WeightsRead) -> None:
+    def _take_weights(self, library: ModelLibrary, message: WeightsRead, now: float) -> None:
         batch, self._batch = self._batch, []
         if message.error is not None and len(batch) > 1:  # one of them was too much for it
             self._alone.update(batch)
@@ -209,9 +211,9 @@ class Doubles:
         self._unreadable += sum(bool(item.reason) for item in known)
         self._is_due = self._is_due or any(item.is_others for item in known)
         if not self._waiting:
-            self._end_of_reading()
+            self._end_of_reading(now)
 
-    def _end_of_reading(self) -> None:
+    def _end_of_reading(self, now: float) -> None:
         if self._library is not None:
             self._library.weights.save()
         if self._read:
@@ -219,7 +221,7 @@ class Doubles:
                 files=self._read,
                 unreadable=self._unreadable,
                 left=len(self._waiting),
-                duration_s=round(time.monotonic() - self._began, 3),
+                duration_s=round(now - self._began, 3),
             )
         self._read = self._unreadable = 0
 

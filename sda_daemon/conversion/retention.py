@@ -7,25 +7,39 @@ doing the step again at the next start or rescan.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sda_daemon import events
-from sda_daemon.conversion.clearing import KILLED, Clearance, Clearing, SourceCleared, SourcePutBack, SourceStayed
+from sda_daemon.conversion.clearing import (
+    KILLED,
+    Clearance,
+    Clearing,
+    SourceCleared,
+    SourceNews,
+    SourcePutBack,
+    SourceStayed,
+)
 from sda_daemon.conversion.publish import Action, Published
+from sda_daemon.conversion.publisher import Result
 from sda_daemon.conversion.selection import superseded
-from sda_daemon.errors import ModelFileError
+from sda_daemon.conversion.work import RunContext
+from sda_daemon.errors import ModelFileError, SdaError
+from sda_daemon.intake.intake import Aside, Done
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.in_use import InUse
 from sda_daemon.library.trash import discard
 from sda_daemon.models.digest import model_id_of
 from sda_daemon.models.header import read_model_details, read_model_header
+from sda_daemon.service.sandbox import tell
+from sda_daemon.settings.run_config import RunConfig
 from sda_daemon.settings.schema import WatchSettings
 from sda_daemon.signature import FileSignature, signature_at
 from sda_daemon.state.ledger import SLIDERS_KIND, SUPERSEDED_KIND, KeptSource, Ledger, MadeModel
 from sda_daemon.state.policy import LedgerRow, Status
+from sda_daemon.watching.hints import FileSeen
 
 MAX_NAMED = 20
 """So many of the models that go are named in one event."""
@@ -110,12 +124,17 @@ class Retention:
         self._ledger = ledger
         self._clearing = clearing
 
-    def remember(self, library: ModelLibrary, published: Iterable[Published]) -> None:
+    def configure(self, config: RunConfig) -> None:
+        """Go by another config: what is to be deleted or moved by it is found again."""
+        self._clearing.drop()
+        self._release_unwanted(config)
+
+    def remember(self, result: Result) -> None:
         """Remember the models that are the daemon's own: only these are ever pruned or replaced."""
         made = [
-            MadeModel(item.entry.model_id, item.converted.weights_digest, job.path, job.watch_root)
-            for item in published
-            if item.entry is not None and self._is_own(library, item) and (job := item.converted.job)
+            MadeModel(one.entry.model_id, one.converted.weights_digest, item.work.path, item.work.root)
+            for item, one in result.published
+            if one.entry is not None and self._is_own(item.context.library, one)
         ]
         if made:
             self._ledger.remember_models(made)
@@ -136,6 +155,50 @@ class Retention:
         relative = job.path[len(job.watch_root) :].lstrip("/")
         is_same = header.metadata.model_id == item.entry.model_id and header.origin.source_path == relative
         return bool(is_same and header.origin.made_by_daemon)
+
+    def apply(self, result: Result, context: RunContext) -> None:
+        """Do what follows from conversions that have ended, and that the ledger knows of.
+
+        Models that are not to stay go to the trash, and then the checkpoints are deleted or moved.
+
+        Args:
+            result: what has become of them.
+            context: what is in force now.
+        """
+        done = [(item, watch) for item, _ in result.published if (watch := item.watch) is not None]
+        for library in {id(item.context.library): item.context.library for item, _ in done}.values():
+            here = [(item, watch) for item, watch in done if item.context.library is library]
+            self._prune(library, {str(Path(item.work.path).parent): watch for item, watch in here}, context.in_use)
+        for item, watch in done:
+            work = item.work
+            self.clear_source(item.context.library, work.path, work.root, work.signature, watch)
+
+    def catch_up(self, context: RunContext) -> None:
+        """Prune what a killed daemon did not come to prune."""
+        watches = {str(watch.path): watch for watch in context.config.settings.watch}
+        self._prune(context.library, folders_of(self._ledger, watches), context.in_use)
+
+    def _prune(self, library: ModelLibrary, folders: Mapping[str, WatchSettings], in_use: InUse) -> None:
+        try:
+            self.prune(library, folders, in_use)
+        except (SdaError, OSError) as error:  # it is done by the next conversion of the folder, or at the next start
+            events.LIBRARY_REPAIR_FAILED(reason=tell(error))
+
+    def look_after(self, done: Iterable[Done], asides: Iterable[Aside], context: RunContext) -> None:
+        """Delete or move what was converted before and is still there, and put back what a crash has left aside.
+
+        Args:
+            done: checkpoints whose models are in the library.
+            asides: files under private names.
+            context: what is in force.
+        """
+        for item in done:
+            watch = context.config.watch_for(item.root, item.path)
+            if watch is not None:
+                self.clear_source(context.library, item.path, item.root, item.signature, watch)
+        for aside in asides:
+            at = context.config.watch_at(aside.root)
+            self._clearing.put_back(aside.path, aside.root, at.move_to if at is not None else None)
 
     def prune(self, library: ModelLibrary, folders: Mapping[str, WatchSettings], in_use: InUse) -> None:
         """Where only the best or the latest model of a folder is wanted, move the others into the trash.
@@ -176,10 +239,6 @@ class Retention:
             discard(library, list(losers.values()))
             self._ledger.forget_models(losers)
 
-    def prune_all(self, library: ModelLibrary, watches: Mapping[str, WatchSettings], in_use: InUse) -> None:
-        """Prune every folder that models were made of; see `prune`."""
-        self.prune(library, folders_of(self._ledger, watches), in_use)
-
     def _rehome(self, model_id: str, folder: str) -> bool:
         """Leave a model to another folder that has the same checkpoint; tell whether there is one."""
         for path, root in self._ledger.paths_of_model(model_id):
@@ -217,7 +276,25 @@ class Retention:
 
     # --- what became of it ------------------------------------------------------------------------
 
-    def cleared(self, message: SourceCleared) -> None:
+    def take(self, message: SourceNews, context: RunContext) -> list[FileSeen]:
+        """Take note of what became of a checkpoint that was to be deleted or moved; return what to look at again."""
+        self._clearing.done(message)
+        match message:
+            case SourceCleared():
+                self._cleared(message)
+            case SourceStayed():
+                self._stayed(message)
+                if message.back_as:
+                    return [FileSeen(message.root, message.back_as, False)]
+            case SourcePutBack(_, root, path):
+                self._put_back(message)
+                signature = signature_at(path) if path else None
+                if signature is not None:
+                    self.look_after([Done(path, root, signature)], [], context)
+                    return [FileSeen(root, path, False)]
+        return []
+
+    def _cleared(self, message: SourceCleared) -> None:
         """Tell that a checkpoint was deleted or moved."""
         self._ledger.release_sources([message.path])
         if message.moved_to:
@@ -225,7 +302,7 @@ class Retention:
         else:
             events.SOURCE_DELETED(path=message.path)
 
-    def stayed(self, message: SourceStayed) -> None:
+    def _stayed(self, message: SourceStayed) -> None:
         """Tell, once for each content, that a checkpoint could not be deleted or moved."""
         if message.reason:
             self._keep(message.path, message.root, message.signature, message.reason)
@@ -237,7 +314,7 @@ class Retention:
                 )
                 events.SOURCE_PUT_BACK(path=message.back_as, was=message.path, reason=reason)
 
-    def put_back(self, message: SourcePutBack) -> None:
+    def _put_back(self, message: SourcePutBack) -> None:
         """Tell that a file which a crash had left under a private name has a name again, or cannot get one."""
         if message.path:
             self._ledger.release_sources([message.private])
@@ -249,15 +326,12 @@ class Retention:
         if self._ledger.keep_source(KeptSource(path, root, signature, reason, time.time())):
             events.SOURCE_KEPT(path=path, reason=reason)
 
-    def release_unwanted(self, is_wanted: Callable[[str, str], bool]) -> None:
-        """Forget what could not be deleted or moved, where that is no longer wanted, or it is no longer there.
-
-        Args:
-            is_wanted: tells of a path and its watched folder whether it is to be deleted or moved.
-        """
-        kept = self._ledger.kept_sources()
+    def _release_unwanted(self, config: RunConfig) -> None:
+        """Forget what could not be deleted or moved, where that is no longer wanted, or it is no longer there."""
         self._ledger.release_sources(
             item.path
-            for item in kept
-            if not is_wanted(item.path, item.root) or signature_at(item.path) != item.signature
+            for item in self._ledger.kept_sources()
+            if (watch := config.watch_for(item.root, item.path)) is None
+            or watch.after == "keep"
+            or signature_at(item.path) != item.signature
         )

@@ -1,5 +1,4 @@
-"""The daemon: one loop that owns all state, and the three things it looks after."""
+"""The daemon: a process that lives one session after another.
 
-from sda_daemon.daemon.loop import Daemon
-
-__all__ = ["Daemon"]
+Empty on purpose: commands that only look at a lock or send a signal need not load what a session does.
+"""

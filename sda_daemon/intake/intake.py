@@ -2,375 +2,385 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from sda_daemon import events
 from sda_daemon.intake.probe import why_unfinished
-from sda_daemon.intake.scan import CheckpointNames, CheckpointScan
+from sda_daemon.intake.root import Root
+from sda_daemon.intake.scan import CheckpointScan
 from sda_daemon.intake.settling import Incomplete, Settled, Settling, Timing
 from sda_daemon.settings.rules import skipped_by_path, watch_settings_for
-from sda_daemon.settings.schema import RuleSettings, WatchSettings
+from sda_daemon.settings.run_config import RunConfig, relative_to
+from sda_daemon.settings.schema import WatchSettings
 from sda_daemon.signature import FileSignature, signature_at
 from sda_daemon.state.ledger import Ledger
 from sda_daemon.state.policy import Convert, LedgerRow, Status, decide
 from sda_daemon.watching.hints import FileSeen, FolderSeen, Hint, RescanNeeded
-from sda_daemon.watching.reach import why_unwatchable
-from sda_daemon.watching.watcher import OverflowListener, RootWatch, refuses_watches
+from sda_daemon.watching.watcher import OverflowListener
 
 FOLDER_RELOOK_S = (0.5, 2.0)
 """A new folder is looked into again after these pauses: files can come before its watch is in place."""
-CHECK_LIMIT_S = 1.0
-"""After new folders appeared, so much later it is checked whether the kernel had watches for them."""
-RECOVER_S = 15.0
-"""How often native watching is tried again where only polling was possible."""
+FILES_A_TURN = 2000
+"""So many files of a rescan are looked at before the loop does something else."""
 FORGET_AFTER_S = 30 * 86_400.0
 """A checkpoint that is gone for so long is forgotten, in seconds."""
 _UNKNOWN = (-1, -1, -1)
 """Stands for a path that the ledger does not know; no file has such a size."""
-LIMIT_HINT = "raise fs.inotify.max_user_watches and max_user_instances with sysctl; then it recovers by itself"
 
 
-@dataclass(slots=True)
-class Root:
-    """A watched folder and what belongs to it."""
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A checkpoint that was converted before, and is still where it was."""
 
-    settings: WatchSettings
     path: str
-    names: CheckpointNames
-    watch: RootWatch
-    rescan_at: float = 0.0
-    recover_at: float = 0.0
-    check_limit_at: float = math.inf
-    folders: int = 0
-    was_missing: bool = False
-    shortage: str = ""
+    root: str
+    signature: FileSignature
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A file under a private name: it is being dealt with, or a crash has left it so."""
+
+    path: str
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look at the watched folders has brought up.
+
+    Attributes:
+        settled: checkpoints that are complete and not known yet.
+        done: those that were converted before, where they are to be deleted or moved.
+        asides: files under private names.
+    """
+
+    settled: tuple[Settled, ...] = ()
+    done: tuple[Done, ...] = ()
+    asides: tuple[Aside, ...] = ()
+
+
+class _Rescan:
+    """A look through a whole folder, some files at a time."""
+
+    def __init__(self, root: Root, reason: str, remembered: dict[str, tuple[int, int, int] | None], now: float) -> None:
+        self.root = root
+        self.reason = reason
+        self.began = now
+        self.remembered = remembered
+        self.scan = CheckpointScan(root.path, root.path, root.names)
+        self.files = self.news = 0
+        self.turns = 0
+        self._files: Iterator[tuple[str, FileSignature]] = iter(self.scan)
+
+    def begin_turn(self) -> None:
+        """Count a turn of the loop: what is remembered may be out of date after the first one."""
+        self.turns += 1
+
+    def next_file(self) -> tuple[str, FileSignature] | None:
+        """Return the next file and its content; None when there are no more."""
+        found = next(self._files, None)
+        self.files += found is not None
+        return found
+
+    def count_news(self, is_new: bool) -> None:
+        """Count a file that was not known."""
+        self.news += is_new
 
 
 class Intake:
     """All watched folders.
 
     Args:
+        config: the config in force; see `configure`.
         ledger: what was done before.
-        enqueue: takes hints for the loop; called from other threads.
         is_taken: tells whether this content of a path is being converted or waits for it.
-        on_settled: called for each checkpoint that is complete and not known yet.
-        on_candidate: called when a checkpoint is first seen.
+        enqueue: takes hints for the loop; called from other threads.
+        now: monotonic seconds.
+        live: whether changes are watched for; else everything is looked at once.
     """
 
     def __init__(
         self,
+        config: RunConfig,
         ledger: Ledger,
-        enqueue: Callable[[Hint], None],
         is_taken: Callable[[str, FileSignature], bool],
-        on_settled: Callable[[Settled], None],
-        on_candidate: Callable[[], None],
+        enqueue: Callable[[Hint], None],
+        now: float,
+        *,
+        live: bool,
     ) -> None:
-        self.roots: dict[str, Root] = {}
-        self.settling = Settling()
-        self.template_digest = ""
-        self.rules: tuple[RuleSettings, ...] = ()
-        self.own_folders: tuple[str, ...] = ()
-        self.rescan_interval_s = 300.0
-        self.on_progress: Callable[[], None] = lambda: None  # called while something long goes on
-        self.on_done: Callable[[str, str, FileSignature], None] = lambda *_: None  # (path, root, signature)
-        self.on_aside: Callable[[str, str], None] = lambda *_: None  # (private path, root)
+        self._config = config
         self._ledger = ledger
-        self._enqueue = enqueue
         self._is_taken = is_taken
-        self._on_settled = on_settled
-        self._on_candidate = on_candidate
+        self._enqueue = enqueue
+        self._live = live
+        self._roots: dict[str, Root] = {}
+        self._settling = Settling()
         self._relooks: list[tuple[float, FolderSeen]] = []
+        self._wanted: dict[str, str] = {}  # folders that are to be looked through, and why
+        self._rescan: _Rescan | None = None
+        self._settled: list[Settled] = []
+        self._done: list[Done] = []
+        self._asides: list[Aside] = []
         self._overflow = OverflowListener(self._overflowed)
-        self._live = False
+        if live:
+            self._overflow.install()
+        for settings in config.settings.watch:
+            self._add(settings, now)
 
     # --- life -------------------------------------------------------------------------------------
 
-    def start(self, watches: Iterable[WatchSettings], *, live: bool) -> None:
-        """Begin to watch (only if `live`), and look at everything once."""
-        self._live = live
-        if live:
-            self._overflow.install()
-        for settings in watches:
-            self.add(settings)
+    def _add(self, settings: WatchSettings, now: float) -> None:
+        root = Root(settings, self._config, self._enqueue, now, live=self._live)
+        self._roots[root.path] = root
+        self._wanted.setdefault(root.path, "start")
 
-    def add(self, settings: WatchSettings) -> None:
-        """Begin to watch one folder."""
-        path = str(settings.path)
-        root = Root(
-            settings,
-            path,
-            CheckpointNames(settings.patterns, settings.ignore, self.own_folders),
-            RootWatch(path, settings.observer, settings.poll_interval_s, self._enqueue),
-            rescan_at=time.monotonic() + self.rescan_interval_s,
-        )
-        self.roots[path] = root
-        if self._live:
-            self._start_watch(root)
-        self._enqueue(RescanNeeded(path, "start"))
-
-    def rescan_all(self, reason: str) -> None:
-        """Look at everything."""
-        for path in list(self.roots):
-            self.rescan(path, reason)
-
-    def remove(self, path: str) -> None:
-        """Stop watching one folder."""
-        root = self.roots.pop(path, None)
-        if root is not None:
-            root.watch.stop()
-            self.settling.forget_root(path)
-
-    def configure(
-        self, watches: Iterable[WatchSettings], rules: tuple[RuleSettings, ...], own_folders: tuple[str, ...]
-    ) -> None:
-        """Watch what another config wants, as it wants it; the caller has everything looked at afterwards.
+    def configure(self, config: RunConfig, now: float) -> None:
+        """Watch what another config wants, as it wants it, and look at everything.
 
         Folders that both configs watch in the same way go on being watched without a gap.
         """
-        wanted = {str(watch.path): watch for watch in watches}
-        is_otherwise = (rules, own_folders) != (self.rules, self.own_folders)
-        self.rules, self.own_folders = rules, own_folders
-        for path in [path for path in self.roots if path not in wanted]:
-            self.remove(path)
+        old, self._config = self._config, config
+        wanted = {str(watch.path): watch for watch in config.settings.watch}
+        is_otherwise = (config.settings.rules, config.own_folders) != (old.settings.rules, old.own_folders)
+        for path in [path for path in self._roots if path not in wanted]:
+            self._roots.pop(path).stop()
+            self._settling.forget_root(path)
+            self._wanted.pop(path, None)
+        self._rescan = None
         for path, settings in wanted.items():
-            root = self.roots.get(path)
+            root = self._roots.get(path)
             if root is None:
-                self.add(settings)
-            elif root.settings != settings or is_otherwise:
-                self._change(root, settings)
+                self._add(settings, now)
+                continue
+            is_changed = root.settings != settings or is_otherwise
+            root.configure(settings, config, now)
+            if is_changed:
+                self._settling.forget_root(path)  # they are waited for anew, with the new times
+        self.rescan_all("config reloaded")
 
-    def _change(self, root: Root, settings: WatchSettings) -> None:
-        old, root.settings = root.settings, settings
-        root.names = CheckpointNames(settings.patterns, settings.ignore, self.own_folders)
-        if (old.observer, old.poll_interval_s) != (settings.observer, settings.poll_interval_s):
-            root.watch.stop()
-            root.watch = RootWatch(root.path, settings.observer, settings.poll_interval_s, self._enqueue)
-            root.shortage = ""
-            if self._live:
-                self._start_watch(root)
-        self.settling.forget_root(root.path)  # they are waited for anew, with the new times
-
-    def wants(self, root_path: str, path: str) -> bool:
-        """Tell whether a file is a checkpoint that is to be converted, as far as its path tells."""
-        root = self.roots.get(root_path)
-        return (
-            root is not None
-            and root.names.matches(root_path, path)
-            and not skipped_by_path(self.rules, _below(root_path, path))
-        )
+    def rescan_all(self, reason: str) -> None:
+        """Have everything looked at."""
+        for path in self._roots:
+            self._wanted.setdefault(path, reason)
 
     def stop(self) -> None:
         """Stop watching."""
-        for root in self.roots.values():
-            root.watch.stop()
+        for root in self._roots.values():
+            root.stop()
         self._overflow.uninstall()
+
+    # --- questions --------------------------------------------------------------------------------
+
+    @property
+    def roots(self) -> Mapping[str, Root]:
+        """The watched folders by path; not to be changed."""
+        return self._roots
+
+    @property
+    def settling(self) -> Settling:
+        """What is waited for."""
+        return self._settling
+
+    def wants(self, root_path: str, path: str) -> bool:
+        """Tell whether a file is a checkpoint that is to be converted, as far as its path tells."""
+        root = self._roots.get(root_path)
+        return (
+            root is not None
+            and root.names.matches(root_path, path)
+            and not skipped_by_path(self._config.settings.rules, relative_to(root_path, path))
+        )
 
     @property
     def waiting(self) -> int:
         """How many checkpoints are waited for that may still settle soon."""
-        return self.settling.waiting
+        return self._settling.waiting
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing is waited for but files that stay unfinished."""
-        return not self.waiting and not self._relooks
-
-    # --- the loop's side --------------------------------------------------------------------------
-
-    def handle(self, hint: Hint) -> None:
-        """Follow a hint."""
-        match hint:
-            case FileSeen(root, path, is_whole):
-                self._look_at(root, path, is_whole=is_whole)
-            case FolderSeen(root, path):
-                self._look_into(root, path)
-                now = time.monotonic()
-                self._relooks += [(now + pause_s, hint) for pause_s in FOLDER_RELOOK_S]
-                if (of := self.roots.get(root)) is not None:
-                    of.check_limit_at = min(of.check_limit_at, now + CHECK_LIMIT_S)
-            case RescanNeeded(root, reason):
-                self.rescan(root, reason)
+        """Whether nothing is to be looked at, or waited for but files that stay unfinished."""
+        return not (self.waiting or self._relooks or self._wanted or self._rescan)
 
     def next_moment(self) -> float | None:
-        """Return when `tick` has something to do, in monotonic seconds."""
-        moments = [min(root.rescan_at, root.check_limit_at) for root in self.roots.values()]
+        """Return when `poll` has something to do, in monotonic seconds."""
+        if self._wanted or self._rescan:
+            return 0.0
+        moments = [root.next_moment() for root in self._roots.values()]
         moments += [at for at, _ in self._relooks]
-        if (look_at := self.settling.next_look()) is not None:
+        if (look_at := self._settling.next_look()) is not None:
             moments.append(look_at)
         return min(moments, default=None)
 
-    def tick(self, now: float) -> None:
-        """Look at what is due."""
-        for path in self.settling.due(now):
-            self._examine(path)
-        relooks, self._relooks = self._relooks, []
-        for at, hint in relooks:
-            if at <= now:
-                self._look_into(hint.root, hint.path)
-            else:
-                self._relooks.append((at, hint))
-        for root in list(self.roots.values()):
-            if root.rescan_at <= now:
-                self.rescan(root.path, "interval")
-            elif root.check_limit_at <= now:
-                self._suspect_watch_limit(root)
+    # --- a turn -----------------------------------------------------------------------------------
 
-    def supervise(self) -> None:
-        """Watch again where a watch has been lost, and look at everything there."""
-        now = time.monotonic()
-        for root in self.roots.values():
-            lost = root.watch.why_lost()
-            if lost:
-                if root.watch.state.observer:
-                    events.WATCH_LOST(path=root.path, reason=lost)
-                    root.watch.stop()
-                if self._start_watch(root):
-                    self.rescan(root.path, f"watch restarted: {lost}")
-            elif root.watch.state.can_recover and root.recover_at <= now:
-                root.recover_at = now + RECOVER_S
-                if root.watch.recover():
-                    events.WATCH_RECOVERED(path=root.path)
-                    self.rescan(root.path, "native watching works again")
+    def poll(self, hints: Iterable[Hint], now: float) -> Found:
+        """Follow hints, look at what is due, and return what that has brought up.
 
-    def _suspect_watch_limit(self, root: Root) -> None:
-        """Where a new folder may not have got a watch, have all folders counted now rather than some time later."""
-        root.check_limit_at = math.inf
-        if root.watch.state.observer == "native" and not root.shortage and refuses_watches(root.path):
-            self.rescan(root.path, "inotify watch limit reached")
+        A rescan looks at so many files a turn, so that nothing else waits for it.
 
-    def _check_watch_limit(self, root: Root) -> None:
-        """Notice folders that the kernel refused to watch: watchdog passes over them in silence."""
-        if root.watch.state.observer != "native":
-            return
-        lacking = root.folders - root.watch.watched_folders()
-        if lacking <= 0:
-            if root.shortage:
-                root.shortage = ""
-                events.WATCH_RECOVERED(path=root.path)
-            return
-        folders = "1 folder is" if lacking == 1 else f"{lacking} folders are"
-        reason = f"inotify watch limit reached: {folders} not watched"
-        if not root.shortage:
-            events.WATCH_DEGRADED(path=root.path, reason=reason, hint=LIMIT_HINT)
-        now = time.monotonic()
-        if root.shortage and root.recover_at <= now:
-            root.recover_at = now + RECOVER_S
-            root.watch.stop()
-            root.watch.start()
-        root.shortage = reason
-        root.rescan_at = min(root.rescan_at, now + root.settings.poll_interval_s)
+        Args:
+            hints: what the watchers have told.
+            now: monotonic seconds.
+        """
+        for hint in hints:
+            self._follow(hint, now)
+        self._look_again(now)
+        for root in self._roots.values():
+            if reason := root.why_rescan(now):
+                self._wanted.setdefault(root.path, reason)
+                root.begin_rescan(now)
+        self._go_on_rescanning(now)
+        for path in self._settling.due(
+            now
+        ):  # last: what settles is the queue's from now on, and nothing sees it between
+            self._examine(path, now)
+        found = Found(tuple(self._settled), tuple(self._done), tuple(self._asides))
+        self._settled, self._done, self._asides = [], [], []
+        return found
+
+    def supervise(self, now: float) -> None:
+        """Watch again where a watch has been lost, and have everything there looked at."""
+        for root in self._roots.values():
+            if reason := root.supervise(now):
+                self._wanted.setdefault(root.path, reason)
 
     def report_unfinished(self) -> None:
         """Tell of every file that is still half written."""
-        for path, reason in self.settling.unfinished().items():
+        for path, reason in self._settling.unfinished().items():
             signature = signature_at(path)
             size_bytes = signature.size_bytes if signature else 0
             events.CHECKPOINT_INCOMPLETE(path=path, size_bytes=size_bytes, waited_s=None, reason=reason)
 
-    # --- watching ---------------------------------------------------------------------------------
+    def _follow(self, hint: Hint, now: float) -> None:
+        match hint:
+            case FileSeen(root, path, is_whole):
+                self._look_at(root, path, now, is_whole=is_whole)
+            case FolderSeen(root, path):
+                self._look_into(root, path, now)
+                self._relooks += [(now + pause_s, hint) for pause_s in FOLDER_RELOOK_S]
+                if (of := self._roots.get(root)) is not None:
+                    of.has_new_folder(now)
+            case RescanNeeded(root, reason):
+                if root in self._roots:
+                    self._wanted.setdefault(root, reason)
+
+    def _look_again(self, now: float) -> None:
+        relooks, self._relooks = self._relooks, []
+        for at, hint in relooks:
+            if at <= now:
+                self._look_into(hint.root, hint.path, now)
+            else:
+                self._relooks.append((at, hint))
 
     def _overflowed(self) -> None:
-        for path in list(self.roots):
+        for path in list(self._roots):
             self._enqueue(RescanNeeded(path, "event queue overflow"))
 
-    def _start_watch(self, root: Root) -> bool:
-        if not root.watch.start():
-            if not root.was_missing:
-                reason = why_unwatchable(Path(root.path)) or "it is not there"
-                events.WATCH_MISSING(path=root.path, reason=reason)
-            root.was_missing = True
-            return False
-        root.was_missing = False
-        state = root.watch.state
-        if state.problem:
-            hint = LIMIT_HINT if state.can_recover else ""
-            events.WATCH_DEGRADED(path=root.path, reason=state.problem, hint=hint)
-            root.recover_at = time.monotonic() + RECOVER_S
-        events.WATCH_STARTED(path=root.path, observer=state.observer)
-        return True
+    # --- rescans ----------------------------------------------------------------------------------
 
-    def rescan(self, path: str, reason: str) -> None:
-        """Compare all that lies in a watched folder with what is remembered of it."""
-        root = self.roots.get(path)
-        if root is None:
-            return
-        began = time.monotonic()
-        root.rescan_at, root.check_limit_at = began + self.rescan_interval_s, math.inf
-        events.RESCAN_STARTED(path=path, reason=reason)
-        remembered = self._ledger.contents_of_root(path)
-        files = news = 0
-        clears = root.settings.after != "keep" or any(rule.after not in (None, "keep") for rule in self.rules)
-        shares = any(f"{other}/".startswith(f"{path}/") or f"{path}/".startswith(f"{other}/")
-                     for other in self.roots if other != path)  # fmt: skip
-        scan = CheckpointScan(path, path, root.names)
-        for file, signature in scan:
-            if files % 1000 == 0:
-                self.on_progress()
-            files += 1
-            content = remembered.pop(file, _UNKNOWN)
+    def _go_on_rescanning(self, now: float) -> None:
+        """Compare what lies in the watched folders with what is remembered of it, so many files at a time."""
+        left = FILES_A_TURN
+        while left > 0:
+            if self._rescan is None:
+                if not self._wanted:
+                    return
+                path = next(iter(self._wanted))
+                self._rescan = self._begin_rescan(self._roots[path], self._wanted.pop(path), now)
+            rescan = self._rescan
+            before = rescan.files
+            rescan.begin_turn()
+            is_over = self._look_through(rescan, left, now)
+            left -= max(1, rescan.files - before)
+            if is_over:
+                self._rescan = None
+                self._end_rescan(rescan, now)
+
+    def _begin_rescan(self, root: Root, reason: str, now: float) -> _Rescan:
+        root.begin_rescan(now)
+        events.RESCAN_STARTED(path=root.path, reason=reason)
+        return _Rescan(root, reason, self._ledger.contents_of_root(root.path), time.monotonic())
+
+    def _look_through(self, rescan: _Rescan, most: int, now: float) -> bool:
+        """Look at some files of a folder; tell whether these were the last."""
+        root, path = rescan.root, rescan.root.path
+        rules = self._config.settings.rules
+        clears = root.settings.after != "keep" or any(rule.after not in (None, "keep") for rule in rules)
+        must_ask = rescan.turns > 1 or any(_is_one_in_the_other(path, other) for other in self._roots)
+        for _ in range(most):
+            found = rescan.next_file()
+            if found is None:
+                return True
+            file, signature = found
+            content = rescan.remembered.pop(file, _UNKNOWN)
             if content == (signature.size_bytes, signature.mtime_ns, signature.inode):
                 if clears:
-                    self.on_done(file, path, signature)
-            elif content is _UNKNOWN and not shares:
-                news += self._observe(root, file, signature, is_whole=False)
+                    self._done.append(Done(file, path, signature))
+            elif content is _UNKNOWN and not must_ask:
+                rescan.count_news(self._observe(root, file, signature, now, is_whole=False))
             else:
-                news += self._consider(root, file, signature, is_whole=False)
-        if remembered:
+                rescan.count_news(self._consider(root, file, signature, now, is_whole=False))
+        return False
+
+    def _end_rescan(self, rescan: _Rescan, now: float) -> None:
+        root = rescan.root
+        if rescan.remembered:
             # Not at once: a folder that is unmounted, or that cannot be read for a moment, comes back.
-            self._ledger.forget_missing(remembered, time.time() - FORGET_AFTER_S)
-        root.folders = scan.folders
-        for private in scan.asides:
-            self.on_aside(private, path)
-        self._check_watch_limit(root)
+            self._ledger.forget_missing(rescan.remembered, time.time() - FORGET_AFTER_S)
+        self._asides += [Aside(private, root.path) for private in rescan.scan.asides]
+        root.end_rescan(rescan.scan.folders, now)
         events.RESCAN_FINISHED(
-            path=path, reason=reason, files=files, news=news, duration_s=round(time.monotonic() - began, 3)
+            path=root.path,
+            reason=rescan.reason,
+            files=rescan.files,
+            news=rescan.news,
+            duration_s=round(time.monotonic() - rescan.began, 3),
         )
 
-    def _look_into(self, root_path: str, folder: str) -> None:
-        root = self.roots.get(root_path)
+    # --- one file ---------------------------------------------------------------------------------
+
+    def _look_into(self, root_path: str, folder: str, now: float) -> None:
+        root = self._roots.get(root_path)
         if root is not None:
             scan = CheckpointScan(folder, root_path, root.names)
             for file, signature in scan:
-                self._consider(root, file, signature, is_whole=False)
-            for private in scan.asides:
-                self.on_aside(private, root_path)
+                self._consider(root, file, signature, now, is_whole=False)
+            self._asides += [Aside(private, root_path) for private in scan.asides]
 
-    def _look_at(self, root_path: str, path: str, *, is_whole: bool) -> None:
-        root = self.roots.get(root_path)
+    def _look_at(self, root_path: str, path: str, now: float, *, is_whole: bool) -> None:
+        root = self._roots.get(root_path)
         if root is None or not root.names.matches(root_path, path):
             return
         signature = signature_at(path)
         if signature is not None:
-            self._consider(root, path, signature, is_whole=is_whole)
-        elif self.settling.forget(path):
+            self._consider(root, path, signature, now, is_whole=is_whole)
+        elif self._settling.forget(path):
             events.CHECKPOINT_VANISHED(path=path)
 
-    def _consider(self, root: Root, path: str, signature: FileSignature, *, is_whole: bool) -> bool:
+    def _consider(self, root: Root, path: str, signature: FileSignature, now: float, *, is_whole: bool) -> bool:
         """Wait for a file, unless this very content is done with already; tell whether it is a new one."""
-        known = path not in self.settling and not isinstance(
-            decide(signature, self._ledger.get(path), self.template_digest), Convert
+        known = path not in self._settling and not isinstance(
+            decide(signature, self._ledger.get(path), self._config.template_digest), Convert
         )
-        return not known and self._observe(root, path, signature, is_whole=is_whole)
+        return not known and self._observe(root, path, signature, now, is_whole=is_whole)
 
-    def _observe(self, root: Root, path: str, signature: FileSignature, *, is_whole: bool) -> bool:
+    def _observe(self, root: Root, path: str, signature: FileSignature, now: float, *, is_whole: bool) -> bool:
         """Begin or go on waiting for a file; tell whether it is a new one."""
         if self._is_taken(path, signature):
             return False
-        relpath = _below(root.path, path)
-        if reason := skipped_by_path(self.rules, relpath):
+        rules, relpath = self._config.settings.rules, relative_to(root.path, path)
+        if reason := skipped_by_path(rules, relpath):
             self._skip(root, path, signature, reason)
             return False
-        is_new = path not in self.settling
-        settings = watch_settings_for(root.settings, self.rules, relpath)
+        is_new = path not in self._settling
+        settings = watch_settings_for(root.settings, rules, relpath)
         timing = Timing(settings.settle_s, settings.incomplete_after_s)
-        self.settling.observe(path, root.path, signature, timing, time.monotonic(), is_whole=is_whole)
+        self._settling.observe(path, root.path, signature, timing, now, is_whole=is_whole)
         if is_new:
             events.CHECKPOINT_SEEN(path=path, size_bytes=signature.size_bytes, watch=root.path)
-            self._on_candidate()
         return is_new
 
     def _skip(self, root: Root, path: str, signature: FileSignature, reason: str) -> None:
@@ -379,31 +389,30 @@ class Intake:
         before = self._ledger.get(path)
         row = LedgerRow(path, root.path, signature, Status.SKIPPED, reason=reason)
         model_id = before.model_id if before else ""
-        self._ledger.put([replace(row, template_digest=self.template_digest, model_id=model_id)])
+        self._ledger.put([replace(row, template_digest=self._config.template_digest, model_id=model_id)])
 
-    # --- waiting ----------------------------------------------------------------------------------
-
-    def _examine(self, path: str) -> None:
+    def _examine(self, path: str, now: float) -> None:
+        """Look at a file that has been quiet for long enough."""
         signature = signature_at(path)
         if signature is None:
-            self.settling.forget(path)
+            self._settling.forget(path)
             events.CHECKPOINT_VANISHED(path=path)
             return
         try:
             unfinished = why_unfinished(path)
         except OSError:
             unfinished = ""  # the conversion will say what is wrong with it, and try again
-        verdict = self.settling.examined(path, signature, unfinished, time.monotonic())
+        verdict = self._settling.examined(path, signature, unfinished, now)
         if verdict is None:
             return
         facts = {"path": path, "size_bytes": signature.size_bytes, "waited_s": round(verdict.waited_s, 3)}
         match verdict:
             case Settled():
                 events.CHECKPOINT_SETTLED(**facts)
-                self._on_settled(verdict)
+                self._settled.append(verdict)
             case Incomplete(reason=reason):
                 events.CHECKPOINT_INCOMPLETE(**facts, reason=reason)
 
 
-def _below(root: str, path: str) -> str:
-    return path[len(root) :].lstrip("/")
+def _is_one_in_the_other(path: str, other: str) -> bool:
+    return path != other and (f"{other}/".startswith(f"{path}/") or f"{path}/".startswith(f"{other}/"))

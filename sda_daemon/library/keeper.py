@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from sda_daemon.library.findings import PRUNE_HINT
 from sda_daemon.library.repair import FindingKind, RepairPlan
 from sda_daemon.library.scan import has_models
 from sda_daemon.service.sandbox import tell
-from sda_daemon.watching.hints import Hint, LibraryReplaced, LibraryTouched
+from sda_daemon.watching.hints import Hint
 from sda_daemon.watching.watcher import RootWatch, folder_identity
 
 REPAIR_DELAY_S = 1.0
@@ -30,7 +29,7 @@ class Keeper:
 
     Args:
         library: the library; the daemon's own changes go through it too.
-        enqueue: takes hints for the loop.
+        enqueue: takes hints of the watcher; called from other threads.
         interval_s: how often the folder is looked at without any sign of a change, in seconds.
 
     Attributes:
@@ -40,9 +39,8 @@ class Keeper:
 
     def __init__(self, library: ModelLibrary, enqueue: Callable[[Hint], None], interval_s: float) -> None:
         self.library = library
-        self.interval_s = interval_s
+        self._interval_s = interval_s
         self._watch = RootWatch(str(library.models_dir), "auto", _POLL_INTERVAL_S, enqueue, is_library=True)
-        self._enqueue = enqueue
         self._repair_at = 0.0
         self.looks = 0
         self.problem = ""
@@ -51,14 +49,18 @@ class Keeper:
         self._entries = library.count()
         self._missing_since: dict[str, float] = {}
 
-    def start(self, *, live: bool) -> None:
+    def configure(self, interval_s: float) -> None:
+        """Look at the folder at another interval, in seconds, from the next look on."""
+        self._interval_s = interval_s
+
+    def start(self, now: float, *, live: bool) -> None:
         """Sweep up, repair what has changed while no one looked, and (if `live`) begin to watch."""
         removed = sweep_work_folders(self.library.models_dir)
         if removed:
             events.LIBRARY_SWEPT(removed=removed)
         if live:
             self._watch.start()
-        self.repair()
+        self.repair(now)
 
     def stop(self) -> None:
         """Stop watching."""
@@ -69,31 +71,35 @@ class Keeper:
         self._repair_at = min(self._repair_at, now + REPAIR_DELAY_S)
 
     def next_moment(self) -> float:
-        """Return when `tick` has something to do, in monotonic seconds."""
+        """Return when `poll` has something to do, in monotonic seconds."""
         return self._repair_at
 
-    def tick(self, now: float) -> None:
+    def poll(self, now: float) -> None:
         """Repair if it is time."""
         if self._repair_at <= now:
-            self.repair()
+            self.repair(now)
 
-    def supervise(self) -> None:
-        """Notice that the folder is gone, back or another one; watch again if the watch has been lost."""
+    def supervise(self, now: float) -> bool:
+        """Notice that the folder is gone, back or another one; watch again if the watch has been lost.
+
+        Returns:
+            Whether another folder with a library in it has taken its place, so that everything must begin anew.
+        """
         identity = folder_identity(str(self.models_dir))
         if identity != self._identity:
             if identity is None or (self._entries and not has_models(self.models_dir)):
                 self._lose("it is gone" if identity is None else "an empty folder has its name")
-            else:
-                self._enqueue(LibraryReplaced())
-            return
+                return False
+            return True
         if self.is_lost:
             self.problem = ""
             events.LIBRARY_FOLDER_BACK(path=str(self.models_dir))
-            self._enqueue(LibraryTouched())
+            self.touched(now)
         if self._watch.why_lost():
             self._watch.stop()
             if self._watch.start():
-                self._enqueue(LibraryTouched())
+                self.touched(now)
+        return False
 
     @property
     def is_lost(self) -> bool:
@@ -116,9 +122,9 @@ class Keeper:
             self.problem = reason
             events.LIBRARY_FOLDER_LOST(path=str(self.models_dir), reason=reason, hint=MISSING_HINT)
 
-    def repair(self) -> None:
+    def repair(self, now: float) -> None:
         """Make the index agree with the folder, unless so much is missing that something else is wrong."""
-        self._repair_at = time.monotonic() + self.interval_s
+        self._repair_at = now + self._interval_s
         if folder_identity(str(self.models_dir)) != self._identity:
             return  # `supervise` will see to it
         try:
@@ -127,16 +133,15 @@ class Keeper:
                 with self.library.transaction():
                     pass  # what another program has left out is put back all the same
                 return
-            plan = self._without_recent(plan)
+            plan = self._without_recent(plan, now)
             self.library.apply_repair(plan)
             self._entries = self.library.count()
             self.looks += 1
         except (LibraryError, OSError) as error:
             events.LIBRARY_REPAIR_FAILED(reason=tell(error))
 
-    def _without_recent(self, plan: RepairPlan) -> RepairPlan:
+    def _without_recent(self, plan: RepairPlan, now: float) -> RepairPlan:
         """Leave out entries whose file has only just gone missing, and look again when their grace is over."""
-        now = time.monotonic()
         gone = {finding.file for finding in plan.of(FindingKind.MISSING)}
         self._missing_since = {file: self._missing_since.get(file, now) for file in gone}
         recent = {file for file, since in self._missing_since.items() if now < since + GRACE_S}

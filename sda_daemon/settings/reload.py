@@ -74,7 +74,6 @@ class ConfigFile:
 
     Args:
         config: the config in force.
-        enqueue: takes messages for the loop; called from other threads.
         environment: variables for overrides and paths; by default this process's.
 
     Attributes:
@@ -85,7 +84,6 @@ class ConfigFile:
     def __init__(
         self,
         config: LoadedConfig,
-        enqueue: Callable[[object], None],
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.path = config.path.absolute()
@@ -95,15 +93,22 @@ class ConfigFile:
         self._steadiness = Steadiness()
         self._look_at = float("inf")
         self.is_asked = False
-        self._watch = _FolderWatch(lambda: enqueue(ConfigTouched()))
+        self._watch: _FolderWatch | None = None
 
-    def start(self) -> None:
-        """Begin to watch."""
+    def start(self, enqueue: Callable[[ConfigTouched], None]) -> None:
+        """Begin to watch.
+
+        Args:
+            enqueue: takes messages for the loop; called from other threads.
+        """
+        self._watch = _FolderWatch(lambda: enqueue(ConfigTouched()))
         self._watch.follow(self.path)
 
     def stop(self) -> None:
         """Stop watching."""
-        self._watch.stop()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.stop()
 
     def touched(self, now: float) -> None:
         """Take note that something may have changed."""
@@ -117,13 +122,14 @@ class ConfigFile:
     def supervise(self, now: float) -> None:
         """Look at the content even without any sign of a change, and at the way to the file."""
         self.touched(now)
-        self._watch.follow(self.path)
+        if self._watch is not None:
+            self._watch.follow(self.path)
 
     def next_moment(self) -> float:
-        """Return when `tick` has something to do, in monotonic seconds."""
+        """Return when `poll` has something to do, in monotonic seconds."""
         return self._look_at
 
-    def tick(self, now: float) -> LoadedConfig | None:
+    def poll(self, now: float) -> LoadedConfig | None:
         """Return a new config if there is one that is valid; say what is wrong with one that is not."""
         if now < self._look_at:
             return None

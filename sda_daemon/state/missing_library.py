@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, backup_path, 
 from sda_daemon.library.keeper import Keeper
 from sda_daemon.models.formats import has_model_ending
 from sda_daemon.state.ledger import LEDGER_FILE_NAME, Ledger
-from sda_daemon.watching.hints import Hint, LibraryReplaced
+from sda_daemon.watching.hints import Hint
 from sda_daemon.watching.watcher import folder_identity
 
 STAND_IN_NAME = "no_library"
@@ -106,6 +107,16 @@ def _has_no_entries(index: Path) -> bool:
     return not (content.entries or content.foreign)
 
 
+@contextlib.contextmanager
+def stand_in_for(loss: MissingLibrary) -> Iterator[ModelLibrary]:
+    """Make an empty library in the state folder that stands in for a missing one; it is removed in the end."""
+    folder = loss.state_dir / STAND_IN_NAME
+    try:
+        yield ModelLibrary(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def forget_missing_library(loss: MissingLibrary) -> None:
     """Tell the daemon, running or not, that the models were deleted on purpose: it may begin a new library.
 
@@ -155,25 +166,25 @@ class MissingLibraryKeeper(Keeper):
         super().__init__(stand_in, enqueue, interval_s)
         self._loss = loss
 
-    def start(self, *, live: bool) -> None:
+    def start(self, now: float, *, live: bool) -> None:
         """Say what is lost; there is nothing to watch."""
         self._lose(str(self._loss))
 
     def next_moment(self) -> float:
-        """Return when `tick` has something to do: never."""
+        """Return when `poll` has something to do: never."""
         return math.inf
 
-    def tick(self, now: float) -> None:
+    def poll(self, now: float) -> None:
         """Leave the stand-in alone."""
 
-    def supervise(self) -> None:
+    def supervise(self, now: float) -> bool:
         """Have everything begun anew when the folder is back."""
         finding = why_bare(self.models_dir, self._loss.state_dir)
         if finding:
             self.problem = str(replace(self._loss, finding=finding))
-        else:
-            events.LIBRARY_FOLDER_BACK(path=str(self.models_dir))
-            self._enqueue(LibraryReplaced())
+            return False
+        events.LIBRARY_FOLDER_BACK(path=str(self.models_dir))
+        return True
 
     @property
     def models_dir(self) -> Path:

@@ -3,66 +3,80 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from sda_daemon.files import close_work_folder, open_work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.keeper import Keeper
 from sda_daemon.state.locks import INSTANCE_LOCK_NAME, instance_lock, make_folder
-from sda_daemon.state.missing_library import STAND_IN_NAME, MissingLibrary, MissingLibraryKeeper
+from sda_daemon.state.missing_library import MissingLibrary, MissingLibraryKeeper, stand_in_for
 from sda_daemon.watching.hints import Hint
 
 
-class OpenLibrary:
-    """A library that models are put into.
+@contextlib.contextmanager
+def locked_library(
+    models_dir: Path, missing: MissingLibrary | None = None, held: Collection[Path] = ()
+) -> Iterator[ModelLibrary]:
+    """Lock a models folder and open the library in it; nothing but its index is touched.
 
     Args:
-        models_dir: its folder; made if it is not there.
-        enqueue: takes hints for the loop.
-        interval_s: how often the folder is looked at without any sign of a change, in seconds.
-        live: whether changes of the folder are watched for.
+        models_dir: the folder; made if it is not there.
+        missing: what is missing, if the folder is taken to be one that is not mounted: then it is neither made nor
+            locked, and an empty library in the state folder stands in for it.
         held: folders whose lock this daemon holds already.
-        on_locked: called when the folder is locked, before anything in it is changed.
-        loss: what has been lost, if the folder is taken to be lost: then it is neither made nor touched, and an
-            empty library in the state folder stands in for it.
 
     Raises:
         SdaError: the folder cannot be made, locked or read.
-        OSError: likewise. Nothing stays taken.
+    """
+    with contextlib.ExitStack() as stack:
+        if missing is not None:
+            yield stack.enter_context(stand_in_for(missing))
+            return
+        make_folder(models_dir, "models_dir")
+        if models_dir.resolve() not in held:
+            stack.enter_context(instance_lock(models_dir))
+        yield ModelLibrary(models_dir)
+
+
+class OpenLibrary:
+    """A library that models are put into, with its keeper and its work folder.
+
+    Args:
+        lock: holds the lock of the folder; see `locked_library`. It is let go with the rest.
+        library: the library that is locked.
+        enqueue: takes hints for the loop; called from other threads.
+        interval_s: how often the folder is looked at without any sign of a change, in seconds.
+        now: monotonic seconds.
+        live: whether changes of the folder are watched for.
+        missing: see `locked_library`.
+
+    Raises:
+        SdaError, OSError: the folder cannot be read or written. Nothing stays taken.
     """
 
     def __init__(
         self,
-        models_dir: Path,
+        lock: contextlib.ExitStack,
+        library: ModelLibrary,
         enqueue: Callable[[Hint], None],
         interval_s: float,
+        now: float,
         *,
         live: bool,
-        held: Collection[Path] = (),
-        on_locked: Callable[[], None] = lambda: None,
-        loss: MissingLibrary | None = None,
+        missing: MissingLibrary | None = None,
     ) -> None:
-        self.models_dir = models_dir
-        with contextlib.ExitStack() as stack:
-            if loss is None:
-                make_folder(models_dir, "models_dir")
-                if models_dir.resolve() not in held:
-                    stack.enter_context(instance_lock(models_dir))
-                self.library = ModelLibrary(models_dir)
-                on_locked()
-                self.keeper = Keeper(self.library, enqueue, interval_s)
+        self.library = library
+        self.models_dir = library.models_dir if missing is None else missing.models_dir
+        with lock.pop_all() as stack:
+            if missing is None:
+                self.keeper = Keeper(library, enqueue, interval_s)
             else:
-                on_locked()
-                stand_in = loss.state_dir / STAND_IN_NAME
-                stack.callback(shutil.rmtree, stand_in, ignore_errors=True)
-                self.library = ModelLibrary(stand_in)
-                self.keeper = MissingLibraryKeeper(self.library, enqueue, interval_s, loss)
+                self.keeper = MissingLibraryKeeper(library, enqueue, interval_s, missing)
             stack.callback(self._keep_weights)
             stack.callback(self.keeper.stop)
-            self.keeper.start(live=live)
-            self.work_dir, descriptor = open_work_folder(self.library.models_dir)
+            self.keeper.start(now, live=live)
+            self.work_dir, descriptor = open_work_folder(library.models_dir)
             stack.callback(close_work_folder, self.work_dir, descriptor)
             self._stack = stack.pop_all()
 

@@ -38,9 +38,4 @@ class LibraryTouched:
     """Something happened in the models folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class LibraryReplaced:
-    """Another folder with a library in it has taken the place of the models folder."""
-
-
-Hint = FileSeen | FolderSeen | RescanNeeded | LibraryTouched | LibraryReplaced
+Hint = FileSeen | FolderSeen | RescanNeeded | LibraryTouched

@@ -3,60 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sda_daemon.conversion import worker
-from sda_daemon.conversion.job import ConversionJob, Converted, JobDone, Outcome, WorkerFree
-from sda_daemon.conversion.queue import FINISHING, GATHER_S, Circumstances, ConversionQueue
+from sda_daemon.conversion.clearing import Clearing
+from sda_daemon.conversion.job import Converted, JobDone, WorkerFree
+from sda_daemon.conversion.publisher import Publisher, Result
+from sda_daemon.conversion.queue import FINISHING, GATHER_S, ConversionQueue
+from sda_daemon.conversion.retention import Retention
+from sda_daemon.conversion.work import RunContext
 from sda_daemon.intake.settling import Settled
 from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.in_use import InUse
 from sda_daemon.models.header import read_model_header
+from sda_daemon.settings.run_config import RunConfig
 from sda_daemon.settings.schema import Settings
 from sda_daemon.signature import signature_at
 from sda_daemon.state.ledger import Ledger
 from sda_daemon.state.policy import Status
+from tests.conversion.stepwise import StepwisePool
 from tests.daemon_process import eventually
 
 Drop = Callable[..., Path]
-
-
-class StepwisePool:
-    """An engine that converts, really and at once, when it is told to: the test chooses the order of what happens."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[ConversionJob, Callable[[], None] | None, Future[Outcome]]] = []
-
-    def submit(self, job: ConversionJob, on_free: Callable[[], None] | None = None) -> Future[Outcome]:
-        future: Future[Outcome] = Future()
-        self.waiting.append((job, on_free, future))
-        return future
-
-    def convert_next(self) -> None:
-        """Convert the oldest job; its worker is free, and its file is on the disk."""
-        job, on_free, future = self.waiting.pop(0)
-        if on_free is not None:
-            on_free()
-        future.set_result(worker.make_durable(worker.convert(job)))
-
-    def free_next(self) -> None:
-        """The oldest job's worker is free, but its file is still on its way to the disk."""
-        _job, on_free, _future = self.waiting.pop(0)
-        assert on_free is not None
-        on_free()
-
-    def warm(self) -> None:
-        """Nothing to do."""
-
-    def rest(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to do."""
 
 
 class Bench:
@@ -73,34 +44,40 @@ class Bench:
         self.work_dir.mkdir()
         self.ledger = Ledger(folder / "state")
         self.pool = StepwisePool()
-        self.inbox: list[object] = []
-        self.conversions = self.begin_anew()
+        self.inbox: list[WorkerFree | JobDone] = []
+        self.begin_anew()
 
-    def begin_anew(self) -> ConversionQueue:
-        """A new life over the same folders and the same inbox."""
-        now = Circumstances(self.settings, self.library, self.pool, self.work_dir)
-        self.conversions = ConversionQueue(now, self.ledger, self.inbox.append, retries=False)
-        return self.conversions
+    def begin_anew(self) -> None:
+        """A new life over the same folders."""
+        in_use = InUse(None, None)
+        self.context = RunContext(RunConfig.of(self.settings), self.library, self.pool, self.work_dir, in_use)
+        self.queue = ConversionQueue(self.context, self.ledger, self.inbox.append, 0.0, retries=False)
+        self.publisher = Publisher(self.ledger, retries=False)
+        self.retention = Retention(self.ledger, Clearing(lambda _message: None, retries=False))
 
     def settle(self, path: Path) -> None:
         signature = signature_at(str(path))
         assert signature is not None
-        self.conversions.take(Settled(str(path), str(self.drop), signature, 0.0))
+        self.queue.add([Settled(str(path), str(self.drop), signature, 0.0)], 0.0)
 
     def begin(self, *paths: Path) -> None:
         """Let checkpoints settle, and start as many conversions as there are workers for."""
         for path in paths:
             self.settle(path)
-        self.conversions.tick(0.0, expecting=False)
+        self.deliver(0.0)
 
-    def deliver(self, now: float, *, hold: bool = False) -> None:
-        """Hand over what is in the inbox, as the loop does."""
+    def deliver(self, now: float, *, hold: bool = False) -> Result:
+        """Hand over what is in the inbox, as a session does."""
         messages, self.inbox[:] = list(self.inbox), []
         for message in messages:
-            if isinstance(message, WorkerFree):
-                self.conversions.worker_free(message.job)
-        outcomes = [message.outcome for message in messages if isinstance(message, JobDone)]
-        self.conversions.take_outcomes(outcomes, now, hold=hold)
+            self.queue.take(message, now)
+        ended = self.queue.poll(now, hold=hold).ended
+        result = self.publisher.publish(ended, self.context, now)
+        self.retention.remember(result)
+        self.ledger.put(result.rows)
+        self.retention.apply(result, self.context)
+        self.queue.put_back(result.again)
+        return result
 
     def convert(self, path: Path) -> str:
         """Bring one checkpoint all the way, and return its model's id."""
@@ -110,7 +87,7 @@ class Bench:
         (row,) = [row for row in self.ledger.of_status(Status.DONE) if row.path == str(path)]
         return row.model_id
 
-    def index_writes(self, action: Callable[[], None]) -> bool:
+    def index_writes(self, action: Callable[[], object]) -> bool:
         """Whether the index was written by an action."""
         before = self.library.index_path.stat().st_ino, self.library.index_path.stat().st_mtime_ns
         action()
@@ -131,7 +108,7 @@ def test_one_alone_is_published_at_once(bench: Bench, drop: Drop) -> None:
     bench.pool.convert_next()
     bench.deliver(0.0)
     assert bench.library.count() == 1
-    assert bench.conversions.is_idle
+    assert bench.queue.is_idle
 
 
 def test_what_ends_close_together_shares_one_write(bench: Bench, drop: Drop) -> None:
@@ -141,7 +118,7 @@ def test_what_ends_close_together_shares_one_write(bench: Bench, drop: Drop) -> 
         bench.pool.convert_next()
         assert not bench.index_writes(lambda moment=moment: bench.deliver(moment))  # type: ignore[misc]
         assert len(bench.pool.waiting) == 1, "the worker has the next one already"
-        assert bench.conversions.next_moment() == GATHER_S
+        assert bench.queue.next_moment() == GATHER_S
     bench.pool.convert_next()
     assert bench.index_writes(lambda: bench.deliver(GATHER_S / 2))
     assert bench.library.count() == 3
@@ -168,7 +145,7 @@ def test_before_an_end_nothing_is_begun_and_nothing_waits(bench: Bench, drop: Dr
     bench.pool.convert_next()
     bench.deliver(0.0, hold=True)
     assert bench.library.count() == 2
-    assert len(bench.conversions.ready) + len(bench.pool.waiting) == 1
+    assert bench.queue.waiting + len(bench.pool.waiting) == 1
 
 
 def test_a_slow_disk_is_not_buried(bench: Bench, drop: Drop) -> None:
@@ -179,29 +156,7 @@ def test_a_slow_disk_is_not_buried(bench: Bench, drop: Drop) -> None:
         bench.pool.free_next()
         bench.deliver(0.0)
         freed += 1
-    assert freed == len(bench.conversions.running) == FINISHING + 1
-
-
-def test_news_of_an_earlier_life_are_let_pass(bench: Bench, drop: Drop) -> None:
-    """A file that came to the disk after its daemon had begun anew: its work folder is gone, and so is its job."""
-    path = drop(bench.drop / "a.pt", 1)
-    bench.begin(path)
-    bench.pool.convert_next()
-    late, bench.inbox[:] = list(bench.inbox), []
-    bench.work_dir = bench.work_dir.with_name(".sda-work-next")
-    bench.work_dir.mkdir()
-    bench.begin_anew()
-    bench.inbox += late
-    bench.deliver(0.0)
-    assert bench.conversions.is_idle
-    assert bench.library.count() == 0
-    bench.begin(path)
-    bench.inbox += late
-    bench.deliver(0.0)
-    assert list(bench.conversions.running) == [str(path)], "the new life's own job still runs"
-    bench.pool.convert_next()
-    bench.deliver(0.0)
-    assert bench.library.count() == 1
+    assert freed == len(bench.queue.running) == FINISHING + 1
 
 
 def test_b15_a_model_is_not_replaced_while_another_path_comes_to_be_it(tmp_path: Path, drop: Drop) -> None:
@@ -241,7 +196,7 @@ def test_a_source_whose_model_must_be_made_again_is_not_cleared(tmp_path: Path, 
     bench.library.remove(models[1])
     bench.deliver(0.0)
     assert path.exists()
-    bench.conversions.tick(0.0, expecting=False)
+    bench.deliver(0.0)
     bench.pool.convert_next()
     bench.deliver(0.0)
     eventually(lambda: not path.exists(), "it is cleared beside the loop")

@@ -47,7 +47,7 @@ def config_file(tmp_path: Path) -> ConfigFile:
     """A config file that was read; its clock is the test's."""
     path = tmp_path / "config.yaml"
     path.write_text(GOOD)
-    return ConfigFile(load_config(path, {}), lambda _message: None, {})
+    return ConfigFile(load_config(path, {}), {})
 
 
 def ticks(config_file: ConfigFile, start: float, until: float) -> list[object]:
@@ -55,7 +55,7 @@ def ticks(config_file: ConfigFile, start: float, until: float) -> list[object]:
     found: list[object] = []
     config_file.touched(start)
     while config_file.next_moment() <= until:
-        found.append(config_file.tick(config_file.next_moment()))
+        found.append(config_file.poll(config_file.next_moment()))
     return [config for config in found if config is not None]
 
 
@@ -128,8 +128,8 @@ def test_changes_on_the_way_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "..data").symlink_to("v1")
     (tmp_path / "config.yaml").symlink_to("..data/config.yaml")
     messages: list[object] = []
-    config_file = ConfigFile(load_config(tmp_path / "config.yaml", {}), messages.append, {})
-    config_file.start()
+    config_file = ConfigFile(load_config(tmp_path / "config.yaml", {}), {})
+    config_file.start(messages.append)
     try:
         messages.clear()
         (tmp_path / "v1" / "config.yaml").write_text(GOOD + "workers: 1\n")
