@@ -176,6 +176,14 @@ class IndexContent:
         if found.line:
             self.lines[member.key] = found.line
 
+    def add_to_top(self, key: str, text: str) -> None:
+        """Add a member of the whole before the last one, which is `models` in an index as programs write it."""
+        self.top = (*self.top[:-1], (key, text), self.top[-1])
+
+    def mark_written(self) -> None:
+        """Know that it stands on the disk now, as this program has written it."""
+        self.is_recovered, self.is_own_layout = False, True
+
     def encoded(self) -> Iterator[bytes]:
         """Yield the bytes of the index; one entry is one line, but for those that stay as they stand."""
         yield b"{\n"
@@ -270,11 +278,11 @@ def parse_index(raw: bytes, links: frozenset[str] = frozenset()) -> IndexContent
     if not isinstance(models, dict):
         raise ValueError(f"its models are {type(models).__name__}, not an object")
     version = _version_of(data.get(VERSION_KEY), models)
-    content = None if has_stray_bytes else _usual(data, raw, version, links)
+    is_own_layout = _is_own_layout(raw)
+    content = None if has_stray_bytes else _usual(data, raw, version, links, is_own_layout=is_own_layout)
     if content is None:
         text = raw.decode(json.detect_encoding(raw), "surrogateescape" if has_stray_bytes else "surrogatepass")
-        content = _parse(text, version, links, has_stray_bytes=has_stray_bytes)
-    content.is_own_layout = _is_own_layout(raw)
+        content = _parse(text, version, links, is_own_layout=is_own_layout, has_stray_bytes=has_stray_bytes)
     return content
 
 
@@ -318,7 +326,9 @@ def _version_of(version: Any, models: Mapping[str, Any]) -> int:
     return found
 
 
-def _usual(data: dict[str, Any], raw: bytes, version: int, links: frozenset[str]) -> IndexContent | None:
+def _usual(
+    data: dict[str, Any], raw: bytes, version: int, links: frozenset[str], *, is_own_layout: bool
+) -> IndexContent | None:
     """Take an index in which there is nothing but usual entries, as nearly every one is; None for any other.
 
     To know what stands there as what text takes twice as long, and is only needed where something is to be kept.
@@ -327,8 +337,8 @@ def _usual(data: dict[str, Any], raw: bytes, version: int, links: frozenset[str]
     if tuple(data) != (VERSION_KEY, MODELS_KEY) or raw.count(b'"file_path"') != len(models):
         return None  # more file names than entries: a key is there twice
     names, further = index_fields(version), null_fields(version)
-    content = IndexContent(version, links=links)
-    entries, fields = content.entries, content.fields
+    entries: dict[str, ModelEntry] = {}
+    fields: dict[str, Fields] = {}
     for model_id, values in models.items():
         entry, has_further = usual_entry(model_id, values, names)
         if entry is None or entry.file_path in links or not is_bare_model_name(entry.file_path):
@@ -336,13 +346,14 @@ def _usual(data: dict[str, Any], raw: bytes, version: int, links: frozenset[str]
         entries[model_id] = entry
         if has_further:
             fields[model_id] = further
-    content.order = dict.fromkeys(entries)
-    return content
+    order: dict[str | int, None] = dict.fromkeys(entries)
+    return IndexContent(version, entries, fields, order=order, is_own_layout=is_own_layout, links=links)
 
 
-def _parse(text: str, version: int, links: frozenset[str], *, has_stray_bytes: bool) -> IndexContent:
+def _parse(
+    text: str, version: int, links: frozenset[str], *, is_own_layout: bool, has_stray_bytes: bool
+) -> IndexContent:
     """Take an index with everything that is in it."""
-    content = IndexContent(version, has_stray_bytes=has_stray_bytes, links=links)
     top: dict[str | int, tuple[str, str]] = {}
     models: list[Member] = []
     for number, member in enumerate(split_object(text, MODELS_KEY)):
@@ -351,7 +362,9 @@ def _parse(text: str, version: int, links: frozenset[str], *, has_stray_bytes: b
         is_known = member.key in (VERSION_KEY, MODELS_KEY)
         top[member.key if is_known else number] = (member.key, "" if is_known else member.text)
     top = top if VERSION_KEY in top else {VERSION_KEY: (VERSION_KEY, ""), **top}
-    content.top = tuple(top.values())
+    content = IndexContent(
+        version, top=tuple(top.values()), is_own_layout=is_own_layout, has_stray_bytes=has_stray_bytes, links=links
+    )
     names, further = index_fields(version), null_fields(version)
     seen: set[str] = set()
     for member in models:

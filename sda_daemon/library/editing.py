@@ -37,6 +37,7 @@ from sda_daemon.models.metadata import ModelMetadata
 from sda_daemon.torchfile.archive import (
     LOCAL_HEADER_BYTES,
     PICKLE_NAME,
+    Part,
     TorchArchive,
     open_regular,
     read_chunks,
@@ -273,18 +274,30 @@ def _rewrite(old_file: BinaryIO, archive: TorchArchive, new_file: IO[bytes], cha
     pickle = archive.parts[PICKLE_NAME]
     with zipfile.ZipFile(new_file, "w", zipfile.ZIP_STORED) as new:
         for part in archive.listed:
-            entry = zipfile.ZipInfo(part.path)
-            entry.extra = _padding(new_file.tell(), part.path)
+            entry = _AlignedPart(part, new_file.tell())
             if part is pickle:
                 pickled = read_part(old_file, part)
                 for key, value in changes.items():
                     pickled = replace_value(pickled, key, value)
                 new.writestr(entry, pickled)
                 continue
-            entry.file_size = part.size_bytes
             with new.open(entry, "w") as writer:
                 for chunk in read_chunks(old_file, part):
                     writer.write(chunk)
+
+
+class _AlignedPart(zipfile.ZipInfo):
+    """The entry of a part in a new archive, whose content begins at an aligned offset.
+
+    Args:
+        part: what it is in the old archive.
+        offset: where the entry begins in the new one, in bytes.
+    """
+
+    def __init__(self, part: Part, offset: int) -> None:
+        super().__init__(part.path)
+        self.extra = _padding(offset, part.path)
+        self.file_size = part.size_bytes
 
 
 def _padding(offset: int, name: str) -> bytes:

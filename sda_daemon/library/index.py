@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -154,11 +154,10 @@ def recover_index(path: Path, broken: BrokenIndex, *, keep: bool = True) -> Inde
         content, recovered_from = IndexContent(links=links), "nothing"
     except (ValueError, OSError, RecursionError, NewerIndexError) as error:
         content, recovered_from = IndexContent(links=links), f"nothing ({backup.name}: {error})"
-    content.is_recovered = True
     events.LIBRARY_INDEX_BROKEN(
         file=str(path), kept_as=kept_as.name if kept_as else "", reason=broken.reason, recovered_from=recovered_from
     )
-    return content
+    return replace(content, is_recovered=True)
 
 
 def _keep_broken(path: Path, raw: bytes) -> Path:

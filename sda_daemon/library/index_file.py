@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -307,7 +307,7 @@ class IndexFile:
         self._signature = write_index(self.path, content.encoded(), keep_backup=keep_backup, access=self._access)
         if self.put_back:
             events.LIBRARY_PUT_BACK(count=len(self.put_back), what=list(self.put_back))
-        content.is_recovered, content.is_own_layout = False, True
+        content.mark_written()
         self._changes, self.put_back = _Changes(), ()
 
     def keep(self) -> None:
@@ -316,8 +316,7 @@ class IndexFile:
         Raises:
             OSError: it cannot be written.
         """
-        self._kept = remember(self.content, self._kept, self._exists)
-        self._kept.access = self._unusual_access()
+        self._kept = replace(remember(self.content, self._kept, self._exists), access=self._unusual_access())
         if self._kept != self._saved_kept:
             save_kept(self.path.parent, self._kept)
             self._saved_kept, self._kept_signature = self._kept.copy(), index_signature(self._kept_path)

@@ -99,7 +99,7 @@ def put_back(content: IndexContent, kept: Kept, exists: Exists) -> list[str]:
     present = {key for key, _ in content.top}
     for key, text in kept.keys.items():
         if key not in present:
-            content.top = (*content.top[:-1], (key, text), content.top[-1])
+            content.add_to_top(key, text)
             done.append(f"key {key}")
     return done
 

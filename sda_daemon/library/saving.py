@@ -25,12 +25,15 @@ from sda_daemon.library.scan import scan_models
 from sda_daemon.models.checkpoint import Checkpoint, checked_weights, read_checkpoint
 from sda_daemon.models.digest import weights_digest
 from sda_daemon.models.header import readable_fields
-from sda_daemon.models.metadata import MODEL_FORMAT_MARKER, ModelMetadata, file_name_candidates
+from sda_daemon.models.metadata import METADATA_FIELDS, MODEL_FORMAT_MARKER, ModelMetadata, file_name_candidates
 from sda_daemon.models.model_file import model_payload, write_model_file
 from sda_daemon.models.provenance import Provenance
 from sda_daemon.models.vae import ConvVAE, OutputActivation, weights_layout
 from sda_daemon.torchfile.plain import plain_value
 from sda_daemon.wording import quoted
+
+_FILLED_IN = ("model_id", "save_date", "has_analysis", "n_active_components")
+"""What `save_model` fills in, also in the metadata that it was given."""
 
 
 def save_model(
@@ -60,7 +63,9 @@ def save_model(
     _check_loadable(state, config)
     training = _plain(training_config)
     parts = _Parts(state, model.latent_dim, config, training, analysis, model.output_activation)
-    return _save(parts, metadata, Path(models_dir))
+    path, saved = _save(parts, metadata, Path(models_dir))
+    metadata.take(saved, _FILLED_IN)
+    return path
 
 
 def _check_loadable(state: Mapping[str, Tensor], config: SpectrogramConfig) -> None:
@@ -78,7 +83,7 @@ def save_model_from_checkpoint(checkpoint_path: Path, metadata: ModelMetadata, m
     """Convert a training checkpoint into a model of the library and return its file.
 
     Epoch, losses and analysis come from the checkpoint, whatever `metadata` says of them; `training_date` is
-    the checkpoint's modification time where `metadata` has none.
+    the checkpoint's modification time where `metadata` has none. Afterwards `metadata` says what was saved.
 
     Raises:
         CheckpointError: the checkpoint cannot be converted; the subclass says why.
@@ -94,9 +99,8 @@ def save_model_from_checkpoint(checkpoint_path: Path, metadata: ModelMetadata, m
         source_digest=checkpoint.source_digest,
         converted_at=utc_now(),
     )
-    path = _save(parts_of(checkpoint), complete, Path(models_dir), provenance)
-    for field in dataclasses.fields(metadata):
-        setattr(metadata, field.name, getattr(complete, field.name))
+    path, saved = _save(parts_of(checkpoint), complete, Path(models_dir), provenance)
+    metadata.take(saved, METADATA_FIELDS)
     return path
 
 
@@ -177,7 +181,10 @@ def write_parts(
     )
 
 
-def _save(parts: _Parts, metadata: ModelMetadata, models_dir: Path, provenance: Provenance | None = None) -> Path:
+def _save(
+    parts: _Parts, metadata: ModelMetadata, models_dir: Path, provenance: Provenance | None = None
+) -> tuple[Path, ModelMetadata]:
+    """Save a model; return its file, and what of the metadata is in it."""
     complete = dataclasses.replace(
         metadata,
         model_id=metadata.model_id or str(uuid.uuid4()),
@@ -198,9 +205,7 @@ def _save(parts: _Parts, metadata: ModelMetadata, models_dir: Path, provenance: 
         take_access(temporary, models_dir / temporary.name)
         fsync_large(temporary)
         target = _publish(library, temporary, complete, size_bytes)
-    metadata.model_id, metadata.save_date = complete.model_id, complete.save_date
-    metadata.has_analysis, metadata.n_active_components = complete.has_analysis, complete.n_active_components
-    return target
+    return target, complete
 
 
 def _publish(library: ModelLibrary, temporary: Path, metadata: ModelMetadata, size_bytes: int) -> Path:

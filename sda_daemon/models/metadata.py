@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, count
 from typing import Any
 
@@ -46,6 +46,11 @@ class ModelMetadata:
     def to_dict(self) -> dict[str, Any]:
         """Return the 14 fields as plain values, in file order."""
         return {**{name: getattr(self, name) for name in METADATA_FIELDS}, "tags": list(self.tags)}
+
+    def take(self, other: ModelMetadata, names: Iterable[str]) -> None:
+        """Take over some fields of another: whoever had this one saved finds in it what it was saved as."""
+        for name in names:
+            setattr(self, name, getattr(other, name))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelMetadata:
