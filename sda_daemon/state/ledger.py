@@ -100,6 +100,14 @@ class KeptSource:
     since: float
 
 
+class _Database(sqlite3.Connection):
+    """A connection that reads damaged texts, too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.text_factory = _decoded
+
+
 class Ledger:
     """The daemon's memory. Each object is used by one thread; several processes may have one.
 
@@ -142,8 +150,7 @@ class Ledger:
             return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self.path, timeout=10.0, isolation_level=None)
-        database.text_factory = _decoded
+        database = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, factory=_Database)
         try:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
