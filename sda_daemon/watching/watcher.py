@@ -171,7 +171,6 @@ class RootWatch:
         # It warns of a harmless race when folders are made quickly, once for each, on stderr.
         warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
         handler = _LibraryHandler(self._enqueue) if self._is_library else _Handler(self.root, self._enqueue)
-        observer.daemon = True
         try:
             observer.schedule(handler, self.root, recursive=not self._is_library, event_filter=_WANTED)
             observer.start()
@@ -296,9 +295,16 @@ class OverflowListener(logging.Handler):
     def install(self) -> None:
         """Begin to listen."""
         self._logger.addHandler(self)
-        self._logger.propagate = False
+        self._let_others_hear(is_wanted=False)
 
     def uninstall(self) -> None:
         """Stop listening."""
         self._logger.removeHandler(self)
-        self._logger.propagate = True
+        self._let_others_hear(is_wanted=True)
+
+    def _let_others_hear(self, *, is_wanted: bool) -> None:
+        """Let what watchdog logs go on to the handlers of the loggers above, or not."""
+        from logging.config import dictConfig  # loaded where a watch lives: it takes milliseconds
+
+        loggers = {self._logger.name: {"propagate": is_wanted}}
+        dictConfig({"version": 1, "incremental": True, "loggers": loggers})

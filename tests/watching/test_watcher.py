@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -68,3 +69,32 @@ def test_asking_for_a_watch_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not watcher.refuses_watches(str(tmp_path))
     assert not watcher.refuses_watches(str(tmp_path / "gone"))
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_watchdog_logs_is_heard_by_the_listener_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Only an overflow is passed on, and no other handler hears of anything, until it stops listening."""
+    overflows: list[int] = []
+    listener = watcher.OverflowListener(lambda: overflows.append(1))
+    logger = logging.getLogger("watchdog.observers.inotify_c")
+    level = logging.getLogger("watchdog").level
+    listener.install()
+    try:
+        logger.warning("inotify Queue Overflow")
+        logger.warning("something else")
+        assert (len(overflows), caplog.messages) == (1, [])
+    finally:
+        listener.uninstall()
+    logger.warning("inotify Queue Overflow")
+    assert (len(overflows), caplog.messages) == (1, ["inotify Queue Overflow"])
+    assert logging.getLogger("watchdog").level == level
+    assert listener not in logging.getLogger("watchdog").handlers
+
+
+def test_a_watch_ends_with_the_process(tmp_path: Path) -> None:
+    """Its threads keep no process alive, however it watches."""
+    for wanted in ("native", "polling"):
+        watch = watcher.RootWatch(str(tmp_path), wanted, 1.0, lambda _hint: None)
+        assert watch.start()
+        assert watch._observer is not None
+        assert watch._observer.daemon
+        watch.stop()
