@@ -53,15 +53,51 @@ class Aside:
         private: the path that it has.
         token: what tells this one from all others.
         sidecar: the private path of its sidecar, if that was there.
-        is_link: whether it is a symbolic link.
+        descriptor: of the open file, which holds the lock; None where there is none.
     """
 
     original: Path
     private: Path
     token: str
     sidecar: Path | None = None
-    is_link: bool = False
     descriptor: int | None = None
+
+    def lock(self) -> bool:
+        """Lock what has the private name; False if someone else has locked it. A link stays without a lock.
+
+        Raises:
+            OSError: it is no more, or cannot be opened.
+        """
+        self.descriptor = _opened(self.private)
+        return self.descriptor is None or _lock(self.descriptor)
+
+    def take_sidecar(self) -> None:
+        """Give the sidecar its private name.
+
+        Raises:
+            FileNotFoundError: there is none.
+            OSError: it cannot be renamed.
+        """
+        place = sidecar_of(self.original)
+        private = _private(place, self.token, self.private.parent)
+        rename_new(place, private)
+        self.sidecar = private
+
+    def pop_sidecar(self) -> Path | None:
+        """Return the private path of the sidecar, which does not belong to this one from now on."""
+        sidecar, self.sidecar = self.sidecar, None
+        return sidecar
+
+    def remove(self) -> None:
+        """Remove what is still under the private names, the sidecar first.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        if self.sidecar is not None:
+            self.sidecar.unlink(missing_ok=True)
+            self.sidecar = None
+        self.private.unlink(missing_ok=True)
 
     def let_go(self) -> None:
         """Release the lock, and remove the folder that a long name needed."""
@@ -128,11 +164,8 @@ def take(aside: Aside) -> None:
         OSError: it cannot be renamed.
     """
     rename_new(aside.original, aside.private)
-    aside.is_link = aside.private.is_symlink()
     with contextlib.suppress(OSError):
-        aside.descriptor = _opened(aside.private)
-    if aside.descriptor is not None:
-        _lock(aside.descriptor)
+        aside.lock()
 
 
 def _longest_name(folder: Path) -> int:
@@ -144,9 +177,8 @@ def _longest_name(folder: Path) -> int:
 
 def _check(aside: Aside, signature: FileSignature) -> None:
     """Make sure that what was taken is what was meant, and that no program has it open for writing."""
-    found = signature_at(
-        str(link_target(aside.private, aside.original.parent)) if aside.is_link else str(aside.private)
-    )
+    private = aside.private
+    found = signature_at(str(link_target(private, aside.original.parent) if private.is_symlink() else private))
     if found != signature:
         raise _OtherContentError
     if aside.descriptor is not None and has_writer(aside.descriptor):
@@ -160,12 +192,9 @@ def link_target(link: Path, folder: Path) -> Path:
 
 def _take_sidecar(aside: Aside) -> None:
     """Take the sidecar aside, if there is one."""
-    place = sidecar_of(aside.original)
-    if _lstat(place) is not None:
+    if _lstat(sidecar_of(aside.original)) is not None:
         with contextlib.suppress(FileNotFoundError):
-            private = _private(place, aside.token, aside.private.parent)
-            rename_new(place, private)
-            aside.sidecar = private
+            aside.take_sidecar()
 
 
 def _private(path: Path, token: str, folder: Path) -> Path:
@@ -199,7 +228,7 @@ def put_back(aside: Aside, *, is_same: bool = True) -> Path:
     back_as = aside.original
     with contextlib.suppress(FileNotFoundError):
         back_as = _put_under_free_name(aside.private, aside.original)
-    sidecar, aside.sidecar = aside.sidecar, None
+    sidecar = aside.pop_sidecar()
     if sidecar is not None:
         with contextlib.suppress(FileNotFoundError):
             if not is_same and os.path.lexists(sidecar_of(aside.original)):
@@ -229,8 +258,7 @@ def put_back_abandoned(private: Path) -> Path | None:
     sidecar = _private(sidecar_of(original), token, private.parent)
     aside = Aside(original, private, token, sidecar if os.path.lexists(sidecar) else None)
     try:
-        aside.descriptor = _opened(private)
-        if aside.descriptor is not None and not _lock(aside.descriptor):
+        if not aside.lock():
             return None
         if original.name.endswith(SIDECAR_ENDING) and os.path.lexists(original):
             private.unlink()

@@ -58,6 +58,32 @@ class _Candidate:
     look_at: float
     was_reported: bool = False
 
+    def changed(self, signature: FileSignature, now: float, look_at: float, *, is_whole: bool) -> None:
+        """It has another content since `now`: all that was known of the old one is void."""
+        self.signature = signature
+        self.last_change = now
+        self.look_at = look_at
+        self.is_whole = is_whole
+        self.was_reported = False
+
+    def found_whole(self, look_at: float) -> None:
+        """Its writer is known to be done with this content."""
+        self.is_whole = True
+        self.look_at = look_at
+
+    def begin_look(self) -> None:
+        """It is being looked at, and waits for no other look meanwhile."""
+        self.look_at = math.inf
+
+    def found_incomplete(self, look_at: float) -> None:
+        """A look found it incomplete."""
+        self.is_whole = False
+        self.look_at = look_at
+
+    def mark_reported(self) -> None:
+        """It is told that this content is incomplete."""
+        self.was_reported = True
+
 
 class Settling:
     """All files that are waited for."""
@@ -78,28 +104,20 @@ class Settling:
     ) -> bool:
         """Take note of a file as it is now; tell whether it is new or has changed."""
         candidate = self._candidates.get(path)
+        if candidate is not None and candidate.signature == signature:
+            if is_whole and not candidate.is_whole:
+                look_at = min(candidate.look_at, now + WHOLE_SETTLE_S)
+                candidate.found_whole(look_at)
+                heapq.heappush(self._agenda, (look_at, path))
+            return False
+        look_at = now + (min(WHOLE_SETTLE_S, timing.settle_s) if is_whole else timing.settle_s)
         if candidate is None:
-            candidate = _Candidate(root, timing, signature, now, now, is_whole, 0.0)
-            self._candidates[path] = candidate
-        elif candidate.signature != signature:
-            candidate.signature = signature
-            candidate.last_change = now
-            candidate.is_whole = is_whole
-            candidate.was_reported = False
-        elif is_whole and not candidate.is_whole:
-            candidate.is_whole = True
-            self._look(path, candidate, min(candidate.look_at, now + WHOLE_SETTLE_S))
-            return False
+            self._candidates[path] = _Candidate(root, timing, signature, now, now, is_whole, look_at)
         else:
-            return False
-        quiet_s = min(WHOLE_SETTLE_S, timing.settle_s) if is_whole else timing.settle_s
+            candidate.changed(signature, now, look_at, is_whole=is_whole)
         self._unfinished.pop(path, None)
-        self._look(path, candidate, candidate.last_change + quiet_s)
+        heapq.heappush(self._agenda, (look_at, path))
         return True
-
-    def _look(self, path: str, candidate: _Candidate, at: float) -> None:
-        candidate.look_at = at
-        heapq.heappush(self._agenda, (at, path))
 
     def _next(self) -> tuple[float, str] | None:
         """Return the first entry of the agenda that still holds."""
@@ -121,7 +139,7 @@ class Settling:
         ready: list[str] = []
         while len(ready) < limit and (first := self._next()) is not None and first[0] <= now:
             heapq.heappop(self._agenda)
-            self._candidates[first[1]].look_at = math.inf  # being looked at
+            self._candidates[first[1]].begin_look()
             ready.append(first[1])
         return ready
 
@@ -152,10 +170,11 @@ class Settling:
             return Settled(path, item.root, signature, waited_s)
         quiet_s = now - item.last_change
         self._unfinished[path] = unfinished
-        item.is_whole = False
-        self._look(path, item, now + min(max(item.timing.settle_s, quiet_s / 2, WHOLE_SETTLE_S), _LONGEST_PAUSE_S))
+        look_at = now + min(max(item.timing.settle_s, quiet_s / 2, WHOLE_SETTLE_S), _LONGEST_PAUSE_S)
+        item.found_incomplete(look_at)
+        heapq.heappush(self._agenda, (look_at, path))
         if quiet_s >= item.timing.incomplete_after_s and not item.was_reported:
-            item.was_reported = True
+            item.mark_reported()
             return Incomplete(path, item.root, signature, waited_s, unfinished)
         return None
 
