@@ -103,9 +103,8 @@ class WorkerPool:
             return None
         if self._output is None:
             reader, self._output = multiprocessing.Pipe(duplex=False)
-            listener = threading.Thread(target=_listen, args=(reader, self._on_output), daemon=True)
-            listener.name = "worker-output"
-            listener.start()
+            arguments = (reader, self._on_output)
+            threading.Thread(target=_listen, args=arguments, daemon=True, name="worker-output").start()
         return self._output
 
     def submit(self, job: ConversionJob, on_free: Callable[[], None] | None = None) -> Future[Outcome]:

@@ -199,7 +199,7 @@ def _publish_one(
         names = file_name_candidates(plain_name, chosen.ending, item.metadata.model_id)
         target = publish_new(temporary, library.models_dir, names)
         new_files.append(target)
-        entry.file_path = target.name
+        entry = replace(entry, file_path=target.name)
         action = Action.ADDED if old is None or known is not None else Action.REPLACED
     if known is None and old is not None:
         library.remove(old.model_id)

@@ -72,10 +72,7 @@ def delete_source(path: Path, signature: FileSignature | None = None) -> None:
         OSError: it cannot be deleted; it is still where it was.
     """
     with taken_aside(path, signature or _signature_of(path)) as aside:
-        if aside.sidecar is not None:
-            aside.sidecar.unlink(missing_ok=True)
-            aside.sidecar = None
-        aside.private.unlink(missing_ok=True)
+        aside.remove()
 
 
 def move_source(
@@ -216,7 +213,7 @@ class _Move:
             for item in reversed(self._placed):
                 _take_back(item)
             raise
-        self._remove()
+        self._aside.remove()  # what was copied; what was renamed is no longer there
         return target
 
     def _lead_all(self, target: Path) -> None:
@@ -312,13 +309,6 @@ class _Move:
             else:
                 return
         rename_new(item.source, item.target)
-
-    def _remove(self) -> None:
-        """Remove what was copied; what was renamed is no longer there."""
-        if self._aside.sidecar is not None:
-            self._aside.sidecar.unlink(missing_ok=True)
-            self._aside.sidecar = None
-        self._aside.private.unlink(missing_ok=True)
 
 
 def _same_bytes(left: Path, right: Path, is_stopping: Stopping) -> bool:
