@@ -1,0 +1,1 @@
+"""Checks of the code that are our own; `make lint` runs them."""
