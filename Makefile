@@ -31,6 +31,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --config pyproject.toml
+	$(BIN)/python tools/check_assignments.py
 
 unit: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tools.check_assignments import ADVICE, FOLDERS, main, violations
 
@@ -107,6 +109,14 @@ def test_a_folder_that_is_not_there_is_no_folder_without_faults(tmp_path: Path) 
     with pytest.raises(FileNotFoundError, match="nowhere"):
         main([str(tmp_path / "nowhere")])
     assert all((ROOT / folder).is_dir() for folder in FOLDERS)
+
+
+def test_it_is_part_of_lint_and_so_of_pre_commit() -> None:
+    """One list of checks, whoever runs them."""
+    (lint,) = re.findall(r"^lint: .*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert "tools/check_assignments.py" in lint
+    before_commit = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [hook["entry"] for hook in before_commit["repos"][0]["hooks"]] == ["make lint"]
 
 
 def test_it_is_a_script(tmp_path: Path) -> None:
