@@ -16,7 +16,6 @@ import structlog
 
 from sda_daemon import events
 from sda_daemon.plain_json import presentable
-from sda_daemon.sentences import sentence
 from sda_daemon.service.journal import STREAM_VARIABLE, Journal, field_name, field_value, is_journal_stream
 from sda_daemon.wording import clean, shortened
 
@@ -94,7 +93,7 @@ def journal_fields(event: dict[str, Any]) -> dict[str, str]:
     values = {key: value for key, value in known.items() if key not in ("event", "level") and value is not None}
     return {
         # In one line of plain text: the journal shows a message with control characters as a blob.
-        "MESSAGE": clean(sentence(event["event"], values), LONGEST_LOGGED),
+        "MESSAGE": clean(events.sentence_of(event["event"], values), LONGEST_LOGGED),
         "PRIORITY": _PRIORITIES[event["level"]],
         "SYSLOG_IDENTIFIER": IDENTIFIER,
         "SDA_EVENT": event["event"],

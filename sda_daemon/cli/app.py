@@ -83,7 +83,7 @@ class _NoticeFormatter(logging.Formatter):
         from sda_daemon import events
 
         name, values = _event_of(record)
-        known = next((event for event in events.catalogue() if event.name == name), None)
+        known = events.named(name)
         if known is None:
             return f"{PROGRAM}: {clean(record.getMessage(), LONGEST_LINE)}"
         details = ", ".join(
