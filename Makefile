@@ -38,9 +38,9 @@ unit: setup
 
 test: lint unit
 
-# The reference documents, from the schema, the catalogue of events and the commands' help.
+# The reference documents and the annotated config, from the schema, the catalogue of events and the commands' help.
 docs: setup
-	@$(BIN)/python -m sda_daemon.reference docs
+	@$(BIN)/python -m tools.reference
 
 bench: setup
 	@$(BIN)/python -m benchmarks

@@ -1,1 +1,1 @@
-"""Checks of the code that are our own; `make lint` runs them."""
+"""Tools for whoever changes this program: no part of the package that is installed."""

@@ -62,7 +62,7 @@ def test_json_fits_its_schema(command: str, library: Path) -> None:
 
 def test_every_command_with_json_has_a_schema() -> None:
     """A command that offers --json is documented in `docs/json.md`, and its output is checked above."""
-    from sda_daemon.reference import command_helps
+    from tools.reference import command_helps
 
     offering = {path.removeprefix("sda-daemon ") for path, text in command_helps() if "--json  " in text}
     assert offering == set(SCHEMAS)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sda_daemon.reference import command_helps, documents
 from tests.cli.console import COMMAND, environment
+from tools.reference import command_helps, documents
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -27,7 +27,7 @@ _LATER = {"status", "retry", "config", "systemd-unit"}
 @pytest.mark.parametrize("name", documents())
 def test_generated_document_is_current(name: str) -> None:
     """If this fails, run `make docs` and commit what it changes."""
-    assert (DOCS / name).read_text(encoding="utf-8") == documents()[name]
+    assert (ROOT / name).read_text(encoding="utf-8") == documents()[name]
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:

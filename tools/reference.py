@@ -1,8 +1,8 @@
-"""Writes the reference documents from their sources: `make docs`.
+"""Writes the reference documents and the repository's config from their sources: `make docs`.
 
-The config reference comes from the schema, the event reference from the catalogue, the command reference
-from `--help` and from the exit codes, the JSON reference from the schemas of the output. A test checks that
-what lies in `docs/` is what this module would write.
+The config reference, the annotated config and its JSON Schema come from the schema, the event reference from the
+catalogue, the command reference from `--help` and from the exit codes, the JSON reference from the schemas of the
+output. A test checks that what lies in `docs/` and `config/` is what this module would write.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
@@ -24,20 +23,24 @@ from sda_daemon.cli.event_list import level_name
 from sda_daemon.cli.schemas import SCHEMAS
 from sda_daemon.errors import ExitCode
 from sda_daemon.events import catalogue
+from sda_daemon.settings.annotated import SCHEMA_FILE_NAME, annotated_config, config_json_schema
 from sda_daemon.settings.schema import Settings
 from sda_daemon.templates import EXAMPLES, FACTS
 
 MADE_BY = "<!-- Written by `make docs` from {source}; changes here are lost. -->"
 HELP_WIDTH = 100
+ROOT = Path(__file__).parents[1]
 
 
 def documents() -> dict[str, str]:
-    """Return the text of every generated document by file name."""
+    """Return the text of every generated file by its path in the repository."""
     return {
-        "config.md": config_reference(),
-        "events.md": event_reference(),
-        "commands.md": command_reference(),
-        "json.md": json_reference(),
+        "docs/config.md": config_reference(),
+        "docs/events.md": event_reference(),
+        "docs/commands.md": command_reference(),
+        "docs/json.md": json_reference(),
+        "config/sda-daemon.yaml": annotated_config("../data/models", "../data/checkpoints", "../data/state"),
+        f"config/{SCHEMA_FILE_NAME}": config_json_schema(),
     }
 
 
@@ -304,12 +307,12 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def main(folder: Path, say: Callable[[str], None] = print) -> None:
-    """Write all reference documents into a folder."""
+def main(say: Callable[[str], None] = print) -> None:
+    """Write all generated files of the repository."""
     for name, text in documents().items():
-        (folder / name).write_text(text, encoding="utf-8")
-        say(f"wrote {folder / name}")
+        (ROOT / name).write_text(text, encoding="utf-8")
+        say(f"wrote {name}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs"))
+    main()
