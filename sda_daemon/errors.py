@@ -7,12 +7,12 @@ that fits, so that an operator can tell classes of failure apart in a script or 
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar
 
+from sda_daemon.os_errors import explained, remedy
 from sda_daemon.wording import LONGEST_VALUE, listed, quoted, shortened
 
 
@@ -38,35 +38,6 @@ class ExitCode(IntEnum):
     """The config file is missing or wrong. A service manager must not restart on this."""
     INTERRUPTED = 130
     """Ctrl-C."""
-
-
-_REFUSALS = {
-    errno.EACCES: "Check owner and permissions",
-    errno.EPERM: "Check owner and permissions",
-    errno.EROFS: "The file system is mounted read-only",
-}
-_REMEDIES = {**_REFUSALS, errno.ENOSPC: "Make room", errno.EDQUOT: "Make room"}
-
-
-def is_refusal(error: OSError) -> bool:
-    """Tell whether the system forbids it: by owner and permissions, or by a mount that is read-only."""
-    return error.errno in _REFUSALS
-
-
-def describe(error: OSError) -> str:
-    """Return what the system says, and of which file, as a person reads it: `Permission denied (x.pt)`."""
-    return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
-
-
-def remedy(error: OSError) -> str:
-    """Return what to do about an error with `ExitCode.CANNOT_WRITE`; empty for others."""
-    return _REMEDIES.get(error.errno or 0, "")
-
-
-def explained(error: OSError, what: str = "") -> str:
-    """Return what happened, by default what the system says, with what to do about it."""
-    hint = remedy(error)
-    return f"{what or describe(error)}. {hint}" if hint else what or describe(error)
 
 
 class SdaError(Exception):
@@ -386,7 +357,7 @@ class SomeFailedError(LibraryError):
     kind = "some_failed"
 
     def __init__(self, what: str, done: Sequence[Any], failures: Sequence[tuple[str, Exception]]) -> None:
-        told = [(name, explained(error) if isinstance(error, OSError) else str(error)) for name, error in failures]
+        told = [(name, explained(error)) for name, error in failures]
         lines = [f"  {quoted(name)}: {shortened(why, LONGEST_VALUE)}" for name, why in told]
         count = f"{len(failures)} of {len(done) + len(failures)} models"
         super().__init__("\n".join([f"{count} could not be {what}:", *listed(lines)]))

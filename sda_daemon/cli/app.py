@@ -17,7 +17,8 @@ from sda_daemon import __version__
 from sda_daemon.cli import completion, config, convert, event_list, inspection, models, run, status, systemd_unit
 from sda_daemon.cli.options import examples
 from sda_daemon.cli.output import LONGEST_CELL, LONGEST_LINE, note, prepare_stdout
-from sda_daemon.errors import ExitCode, SdaError, exit_code_of, explained
+from sda_daemon.errors import ExitCode, SdaError, exit_code_of
+from sda_daemon.os_errors import with_hint
 from sda_daemon.wording import MOST_LINES, and_more, clean, listed
 
 PROGRAM = "sda-daemon"
@@ -158,8 +159,7 @@ def run_app(arguments: list[str]) -> int:
 
 
 def _os_error(error: OSError) -> int:
-    told = _told(error)
-    _complain(explained(error) if told == str(error) else told)
+    _complain(with_hint(error))
     return exit_code_of(error)
 
 
@@ -167,13 +167,6 @@ def _bounded(error: SdaError) -> str:
     """Return an error's message, of one that lists very much the beginning, and what to do next in any case."""
     what = "\n".join(listed(error.what.split("\n"), most=MOST_LINES + 2))
     return f"{what}. {error.hint}" if error.hint else what
-
-
-def _told(error: Exception) -> str:
-    """Return an error's message, with advice where a sandbox is to blame."""
-    from sda_daemon.service.sandbox import tell
-
-    return tell(error)
 
 
 def _complain(text: str) -> None:

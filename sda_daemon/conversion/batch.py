@@ -17,7 +17,7 @@ from sda_daemon.conversion.interrupts import wait_for_first
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome
 from sda_daemon.conversion.pool import ConversionPool, TaskPool
 from sda_daemon.conversion.publish import Action, failure_of, publish
-from sda_daemon.errors import LibraryError, explained, is_refusal
+from sda_daemon.errors import LibraryError
 from sda_daemon.files import is_folder, status_of
 from sda_daemon.intake.scan import CheckpointNames, CheckpointScan
 from sda_daemon.library.catalog import ModelLibrary
@@ -27,6 +27,7 @@ from sda_daemon.library.weights import find_twin
 from sda_daemon.models.formats import format_called
 from sda_daemon.models.metadata import file_name_candidates
 from sda_daemon.models.playability import Trouble
+from sda_daemon.os_errors import explained, is_refusal
 from sda_daemon.signature import FileSignature, signature_at
 
 MOST_LEARNED = 500

@@ -24,7 +24,7 @@ from sda_daemon.conversion.sources import (
 )
 from sda_daemon.intake.aside import ASIDE_ENDING, SourceChangedError, original_of, put_back_abandoned
 from sda_daemon.intake.scan import find_asides
-from sda_daemon.service import sandbox
+from sda_daemon.os_errors import sandbox_hint
 from sda_daemon.signature import FileSignature, signature_at
 
 BLOCKED_S = 5.0
@@ -301,5 +301,5 @@ def _reason(error: OSError) -> str:
     names = [str(name) for name in (error.filename2, error.filename) if name is not None]
     about = next((name for name in names if not name.endswith((ASIDE_ENDING, PART_ENDING))), "")
     text = f"{error.strerror or error}{f': {about}' if about else ''}"
-    hint = sandbox.explain(error)
+    hint = sandbox_hint(error)
     return f"{text}. {hint}" if hint else text

@@ -13,9 +13,10 @@ from typing import Any
 
 from sda_daemon.access import take_access
 from sda_daemon.conversion.job import Sliders
-from sda_daemon.errors import SdaError, explained
+from sda_daemon.errors import SdaError
 from sda_daemon.library.weights import Weights
 from sda_daemon.models.header import ModelHeader, read_model_header
+from sda_daemon.os_errors import explained
 from sda_daemon.signature import FileSignature
 
 FILES_AT_ONCE = 64

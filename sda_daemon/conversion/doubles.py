@@ -26,7 +26,7 @@ from sda_daemon.library.in_use import InUse
 from sda_daemon.library.trash import discard
 from sda_daemon.library.weights import Weights, find_twin
 from sda_daemon.models.digest import model_id_of
-from sda_daemon.service.sandbox import tell
+from sda_daemon.os_errors import with_sandbox_hint
 from sda_daemon.state.ledger import Ledger
 from sda_daemon.state.open_library import OpenLibrary
 
@@ -245,7 +245,7 @@ class Doubles:
             self._let_go(library, going)
             library.weights.save()
         except (SdaError, OSError) as error:  # it is done at the next look
-            events.LIBRARY_REPAIR_FAILED(reason=tell(error))
+            events.LIBRARY_REPAIR_FAILED(reason=with_sandbox_hint(error))
 
     def _may_go(self, library: ModelLibrary, pair: _Pair, in_use: InUse) -> bool:
         """Tell whether the daemon's model may go to the trash; if it has what the other one lacks, that comes first."""
@@ -285,7 +285,7 @@ class Doubles:
                 better = give_sliders(library, pair.twin, message.found)
             except (SdaError, OSError) as error:
                 Path(message.found.temporary).unlink(missing_ok=True)
-                reason = tell(error)
+                reason = with_sandbox_hint(error)
             else:
                 if better is not None:
                     events.MODEL_GIVEN_SLIDERS(**names, sliders=better.n_active_components)

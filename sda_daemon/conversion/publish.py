@@ -7,7 +7,6 @@ can make two models, and nothing that a killed daemon's worker leaves behind eve
 from __future__ import annotations
 
 import contextlib
-import errno
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from sda_daemon.access import take_access
 from sda_daemon.conversion.job import Converted, Failed, Sliders
-from sda_daemon.errors import SdaError, explained, is_refusal
+from sda_daemon.errors import SdaError
 from sda_daemon.files import fsync_folder, publish_new
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.editing import write_called
@@ -27,7 +26,7 @@ from sda_daemon.library.said import said_by
 from sda_daemon.library.weights import Weights, find_twin
 from sda_daemon.models.formats import format_called, format_of_name
 from sda_daemon.models.metadata import file_name_candidates
-from sda_daemon.service.sandbox import tell
+from sda_daemon.os_errors import is_refusal, takes_nothing, with_hint
 from sda_daemon.signature import FileSignature
 from sda_daemon.wording import LONGEST_VALUE, shortened
 
@@ -109,23 +108,17 @@ def _publish_alone(
     try:
         return _publish_one(library, item, new_files, left, replaced_id)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _CONCERNING_ALL:
+        if isinstance(error, OSError) and takes_nothing(error):
             raise
         with contextlib.suppress(OSError):
             _temporary_of(item).unlink(missing_ok=True)
         return Published(item, Action.FAILED, None, error)
 
 
-_CONCERNING_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
 def failure_of(item: Published) -> Failed:
     """Return what became of a conversion that could not be published, as a failed attempt."""
     error = item.error
-    told = tell(error) if error is not None else ""
-    if isinstance(error, OSError) and told == str(error):
-        told = explained(error)
-    message = shortened(told, LONGEST_VALUE)
+    message = shortened("" if error is None else with_hint(error), LONGEST_VALUE)
     if isinstance(error, OSError) and is_refusal(error):
         return Failed(item.converted.job, "permission", False, message)
     if isinstance(error, OSError | SdaError):

@@ -19,7 +19,7 @@ from sda_daemon.conversion.work import RunContext, RunningWork, Work
 from sda_daemon.errors import SdaError
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
-from sda_daemon.service.sandbox import tell
+from sda_daemon.os_errors import with_sandbox_hint
 from sda_daemon.signature import signature_at
 from sda_daemon.state.ledger import SLIDERS_KIND, Ledger
 from sda_daemon.state.policy import LedgerRow, Status
@@ -106,7 +106,7 @@ class Publisher:
             published = publish(library, converted, self._replacements(ended, converted, context))
         except (OSError, SdaError) as error:
             kind = error.kind if isinstance(error, SdaError) else "cannot_publish"
-            return [], [*failed, *(Failed(item.job, kind, False, tell(error)) for item in converted)]
+            return [], [*failed, *(Failed(item.job, kind, False, with_sandbox_hint(error)) for item in converted)]
         failed += [failure_of(one) for one in published if one.action is Action.FAILED]
         return [one for one in published if one.action is not Action.FAILED], failed
 

@@ -33,7 +33,7 @@ from sda_daemon.library.in_use import InUse
 from sda_daemon.library.trash import discard
 from sda_daemon.models.digest import model_id_of
 from sda_daemon.models.header import read_model_details, read_model_header
-from sda_daemon.service.sandbox import tell
+from sda_daemon.os_errors import with_sandbox_hint
 from sda_daemon.settings.run_config import RunConfig
 from sda_daemon.settings.schema import WatchSettings
 from sda_daemon.signature import FileSignature, signature_at
@@ -182,7 +182,7 @@ class Retention:
         try:
             self.prune(library, folders, in_use)
         except (SdaError, OSError) as error:  # it is done by the next conversion of the folder, or at the next start
-            events.LIBRARY_REPAIR_FAILED(reason=tell(error))
+            events.LIBRARY_REPAIR_FAILED(reason=with_sandbox_hint(error))
 
     def look_after(self, done: Iterable[Done], asides: Iterable[Aside], context: RunContext) -> None:
         """Delete or move what was converted before and is still there, and put back what a crash has left aside.

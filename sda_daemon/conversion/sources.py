@@ -30,6 +30,7 @@ from sda_daemon.intake.aside import (
     sidecar_of,
     taken_aside,
 )
+from sda_daemon.os_errors import takes_nothing
 from sda_daemon.signature import FileSignature, signature_at
 
 __all__ = ["PART_ENDING", "SIDECAR_ENDING", "delete_source", "destination_of", "move_source", "sweep_parts"]
@@ -42,16 +43,13 @@ class DestinationError(OSError):
     """The folder that something is moved to takes nothing at the moment: it is full, or read-only."""
 
 
-_TAKES_NOTHING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
 @contextlib.contextmanager
 def _at_destination() -> Iterator[None]:
     """Tell what is wrong with the destination from what is wrong with one checkpoint."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _TAKES_NOTHING:
+        if not takes_nothing(error):
             raise
         raise DestinationError(error.errno, error.strerror, error.filename, None, error.filename2) from error
 

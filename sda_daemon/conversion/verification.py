@@ -20,8 +20,9 @@ from pebble import ProcessExpired, ProcessPool
 from sda_daemon.conversion import worker
 from sda_daemon.conversion.interrupts import held_back, wait_for_first
 from sda_daemon.conversion.pool import describe_exit, leave_closed_folder
-from sda_daemon.errors import SdaError, explained, is_refusal
+from sda_daemon.errors import SdaError
 from sda_daemon.models.provenance import Provenance
+from sda_daemon.os_errors import explained, is_refusal
 from sda_daemon.settings.schema import ConversionSettings
 from sda_daemon.torchfile.values import mapping_of
 

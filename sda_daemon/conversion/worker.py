@@ -7,7 +7,6 @@ imported when it is called.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import resource
 import signal
@@ -30,13 +29,11 @@ from sda_daemon.errors import (
     ModelFileError,
     SdaError,
     TemplateError,
-    describe,
-    explained,
 )
 from sda_daemon.files import fsync_large
 from sda_daemon.models.provenance import Provenance, root_digest
+from sda_daemon.os_errors import describe, explained, kind_of, sandbox_hint
 from sda_daemon.plain_json import read_json
-from sda_daemon.service import sandbox
 from sda_daemon.signature import FileSignature
 from sda_daemon.wording import LONGEST_VALUE, shortened
 
@@ -49,18 +46,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _MAX_SIDECAR_BYTES = 2**20
 _PR_SET_PDEATHSIG = 1
-_KINDS = {
-    errno.ENOSPC: "disk_full",
-    errno.EDQUOT: "disk_full",
-    errno.EACCES: "permission",
-    errno.EPERM: "permission",
-    errno.EROFS: "read_only",
-    errno.EBUSY: "busy",
-    errno.EMFILE: "too_many_files",
-}
-_HINTS = {
-    "read_only": "The file system is mounted read-only, or a sandbox forbids writing there",
-}
+_READ_ONLY_HINT = "The file system is mounted read-only, or a sandbox forbids writing there"
 
 
 def initialize(memory_limit: int | None, parent: int, output: Connection | None) -> None:
@@ -126,8 +112,8 @@ def _tried(job: ConversionJob, what: Callable[[ConversionJob], T]) -> T | Failed
 
 
 def _failed_by_system(job: ConversionJob, error: OSError) -> Failed:
-    kind = _KINDS.get(error.errno or 0, "io")
-    hint = sandbox.explain(error) or _HINTS.get(kind, "")
+    kind = kind_of(error)
+    hint = sandbox_hint(error) or (_READ_ONLY_HINT if kind == "read_only" else "")
     if hint:
         return Failed(job, kind, False, f"{describe(error)}. {hint}")
     again = "; it is tried again by itself" if job.by_daemon else ""

@@ -23,9 +23,6 @@ from sda_daemon.errors import (
     LibraryError,
     LibraryReadOnlyError,
     LibraryUnreadableError,
-    describe,
-    is_refusal,
-    remedy,
 )
 from sda_daemon.files import find_temporary, sweep_temporary
 from sda_daemon.library import repair
@@ -40,6 +37,7 @@ from sda_daemon.library.said import said_by
 from sda_daemon.library.scan import Known, load_known, save_known, scan_models
 from sda_daemon.library.trash_notes import abandoned_notes, drop_abandoned_notes
 from sda_daemon.library.weights import KnownWeights
+from sda_daemon.os_errors import describe, is_refusal, remedy
 from sda_daemon.signature import FileSignature
 from sda_daemon.wording import quoted
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon import events
-from sda_daemon.errors import ModelFileError, explained
+from sda_daemon.errors import ModelFileError
 from sda_daemon.files import read_small_file
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
@@ -16,6 +16,7 @@ from sda_daemon.library.index_file import is_null
 from sda_daemon.library.restored import restored_ids
 from sda_daemon.library.touched import is_touched
 from sda_daemon.models.header import read_model_header
+from sda_daemon.os_errors import explained
 from sda_daemon.wording import quoted
 
 PRESETS_NAME = "presets.json"
@@ -104,7 +105,7 @@ class InUse:
                 return ""
             reason = f"{folder.parent} is not there: is it mounted?"
         else:
-            reason = explained(error) if isinstance(error, OSError) else str(error)
+            reason = explained(error)
         if (folder, reason) not in self._told:
             self._told.add((folder, reason))
             events.APPLICATION_UNREADABLE(folder=str(folder), what=what, reason=reason)

@@ -19,11 +19,12 @@ from typing import Any
 
 from sda_daemon import events
 from sda_daemon.access import Access, give_access
-from sda_daemon.errors import LibraryError, LibraryUnreadableError, NewerIndexError, is_refusal
+from sda_daemon.errors import LibraryError, LibraryUnreadableError, NewerIndexError
 from sda_daemon.files import write_atomic
 from sda_daemon.garbage import without_garbage_collection
 from sda_daemon.library.content import IndexContent, parse_index
 from sda_daemon.library.scan import find_links
+from sda_daemon.os_errors import is_refusal
 
 INDEX_FILE_NAME = "model_library.json"
 _TORN_WRITE_S = 0.5

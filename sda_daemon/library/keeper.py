@@ -12,7 +12,7 @@ from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.findings import PRUNE_HINT
 from sda_daemon.library.repair import FindingKind, RepairPlan
 from sda_daemon.library.scan import has_models
-from sda_daemon.service.sandbox import tell
+from sda_daemon.os_errors import with_sandbox_hint
 from sda_daemon.watching.hints import Hint
 from sda_daemon.watching.watcher import RootWatch, folder_identity
 
@@ -138,7 +138,7 @@ class Keeper:
             self._entries = self.library.count()
             self.looks += 1
         except (LibraryError, OSError) as error:
-            events.LIBRARY_REPAIR_FAILED(reason=tell(error))
+            events.LIBRARY_REPAIR_FAILED(reason=with_sandbox_hint(error))
 
     def _without_recent(self, plan: RepairPlan, now: float) -> RepairPlan:
         """Leave out entries whose file has only just gone missing, and look again when their grace is over."""

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from sda_daemon import events
-from sda_daemon.errors import ModelFileError, explained
+from sda_daemon.errors import ModelFileError
 from sda_daemon.files import says_gone
 from sda_daemon.library.content import ForeignEntry, ForeignKind, IndexContent
 from sda_daemon.library.entry import ModelEntry, differs, is_bare_model_name
@@ -27,6 +27,7 @@ from sda_daemon.models.formats import format_of_name, without_ending
 from sda_daemon.models.header import ModelHeader
 from sda_daemon.models.header_process import read_header_apart
 from sda_daemon.models.metadata import _sanitize_filename
+from sda_daemon.os_errors import explained
 from sda_daemon.signature import FileSignature, signed_64
 
 __all__ = ["Finding", "FindingKind", "RepairPlan", "copy_id", "is_still_true", "plan_repair", "report"]
@@ -338,7 +339,7 @@ class _Planner:
     def _cannot_read(self, name: str, error: Exception) -> None:
         """A broken file is not read again until it changes, one that may not be read is tried each time."""
         signature = self.files[name] if isinstance(error, ModelFileError) else UNSEEN
-        reason = explained(error) if isinstance(error, OSError) else str(error)
+        reason = explained(error)
         known, self.learned[name] = self.known.get(name), Known(signature, reason)
         if known is None or known.reason != reason:
             self._add(FindingKind.INVALID, name, reason)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import platformdirs
 
-from sda_daemon.errors import ConfigError, ConfigExistsError, Problem, UnreadableConfigError, is_refusal
+from sda_daemon.errors import ConfigError, ConfigExistsError, Problem, UnreadableConfigError
 from sda_daemon.files import is_file
+from sda_daemon.os_errors import is_refusal
 from sda_daemon.settings.annotated import SCHEMA_FILE_NAME, annotated_config, config_json_schema
 from sda_daemon.settings.application import Application
 from sda_daemon.settings.document import Origin

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sda_daemon.errors import AlreadyRunningError, CannotWriteError
-from sda_daemon.service import sandbox
+from sda_daemon.os_errors import sandbox_hint
 
 INSTANCE_LOCK_NAME = ".sda-daemon.lock"
 LOOK_S = 0.5
@@ -34,7 +34,7 @@ def instance_lock(folder: Path) -> Iterator[None]:
             f"another daemon is at work on {folder}", "Stop it first, or use another models_dir and state_dir"
         ) from error
     except OSError as error:
-        hint = sandbox.explain(error, folder) or "Check its owner and permissions"
+        hint = sandbox_hint(error, folder) or "Check its owner and permissions"
         raise CannotWriteError(f"{folder} cannot be locked: {error.strerror}", hint) from error
     try:
         yield
@@ -79,5 +79,5 @@ def make_folder(folder: Path, key: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        hint = sandbox.explain(error, folder) or "Check the path and its permissions"
+        hint = sandbox_hint(error, folder) or "Check the path and its permissions"
         raise CannotWriteError(f"{key} {folder} cannot be made: {error.strerror}", hint) from error

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from sda_daemon.service import sandbox
+from sda_daemon.os_errors import sandbox_hint
 
 
 def why_unwatchable(folder: Path) -> str:
@@ -18,9 +18,9 @@ def why_unwatchable(folder: Path) -> str:
         with os.scandir(folder):
             return ""
     except FileNotFoundError as error:
-        return sandbox.explain(error, folder)
+        return sandbox_hint(error, folder)
     except NotADirectoryError:
         return "a part of its path is not a folder"
     except OSError as error:
-        hint = sandbox.explain(error, folder)
+        hint = sandbox_hint(error, folder)
         return f"{error.strerror}. {hint}" if hint else str(error.strerror)

@@ -50,9 +50,10 @@ def show_model(model: Model, as_json: AsJson = False, models_dir: ModelsDir = No
     What it is called, how it was trained, its sliders, and where it came from. Exits with 73 if its file may not
     be read: then only what the index says is shown.
     """
-    from sda_daemon.errors import ExitCode, LibraryError, ModelFileError, explained, remedy
+    from sda_daemon.errors import ExitCode, LibraryError, ModelFileError
     from sda_daemon.library.transfer import model_path
     from sda_daemon.models.header import read_model_details
+    from sda_daemon.os_errors import explained, remedy
 
     library = open_library(models_dir, config)
     (entry,) = find_models(library, [model])

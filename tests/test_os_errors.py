@@ -1,4 +1,4 @@
-"""Refusals of a sandbox, told from the mount table of one."""
+"""What the system's errors mean; refusals of a sandbox, told from the mount table of one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from sda_daemon.service.sandbox import Service, explain, explain_refusal, mount_of, parse_mounts, tell
+from sda_daemon.errors import ExitCode, exit_code_of
+from sda_daemon.os_errors import (
+    explained,
+    is_refusal,
+    kind_of,
+    sandbox_hint,
+    takes_nothing,
+    with_hint,
+    with_sandbox_hint,
+)
+from sda_daemon.unit_sandbox import Service, explain_refusal, mount_of, parse_mounts
 
 MOUNTS = parse_mounts(
     r"""
@@ -71,19 +81,55 @@ def test_outside_a_service_nothing_is_blamed_on_a_sandbox(monkeypatch: pytest.Mo
     """In a terminal the same error is the plain one."""
     monkeypatch.delenv("INVOCATION_ID", raising=False)
     error = OSError(errno.EROFS, "Read-only file system", "/srv/x")
-    assert explain(error) == ""
-    assert tell(error) == str(error)
+    assert sandbox_hint(error) == ""
+    assert with_sandbox_hint(error) == str(error)
+    assert with_hint(error) == "Read-only file system (/srv/x). The file system is mounted read-only"
+
+
+def refused(number: int) -> OSError:
+    """Return an error of the system about a file."""
+    return OSError(number, os.strerror(number), "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "text", "code"),
+    [
+        (errno.EACCES, "permission", "Permission denied (x.pt). Check owner and permissions", ExitCode.CANNOT_WRITE),
+        (errno.ENOSPC, "disk_full", "No space left on device (x.pt). Make room", ExitCode.CANNOT_WRITE),
+        (errno.EBUSY, "busy", "Device or resource busy (x.pt)", ExitCode.FAILED),
+        (errno.EIO, "io", "Input/output error (x.pt)", ExitCode.FAILED),
+    ],
+)
+def test_an_error_has_words_a_kind_and_an_exit_code(number: int, kind: str, text: str, code: ExitCode) -> None:
+    """What to do is said where there is something to do."""
+    error = refused(number)
+    assert (kind_of(error), explained(error), exit_code_of(error)) == (kind, text, code)
+    assert explained(error, "it cannot be read").startswith("it cannot be read")
+
+
+def test_refusals_and_what_takes_nothing() -> None:
+    """A read-only mount is both; an error without a number is neither, and has its own words."""
+    both = [
+        (is_refusal(error), takes_nothing(error)) for error in map(refused, (errno.EPERM, errno.EDQUOT, errno.EROFS))
+    ]
+    assert both == [(True, False), (False, True), (True, True)]
+    assert (is_refusal(OSError("odd")), takes_nothing(OSError("odd")), explained(OSError("odd"))) == (
+        False,
+        False,
+        "odd",
+    )
+    assert explained(ValueError("a bug")) == with_hint(ValueError("a bug")) == "a bug"
 
 
 def test_a_real_read_only_mount_is_recognised(tmp_path: Path) -> None:
     """A folder mounted read-only over its writable file system, in a mount namespace of its own, as systemd does it."""
     program = """
 import sys
-from sda_daemon.service.sandbox import tell
+from sda_daemon.os_errors import with_sandbox_hint
 try:
     open(sys.argv[1] + "/x", "w")
 except OSError as error:
-    print(tell(error))
+    print(with_sandbox_hint(error))
 """
     script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$1" -c "$2" "$0"'
     command = ["unshare", "--mount", "--map-root-user", "sh", "-c", script, str(tmp_path), sys.executable, program]

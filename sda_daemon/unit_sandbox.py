@@ -1,5 +1,7 @@
 """Tells refusals of a service's sandbox from other trouble, and names the unit's line that is missing.
 
+For `os_errors`, which asks this only in a service.
+
 The kernel says "read-only file system" whether a disk is mounted read-only or a unit's ProtectSystem=
 forbids writing. The mount table knows the difference: the sandbox makes the *mount* read-only, and leaves the
 file system below it writable.
@@ -18,7 +20,6 @@ from pathlib import Path
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _HIDING_MOUNT = "/systemd/inaccessible/"
 _HOMES = ("/home", "/root", "/run/user")
-_INVOCATION_VARIABLE = "INVOCATION_ID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +103,7 @@ def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
 
 
 def explain(error: OSError, folder: Path | None = None) -> str:
-    """Return what in a service's sandbox is behind an error, with the line to add; empty if it is not that.
-
-    Args:
-        error: what the kernel said.
-        folder: what it was about; otherwise the folder of the file that the error names.
-    """
-    if _INVOCATION_VARIABLE not in os.environ:
-        return ""
+    """Return what `os_errors.sandbox_hint` does, in a process of a service."""
     named = [os.path.realpath(os.fsdecode(name)) for name in (error.filename, error.filename2) if _is_path(name)]
     if folder is None and not named:
         return ""
@@ -121,12 +115,6 @@ def explain(error: OSError, folder: Path | None = None) -> str:
     where = os.path.realpath(folder) if folder is not None else _folder_of(named[0])
     target = _folder_of(named[1]) if len(named) > 1 else None
     return explain_refusal(error.errno or 0, where, target, mounts, service)
-
-
-def tell(error: Exception) -> str:
-    """Return an error's message, with what the sandbox has to do with it if anything."""
-    hint = explain(error) if isinstance(error, OSError) else ""
-    return f"{error}. {hint}" if hint else str(error)
 
 
 def explain_refusal(number: int, folder: str, target: str | None, mounts: Iterable[Mount], service: Service) -> str:
