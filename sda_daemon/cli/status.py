@@ -232,7 +232,7 @@ def _print_incomplete(show: Show, items: list[dict[str, Any]], count: int, *, ev
 
 
 def _print_loss(show: Show, library: dict[str, Any] | None) -> None:
-    from sda_daemon.library.keeper import MISSING_HINT
+    from sda_daemon.library.findings import MISSING_HINT
 
     if library and library.get("foreign_entries"):
         count = library["foreign_entries"]

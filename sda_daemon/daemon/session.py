@@ -40,8 +40,9 @@ from sda_daemon.daemon.snapshot import Snapshot, Tally, take_snapshot
 from sda_daemon.errors import LibraryLostError, NothingToWatchError, SdaError
 from sda_daemon.intake.intake import Intake
 from sda_daemon.library.catalog import ModelLibrary
+from sda_daemon.library.findings import MISSING_HINT
 from sda_daemon.library.in_use import InUse
-from sda_daemon.library.keeper import MISSING_HINT, Keeper
+from sda_daemon.library.keeper import Keeper
 from sda_daemon.logs import configure_logging
 from sda_daemon.settings.advice import advice_on
 from sda_daemon.settings.changes import changes

@@ -11,6 +11,7 @@ from sda_daemon.library.content import Fields, ForeignEntry
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.scan import Known
 
+MISSING_HINT = "mount it or put it back; if its models were deleted on purpose, run: sda-daemon models repair"
 PRUNE_HINT = "is the folder mounted? If the files are really gone, run: sda-daemon models repair"
 MASS_LOSS_COUNT = 3
 MASS_LOSS_SHARE = 0.5

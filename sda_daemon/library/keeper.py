@@ -9,16 +9,16 @@ from sda_daemon import events
 from sda_daemon.errors import LibraryError
 from sda_daemon.files import sweep_work_folders
 from sda_daemon.library.catalog import ModelLibrary
-from sda_daemon.library.findings import PRUNE_HINT
+from sda_daemon.library.findings import MISSING_HINT, PRUNE_HINT
 from sda_daemon.library.repair import FindingKind, RepairPlan
 from sda_daemon.library.scan import has_models
 from sda_daemon.os_errors import with_sandbox_hint
 from sda_daemon.watching.hints import Hint
-from sda_daemon.watching.watcher import RootWatch, folder_identity
+from sda_daemon.watching.reach import folder_identity
+from sda_daemon.watching.watcher import RootWatch
 
 REPAIR_DELAY_S = 1.0
 """Outside changes of the models folder are given this long to be finished before the index is repaired."""
-MISSING_HINT = "mount it or put it back; if its models were deleted on purpose, run: sda-daemon models repair"
 GRACE_S = 3.0
 """A missing file is given this long to come back before its entry goes: it may just be being replaced."""
 _POLL_INTERVAL_S = 5.0

@@ -7,24 +7,18 @@ bare puts nothing into it, because what it made would be hidden as soon as the d
 from __future__ import annotations
 
 import contextlib
-import math
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sda_daemon import events
 from sda_daemon.errors import LedgerError, LibraryError
-from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.findings import MASS_LOSS_COUNT
 from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, backup_path, read_index
-from sda_daemon.library.keeper import Keeper
 from sda_daemon.models.formats import has_model_ending
 from sda_daemon.state.ledger import LEDGER_FILE_NAME, Ledger
-from sda_daemon.watching.hints import Hint
-from sda_daemon.watching.watcher import folder_identity
+from sda_daemon.watching.reach import folder_identity
 
 STAND_IN_NAME = "no_library"
 """Folder in the state folder with the empty library that is used in place of a lost one."""
@@ -107,16 +101,6 @@ def _has_no_entries(index: Path) -> bool:
     return not (content.entries or content.foreign)
 
 
-@contextlib.contextmanager
-def stand_in_for(loss: MissingLibrary) -> Iterator[ModelLibrary]:
-    """Make an empty library in the state folder that stands in for a missing one; it is removed in the end."""
-    folder = loss.state_dir / STAND_IN_NAME
-    try:
-        yield ModelLibrary(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def forget_missing_library(loss: MissingLibrary) -> None:
     """Tell the daemon, running or not, that the models were deleted on purpose: it may begin a new library.
 
@@ -148,45 +132,3 @@ def _record_of(reported: Mapping[str, Any], models_dir: Path) -> Mapping[str, An
     record = reported.get(_FILLED)
     is_of_it = isinstance(record, dict) and record.get("models_dir") == os.path.realpath(models_dir)
     return record if isinstance(record, dict) and is_of_it else {}
-
-
-class MissingLibraryKeeper(Keeper):
-    """Stands in for the keeper of a folder that was lost before the daemon began, until it is back.
-
-    Args:
-        stand_in: an empty library, which nothing is put into.
-        enqueue: takes hints for the loop.
-        interval_s: see Keeper.
-        loss: what has been lost.
-    """
-
-    def __init__(
-        self, stand_in: ModelLibrary, enqueue: Callable[[Hint], None], interval_s: float, loss: MissingLibrary
-    ) -> None:
-        super().__init__(stand_in, enqueue, interval_s)
-        self._loss = loss
-
-    def start(self, now: float, *, live: bool) -> None:
-        """Say what is lost; there is nothing to watch."""
-        self._lose(str(self._loss))
-
-    def next_moment(self) -> float:
-        """Return when `poll` has something to do: never."""
-        return math.inf
-
-    def poll(self, now: float) -> None:
-        """Leave the stand-in alone."""
-
-    def supervise(self, now: float) -> bool:
-        """Have everything begun anew when the folder is back."""
-        finding = why_bare(self.models_dir, self._loss.state_dir)
-        if finding:
-            self.problem = str(replace(self._loss, finding=finding))
-            return False
-        events.LIBRARY_FOLDER_BACK(path=str(self.models_dir))
-        return True
-
-    @property
-    def models_dir(self) -> Path:
-        """The folder that is lost, not the stand-in's."""
-        return self._loss.models_dir

@@ -10,7 +10,8 @@ from sda_daemon.files import close_work_folder, open_work_folder
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.keeper import Keeper
 from sda_daemon.state.locks import INSTANCE_LOCK_NAME, instance_lock, make_folder
-from sda_daemon.state.missing_library import MissingLibrary, MissingLibraryKeeper, stand_in_for
+from sda_daemon.state.missing_keeper import MissingLibraryKeeper, stand_in_for
+from sda_daemon.state.missing_library import MissingLibrary
 from sda_daemon.watching.hints import Hint
 
 

@@ -1,4 +1,4 @@
-"""Tells a folder that is not there yet from one that can never be watched."""
+"""Tells a folder that is not there yet from one that can never be watched, and one folder from another."""
 
 from __future__ import annotations
 
@@ -24,3 +24,12 @@ def why_unwatchable(folder: Path) -> str:
     except OSError as error:
         hint = sandbox_hint(error, folder)
         return f"{error.strerror}. {hint}" if hint else str(error.strerror)
+
+
+def folder_identity(path: str) -> tuple[int, int] | None:
+    """Return device and inode of a folder, None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if Path(path).is_dir() else None

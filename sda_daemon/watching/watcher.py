@@ -34,6 +34,7 @@ from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_ad
 from watchdog.observers.polling import PollingObserver
 
 from sda_daemon.watching.hints import FileSeen, FolderSeen, Hint, LibraryTouched, RescanNeeded
+from sda_daemon.watching.reach import folder_identity
 
 _WANTED: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
@@ -236,15 +237,6 @@ def _end(observer: BaseObserver) -> None:
         observer.stop()
         if observer.is_alive():
             observer.join(timeout=2.0)
-
-
-def folder_identity(path: str) -> tuple[int, int] | None:
-    """Return device and inode of a folder, None if there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino) if Path(path).is_dir() else None
 
 
 def refuses_watches(folder: str) -> bool:

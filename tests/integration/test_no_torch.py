@@ -1,4 +1,4 @@
-"""The supervising process and the commands for looking never import torch."""
+"""The supervising process and the commands for looking never import torch, nor what only the daemon needs."""
 
 from __future__ import annotations
 
@@ -36,6 +36,28 @@ def test_command_never_imports_torch(
     modules = run_and_list_modules(*command, "--config", str(daemon.config))
     assert "sda_daemon.library.catalog" in modules
     assert not {"torch", "numpy"} & modules
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["models", "list"],
+        ["models", "search", "a"],
+        ["models", "repair", "--dry-run"],
+        ["status"],
+        ["retry", "--all"],
+    ],
+    ids=" ".join,
+)
+def test_commands_that_look_import_nothing_of_the_daemon(
+    command: list[str], daemon: DaemonProcess, small_checkpoints: Callable[..., Path]
+) -> None:
+    """Neither what watches folders, nor what runs workers, nor what logs: also while a daemon is at work."""
+    save_model_from_checkpoint(small_checkpoints(1), ModelMetadata(name="a"), daemon.models_dir)
+    daemon.start()
+    modules = run_and_list_modules(*command, "--config", str(daemon.config))
+    assert "sda_daemon.settings.loading" in modules
+    assert not {"watchdog", "pebble", "structlog"} & modules
 
 
 def test_the_library_never_imports_torch() -> None:

@@ -63,7 +63,8 @@ DIFFERENT = 15
 """How many checkpoints each of them gets."""
 FORKING = """
 import os, sys
-import sda_daemon.cli.run, sda_daemon.settings.loading, sda_daemon.daemon, sda_daemon.logs, sda_daemon.service.notify
+import sda_daemon.cli.run, sda_daemon.settings.loading, sda_daemon.daemon.loop, sda_daemon.logs
+import sda_daemon.service.notify
 from sda_daemon.cli.app import run_app
 config, log = sys.argv[1:]
 for line in sys.stdin:
