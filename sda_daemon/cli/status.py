@@ -165,7 +165,7 @@ def _print_status(facts: dict[str, Any], *, everything: bool) -> None:
         console.print(Text.assemble(("running", "bold green"), f" {clean(since)}"), soft_wrap=True)
         show(f"config   {daemon.get('config')}")
         show(f"models   {daemon.get('models_dir')}")
-        _print_loss(show, facts["library"])
+        _print_library(show, facts["library"])
     else:
         show("not running", "bold yellow")
     state = facts["config_state"]
@@ -231,7 +231,7 @@ def _print_incomplete(show: Show, items: list[dict[str, Any]], count: int, *, ev
         show(and_more(count - min(most, len(lines)), "" if everything else ALL))
 
 
-def _print_loss(show: Show, library: dict[str, Any] | None) -> None:
+def _print_library(show: Show, library: dict[str, Any] | None) -> None:
     from sda_daemon.library.findings import MISSING_HINT
 
     if library and library.get("foreign_entries"):

@@ -79,11 +79,11 @@ def leaving(
         library.refresh()  # what people have done meanwhile counts
         made = [library.get(model.model_id) for model in ledger.models_below(folder)]
         models = [entry for entry in made if entry is not None]
-        lost = superseded(watch.select, models)
-        going = [entry for entry in lost if not in_use.why(library, entry)]
+        beaten = superseded(watch.select, models)
+        going = [entry for entry in beaten if not in_use.why(library, entry)]
         if going:
-            winner = next((entry.name for entry in models if entry not in lost), "")
-            yield Leaving(folder, watch.select, going, winner, len(models), len(lost) - len(going))
+            winner = next((entry.name for entry in models if entry not in beaten), "")
+            yield Leaving(folder, watch.select, going, winner, len(models), len(beaten) - len(going))
 
 
 def folders_of(ledger: Ledger, watches: Mapping[str, WatchSettings]) -> dict[str, WatchSettings]:

@@ -323,8 +323,8 @@ class ModelLibrary:
         What is missing is left to those who give it time to come back.
         """
         plan = self._plan().without([FindingKind.MISSING, FindingKind.OUTSIDE])
-        if plan.is_mass_loss:
-            plan = plan.without_losses()
+        if plan.is_mass_removal:
+            plan = plan.without_removals()
         for finding in self._apply(plan):
             repair.report(finding)
         self._known = dict(plan.known)
@@ -371,9 +371,9 @@ class ModelLibrary:
         """
         with self.transaction():
             plan = self._plan().without([FindingKind.OUTSIDE])
-            if plan.is_mass_loss and not prune_most:
-                events.LIBRARY_PRUNE_REFUSED(missing=plan.lost, known=plan.entries, hint=PRUNE_HINT)
-                plan = plan.without_losses()
+            if plan.is_mass_removal and not prune_most:
+                events.LIBRARY_PRUNE_REFUSED(missing=plan.removed_ids, known=plan.entries, hint=PRUNE_HINT)
+                plan = plan.without_removals()
             done = self.apply_repair(plan)
         return sum(finding.removes for finding in done), sum(finding.adds for finding in done)
 
@@ -451,7 +451,7 @@ class ModelLibrary:
         for finding in true:
             if finding.foreign is not None:
                 self._index.drop_foreign(finding.foreign)
-            elif finding.old is not None and finding.loses:
+            elif finding.old is not None and finding.removes_id:
                 self._index.drop(finding.old.model_id)
         done = []
         for finding in true:

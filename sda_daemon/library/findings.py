@@ -13,8 +13,8 @@ from sda_daemon.library.scan import Known
 
 MISSING_HINT = "mount it or put it back; if its models were deleted on purpose, run: sda-daemon models repair"
 PRUNE_HINT = "is the folder mounted? If the files are really gone, run: sda-daemon models repair"
-MASS_LOSS_COUNT = 3
-MASS_LOSS_SHARE = 0.5
+MASS_REMOVAL_COUNT = 3
+MASS_REMOVAL_SHARE = 0.5
 """More than this share of the entries gone at once, and at least so many, is rather an unmounted folder."""
 
 
@@ -72,7 +72,7 @@ class Finding:
         return bool(self.old_id) and self.kind is not FindingKind.CHANGED
 
     @property
-    def loses(self) -> bool:
+    def removes_id(self) -> bool:
         """Whether the index has nothing of this id afterwards."""
         return self.removes and (self.new is None or self.new.model_id != self.old_id)
 
@@ -114,17 +114,17 @@ class RepairPlan:
         return bool(self.put_back) or any(finding.old_id or finding.new for finding in self.findings)
 
     @property
-    def lost(self) -> int:
+    def removed_ids(self) -> int:
         """Number of ids of which the index would have nothing after a repair."""
-        return sum(finding.loses for finding in self.findings)
+        return sum(finding.removes_id for finding in self.findings)
 
     @property
-    def is_mass_loss(self) -> bool:
+    def is_mass_removal(self) -> bool:
         """Whether so much would leave the index at once that something else is wrong: a disk that is not mounted, say.
 
         It makes no difference why each of them would leave.
         """
-        return self.lost >= MASS_LOSS_COUNT and self.lost > self.entries * MASS_LOSS_SHARE
+        return self.removed_ids >= MASS_REMOVAL_COUNT and self.removed_ids > self.entries * MASS_REMOVAL_SHARE
 
     def of(self, kind: FindingKind) -> list[Finding]:
         """Return the findings of one kind."""
@@ -142,9 +142,9 @@ class RepairPlan:
         before = {file: self.before[file] for file in passed_over if file in self.before}
         return replace(self, findings=kept, known={**known, **before})
 
-    def without_losses(self) -> RepairPlan:
+    def without_removals(self) -> RepairPlan:
         """Return a copy after which the index has something of every id that it has now."""
-        return self.without(finding.file for finding in self.findings if finding.loses)
+        return self.without(finding.file for finding in self.findings if finding.removes_id)
 
     def settled(self) -> dict[str, Known]:
         """Return what is known of the files that no finding is about."""

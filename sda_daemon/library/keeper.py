@@ -129,7 +129,7 @@ class Keeper:
             return  # `supervise` will see to it
         try:
             plan = self.library.plan_repair().without([FindingKind.OUTSIDE])  # those are for a person to remove
-            if self._is_mass_loss(plan):
+            if self._is_mass_removal(plan):
                 with self.library.transaction():
                     pass  # what another program has left out is put back all the same
                 return
@@ -149,12 +149,12 @@ class Keeper:
             self._repair_at = min(self._missing_since[file] for file in recent) + GRACE_S
         return plan.without(recent)
 
-    def _is_mass_loss(self, plan: RepairPlan) -> bool:
-        is_loss = plan.is_mass_loss
-        if is_loss and not self._refused:
-            events.LIBRARY_PRUNE_REFUSED(missing=plan.lost, known=plan.entries, hint=PRUNE_HINT)
-        self._refused = is_loss
-        return is_loss
+    def _is_mass_removal(self, plan: RepairPlan) -> bool:
+        is_refused = plan.is_mass_removal
+        if is_refused and not self._refused:
+            events.LIBRARY_PRUNE_REFUSED(missing=plan.removed_ids, known=plan.entries, hint=PRUNE_HINT)
+        self._refused = is_refused
+        return is_refused
 
     @property
     def models_dir(self) -> Path:

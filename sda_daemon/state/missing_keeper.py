@@ -20,9 +20,9 @@ from sda_daemon.watching.hints import Hint
 
 
 @contextlib.contextmanager
-def stand_in_for(loss: MissingLibrary) -> Iterator[ModelLibrary]:
+def stand_in_for(missing: MissingLibrary) -> Iterator[ModelLibrary]:
     """Make an empty library in the state folder that stands in for a missing one; it is removed in the end."""
-    folder = loss.state_dir / STAND_IN_NAME
+    folder = missing.state_dir / STAND_IN_NAME
     try:
         yield ModelLibrary(folder)
     finally:
@@ -36,18 +36,18 @@ class MissingLibraryKeeper(Keeper):
         stand_in: an empty library, which nothing is put into.
         enqueue: takes hints for the loop.
         interval_s: see Keeper.
-        loss: what has been lost.
+        missing: what is known of that folder.
     """
 
     def __init__(
-        self, stand_in: ModelLibrary, enqueue: Callable[[Hint], None], interval_s: float, loss: MissingLibrary
+        self, stand_in: ModelLibrary, enqueue: Callable[[Hint], None], interval_s: float, missing: MissingLibrary
     ) -> None:
         super().__init__(stand_in, enqueue, interval_s)
-        self._loss = loss
+        self._missing = missing
 
     def start(self, now: float, *, live: bool) -> None:
         """Say what is lost; there is nothing to watch."""
-        self._lose(str(self._loss))
+        self._lose(str(self._missing))
 
     def next_moment(self) -> float:
         """Return when `poll` has something to do: never."""
@@ -58,9 +58,9 @@ class MissingLibraryKeeper(Keeper):
 
     def supervise(self, now: float) -> bool:
         """Have everything begun anew when the folder is back."""
-        finding = why_bare(self.models_dir, self._loss.state_dir)
+        finding = why_bare(self.models_dir, self._missing.state_dir)
         if finding:
-            self.problem = str(replace(self._loss, finding=finding))
+            self.problem = str(replace(self._missing, finding=finding))
             return False
         events.LIBRARY_FOLDER_BACK(path=str(self.models_dir))
         return True
@@ -68,4 +68,4 @@ class MissingLibraryKeeper(Keeper):
     @property
     def models_dir(self) -> Path:
         """The folder that is lost, not the stand-in's."""
-        return self._loss.models_dir
+        return self._missing.models_dir

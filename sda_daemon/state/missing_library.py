@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon.errors import LedgerError, LibraryError
-from sda_daemon.library.findings import MASS_LOSS_COUNT
+from sda_daemon.library.findings import MASS_REMOVAL_COUNT
 from sda_daemon.library.index import INDEX_FILE_NAME, BrokenIndex, backup_path, read_index
 from sda_daemon.models.formats import has_model_ending
 from sda_daemon.state.ledger import LEDGER_FILE_NAME, Ledger
@@ -47,11 +47,13 @@ class MissingLibrary:
 
 
 def filled(models_dir: Path, models: int) -> dict[str, Any]:
-    """Return what to publish in the ledger of a folder that is there, so that its loss can be recognised later."""
+    """Return what to publish in the ledger of a folder that is there, so that it is known as missing later."""
     return {_FILLED: {"models_dir": os.path.realpath(models_dir), "models": models}}
 
 
-def find_missing_library(models_dir: Path, state_dir: Path, at_least: int = MASS_LOSS_COUNT) -> MissingLibrary | None:
+def find_missing_library(
+    models_dir: Path, state_dir: Path, at_least: int = MASS_REMOVAL_COUNT
+) -> MissingLibrary | None:
     """Look whether a models folder is bare that was full when the daemon last ran; changes nothing.
 
     Args:
@@ -101,15 +103,15 @@ def _has_no_entries(index: Path) -> bool:
     return not (content.entries or content.foreign)
 
 
-def forget_missing_library(loss: MissingLibrary) -> None:
+def forget_missing_library(missing: MissingLibrary) -> None:
     """Tell the daemon, running or not, that the models were deleted on purpose: it may begin a new library.
 
     Raises:
         LedgerError: its ledger cannot be changed.
     """
-    record = filled(loss.models_dir, 0)
+    record = filled(missing.models_dir, 0)
     record[_FILLED]["is_forgotten"] = True
-    with contextlib.closing(Ledger(loss.state_dir, owned=False)) as ledger:
+    with contextlib.closing(Ledger(missing.state_dir, owned=False)) as ledger:
         ledger.report(record)
 
 

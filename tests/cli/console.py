@@ -75,7 +75,7 @@ def run(*arguments: str, cwd: Path, stdin: str | None = None, is_bound: bool = F
 _ONE_AFTER_THE_OTHER = """
 import json, os, sys, tempfile
 import sda_daemon.conversion.batch, sda_daemon.conversion.verification  # what commands import late
-import sda_daemon.daemon.loop
+import sda_daemon.daemon.session
 from sda_daemon.cli.app import run_app
 printed = []
 for arguments in json.loads(sys.argv[1]):

@@ -161,7 +161,7 @@ def test_b25_a_folder_lost_while_running_can_be_given_up(daemon: DaemonProcess, 
     assert daemon.stop() == 0
 
 
-def test_b25_another_models_folder_is_no_loss(daemon: DaemonProcess, drop: Drop) -> None:
+def test_b25_another_models_folder_is_not_missing(daemon: DaemonProcess, drop: Drop) -> None:
     """A config that names a new, empty folder means what it says, before the start and while the old one is lost."""
     fill(daemon, drop)
     daemon.write_config(models_dir="other")

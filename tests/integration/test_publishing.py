@@ -63,7 +63,7 @@ DIFFERENT = 15
 """How many checkpoints each of them gets."""
 FORKING = """
 import os, sys
-import sda_daemon.cli.run, sda_daemon.settings.loading, sda_daemon.daemon.loop, sda_daemon.logs
+import sda_daemon.cli.run, sda_daemon.settings.loading, sda_daemon.daemon.daemon, sda_daemon.logs
 import sda_daemon.service.notify
 from sda_daemon.cli.app import run_app
 config, log = sys.argv[1:]
@@ -286,7 +286,7 @@ def test_b24_duplicates_of_an_id(daemon: DaemonProcess, small_checkpoints: Calla
 
 
 @pytest.mark.parametrize("way", ["emptied", "renamed"])
-def test_b25_mass_loss(daemon: DaemonProcess, drop: Drop, way: str) -> None:
+def test_b25_mass_removal(daemon: DaemonProcess, drop: Drop, way: str) -> None:
     """All models gone at once is no reason to forget them; when they are back, nothing has changed."""
     filled(daemon, drop, 4)
     before = index_of(daemon)

@@ -524,7 +524,7 @@ def test_b25_the_brake_holds_in_a_recovery_too(library: ModelLibrary) -> None:
     kept = {item.model_id for item in again.list_all()}
     assert {"id-of-a", "id-of-b", "id-of-c", "id-of-e"} <= kept
     assert not any(model_id.startswith("other") for model_id in kept)
-    assert again.plan_repair().is_mass_loss
+    assert again.plan_repair().is_mass_removal
     again.repair_index()
     assert kept <= {item.model_id for item in again.list_all()}
     again.repair_index(prune_most=True)

@@ -80,14 +80,14 @@ SIGNS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("sign", SIGNS)
-def test_a_sign_of_a_library_is_no_loss(folders: tuple[Path, Path], sign: str) -> None:
+def test_with_a_sign_of_a_library_none_is_missing(folders: tuple[Path, Path], sign: str) -> None:
     """What is left of a library shows that its folder is there; what is wrong with it is for others to say."""
     models_dir, state_dir = folders
     SIGNS[sign](models_dir)
     assert find_missing_library(models_dir, state_dir) is None
 
 
-def test_few_models_are_no_loss(folders: tuple[Path, Path]) -> None:
+def test_few_models_are_not_missing(folders: tuple[Path, Path]) -> None:
     """Two may have been deleted by hand; a command that asks may want to know of them all the same."""
     models_dir, state_dir = folders
     record(state_dir, models_dir, 2)
@@ -114,12 +114,12 @@ def test_without_a_ledger_nothing_is_known(folders: tuple[Path, Path]) -> None:
     assert find_missing_library(models_dir, inside) is None
 
 
-def test_what_a_person_says_ends_the_loss(folders: tuple[Path, Path]) -> None:
+def test_what_a_person_says_ends_it(folders: tuple[Path, Path]) -> None:
     """Forgotten until the daemon fills the folder again."""
     models_dir, state_dir = folders
-    loss = find_missing_library(models_dir, state_dir)
-    assert loss is not None
-    forget_missing_library(loss)
+    missing = find_missing_library(models_dir, state_dir)
+    assert missing is not None
+    forget_missing_library(missing)
     assert find_missing_library(models_dir, state_dir, at_least=1) is None
     with contextlib.closing(Ledger(state_dir)) as ledger:
         assert is_forgotten(ledger, models_dir)

@@ -40,8 +40,8 @@ def repair_library(
     stay as they are. Where the whole folder is lost, it asks whether that was meant, so that the daemon need not wait
     for it.
     """
-    if (loss := _find_loss(models_dir, config)) is not None:
-        return _forget(loss, dry_run=dry_run, yes=yes, as_json=as_json)
+    if (missing := _find_missing(models_dir, config)) is not None:
+        return _forget(missing, dry_run=dry_run, yes=yes, as_json=as_json)
     library = open_library(models_dir, config)
     plan = library.plan_repair()
     if not as_json:
@@ -87,8 +87,8 @@ def _note_shared_names(library: ModelLibrary) -> None:
         )
 
 
-def _find_loss(models_dir: Path | None, config: Path | None) -> MissingLibrary | None:
-    """Look whether the config's models folder is lost; of another the ledger knows nothing."""
+def _find_missing(models_dir: Path | None, config: Path | None) -> MissingLibrary | None:
+    """Look whether the config's models folder is missing; of another the ledger knows nothing."""
     if models_dir is not None:
         return None
     from sda_daemon.settings.loading import find_config, load_config, state_folder
@@ -98,24 +98,24 @@ def _find_loss(models_dir: Path | None, config: Path | None) -> MissingLibrary |
     return find_missing_library(settings.models_dir, state_folder(settings), at_least=1)
 
 
-def _forget(loss: MissingLibrary, *, dry_run: bool, yes: bool, as_json: bool) -> int:
-    """Tell the daemon that a lost folder's models were deleted on purpose, if they were."""
+def _forget(missing: MissingLibrary, *, dry_run: bool, yes: bool, as_json: bool) -> int:
+    """Tell the daemon that a missing folder's models were deleted on purpose, if they were."""
     from sda_daemon.state.missing_library import forget_missing_library
 
     if not as_json:
-        say(f"{loss.models_dir}: {loss}.")
+        say(f"{missing.models_dir}: {missing}.")
         say("If it is not mounted, mount it, and nothing needs repair.")
     if not dry_run:
-        if not ask(f"Was that on purpose, and the daemon is to forget {counted(loss.models, 'model')}?", yes=yes):
+        if not ask(f"Was that on purpose, and the daemon is to forget {counted(missing.models, 'model')}?", yes=yes):
             note("Nothing was changed.")
             return ExitCode.FAILED
-        forget_missing_library(loss)
+        forget_missing_library(missing)
     if as_json:
-        finding = {"kind": "lost", "file": str(loss.models_dir), "reason": str(loss), "action": "forget"}
+        finding = {"kind": "lost", "file": str(missing.models_dir), "reason": str(missing), "action": "forget"}
         print_json(
             {
                 "applied": not dry_run,
-                "entries": loss.models,
+                "entries": missing.models,
                 "findings": [{**finding, "old_model_id": None, "new_model_id": None}],
             }
         )
@@ -144,8 +144,8 @@ def _documents(plan: RepairPlan) -> list[dict[str, Any]]:
         }
         for finding in plan.findings
     ]
-    lost = "another program has left it out of the index without knowing it"
-    found += [{"kind": "left_out", "file": what, "reason": lost, "action": "put_back", **nothing}
+    why = "another program has left it out of the index without knowing it"
+    found += [{"kind": "left_out", "file": what, "reason": why, "action": "put_back", **nothing}
               for what in plan.put_back]  # fmt: skip
     found += [
         {"kind": "foreign", "file": entry.file, "reason": entry.reason, "action": "none", **nothing,
