@@ -96,7 +96,7 @@ def document(found: Inspection, verdict: Verdict | None) -> dict[str, Any]:
         },
         "problems": found.problems,
         "left_out": found.left_out,
-        "names": {name: judgement.value for name, judgement in sorted(found.names.items())},
+        "names": {name: kind.value for name, kind in sorted(found.names.items())},
         "keys": [{"key": key.key, "what": key.what, "size_bytes": key.size_bytes} for key in found.keys],
         "weights": [
             {"name": name, "dtype": outline.dtype, "shape": list(outline.shape), "size_bytes": outline.size_bytes}
@@ -185,15 +185,15 @@ def _verdict_text(found: Inspection, verdict: Verdict) -> tuple[str, str]:
 
 
 def _print_names(console: Console, found: Inspection) -> None:
-    from sda_daemon.torchfile.globals import Judgement
+    from sda_daemon.torchfile.globals import NameKind
 
     if not found.names:
         return
     lines = [
-        ("refused", found.names_of(Judgement.REFUSED), "red"),
-        ("foreign, replaced by stand-ins", found.names_of(Judgement.FOREIGN), "yellow"),
-        ("of torch and numpy", found.names_of(Judgement.TORCH) + found.names_of(Judgement.NUMPY), ""),
-        ("harmless", found.names_of(Judgement.SAFE), ""),
+        ("refused", found.names_of(NameKind.REFUSED), "red"),
+        ("foreign, replaced by stand-ins", found.names_of(NameKind.FOREIGN), "yellow"),
+        ("of torch and numpy", found.names_of(NameKind.TORCH) + found.names_of(NameKind.NUMPY), ""),
+        ("harmless", found.names_of(NameKind.SAFE), ""),
     ]
     _heading(console, f"Names that it would import ({len(found.names)})")
     for title, names, style in lines:

@@ -19,7 +19,7 @@ from sda_daemon.models.formats import format_of_marker
 from sda_daemon.torchfile.allowance import spend
 from sda_daemon.torchfile.archive import open_regular
 from sda_daemon.torchfile.faults import Fault, OtherKind, Oversized, Unsafe
-from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS, Judgement, modern_name
+from sda_daemon.torchfile.globals import TENSOR_FUNCTIONS, NameKind, modern_name
 from sda_daemon.torchfile.outlines import TensorOutline, tensor_call, tensor_outline
 from sda_daemon.torchfile.plain import describe_foreign, plain_value
 from sda_daemon.torchfile.reader import BARE_PICKLE, FROM_BYTES, TorchContents, Wishes, read_contents
@@ -65,7 +65,7 @@ class Inspection:
     container: str = ""
     version: int | None = None
     parts: int = 0
-    names: dict[str, Judgement] = field(default_factory=dict)
+    names: dict[str, NameKind] = field(default_factory=dict)
     keys: list[KeyOutline] = field(default_factory=list)
     weights: dict[str, TensorOutline] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
@@ -78,9 +78,9 @@ class Inspection:
     problems: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
-    def names_of(self, judgement: Judgement) -> list[str]:
+    def names_of(self, kind: NameKind) -> list[str]:
         """Return the names that were judged so."""
-        return sorted(name for name, found in self.names.items() if found is judgement)
+        return sorted(name for name, found in self.names.items() if found is kind)
 
 
 def inspect_file(path: Path) -> Inspection:
@@ -102,7 +102,7 @@ def inspect_file(path: Path) -> Inspection:
         )
     except MemoryError:
         found.problems.append(_NO_MEMORY)
-    refused = next((name for name, judged in contents.names.items() if judged is Judgement.REFUSED), "")
+    refused = next((name for name, judged in contents.names.items() if judged is NameKind.REFUSED), "")
     if refused and not (contents.container == BARE_PICKLE and modern_name(refused) == FROM_BYTES):
         found.problems.insert(0, _told(Unsafe(modern_name(refused))))
     found.container = contents.container

@@ -13,7 +13,7 @@ from torch import Tensor
 from sda_daemon.torchfile.allowance import begin_file
 from sda_daemon.torchfile.archive import LOCAL_HEADER_BYTES, Part, check_part, content_offset
 from sda_daemon.torchfile.faults import Damaged, Fault
-from sda_daemon.torchfile.globals import BYTES_FUNCTIONS, TENSOR_FUNCTIONS, Judgement, judge_name, modern_name
+from sda_daemon.torchfile.globals import BYTES_FUNCTIONS, TENSOR_FUNCTIONS, NameKind, kind_of_name, modern_name
 from sda_daemon.torchfile.outlines import STORAGE_TYPES, WITH_TYPE, element_type, shape_of, tensor_call
 from sda_daemon.torchfile.plain import MAX_DEPTH
 from sda_daemon.torchfile.reader import TorchContents
@@ -129,7 +129,7 @@ class _Builder:
         if name in BYTES_FUNCTIONS:
             data = as_bytes(value)
             return value if data is None else self._bytes(value)
-        if judge_name(name) is Judgement.NUMPY:
+        if kind_of_name(name) is NameKind.NUMPY:
             return self._number(value) if name.endswith(".scalar") else self._array(value)
         return value
 

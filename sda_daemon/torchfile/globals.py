@@ -236,7 +236,7 @@ _TORCH_VALUES = re.compile(
 )
 
 
-class Judgement(StrEnum):
+class NameKind(StrEnum):
     """What becomes of a name."""
 
     SAFE = "safe"
@@ -251,12 +251,12 @@ class Judgement(StrEnum):
     """It can act; a file that names it is not read."""
 
 
-def judge_name(name: str) -> Judgement:
+def kind_of_name(name: str) -> NameKind:
     """Tell what becomes of a name such as `posix.system` or `collections.OrderedDict`, as it is called today.
 
     A conditional name is judged as if it was called with what honest pickles call it with.
     """
-    return _judge(modern_name(name))
+    return _kind_of(modern_name(name))
 
 
 @lru_cache(maxsize=1024)
@@ -270,20 +270,20 @@ def modern_name(name: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _judge(name: str) -> Judgement:
+def _kind_of(name: str) -> NameKind:
     root = name.partition(".")[0]
     if name in SAFE_NAMES:
-        return Judgement.SAFE
+        return NameKind.SAFE
     if root == "torch":
-        return Judgement.TORCH if _is_known_of_torch(name) else Judgement.REFUSED
+        return NameKind.TORCH if _is_known_of_torch(name) else NameKind.REFUSED
     if root == "numpy":
         is_known = name.rpartition(".")[2] in NUMPY_NAMES or _NUMPY_VALUES.fullmatch(name)
-        return Judgement.NUMPY if is_known else Judgement.REFUSED
+        return NameKind.NUMPY if is_known else NameKind.REFUSED
     if _TESTS_OF_PYTHON.fullmatch(name):
-        return Judgement.REFUSED
+        return NameKind.REFUSED
     if name in CONDITIONAL or not _is_standard(root) or _only_holds_values(name):
-        return Judgement.FOREIGN
-    return Judgement.REFUSED
+        return NameKind.FOREIGN
+    return NameKind.REFUSED
 
 
 def _is_known_of_torch(name: str) -> bool:

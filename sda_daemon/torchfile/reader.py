@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from sda_daemon.torchfile.archive import MAX_DIRECTORY_BYTES, TorchArchive, read_archive, read_part
 from sda_daemon.torchfile.faults import Damaged, Fault, OtherKind, Oversized, TooLarge, Unsafe
-from sda_daemon.torchfile.globals import Judgement, judge_name, modern_name
+from sda_daemon.torchfile.globals import NameKind, kind_of_name, modern_name
 from sda_daemon.torchfile.kinds import START_BYTES, kind_of_magic, kind_of_start, unknown_start
 from sda_daemon.torchfile.outlines import STORAGE_TYPES
 from sda_daemon.torchfile.pickles import PickleTooCostlyError, Walk, walk_pickle
@@ -73,7 +73,7 @@ class TorchContents:
 
     container: str = ""
     archive: TorchArchive | None = None
-    names: dict[str, Judgement] = field(default_factory=dict)
+    names: dict[str, NameKind] = field(default_factory=dict)
     content: Any = None
     digest: str = ""
     pickle_bytes: int = 0
@@ -190,8 +190,8 @@ class _Reader:
         except ValueError as error:
             raise Damaged("its pickle breaks off or is none") from error
         for name in sorted(walk.names):
-            judgement = self.found.names[name] = judge_name(name)
-            if judgement is Judgement.REFUSED and not self.wishes.lenient:
+            kind = self.found.names[name] = kind_of_name(name)
+            if kind is NameKind.REFUSED and not self.wishes.lenient:
                 raise Unsafe(modern_name(name))
         return walk
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sda_daemon.torchfile.allowance import spend
 from sda_daemon.torchfile.faults import Oversized
-from sda_daemon.torchfile.globals import BYTES_FUNCTIONS, Judgement, judge_name, modern_name
+from sda_daemon.torchfile.globals import BYTES_FUNCTIONS, NameKind, kind_of_name, modern_name
 from sda_daemon.torchfile.outlines import tensor_call
 from sda_daemon.torchfile.stand_ins import LargeInteger, StandIn, StorageRef
 from sda_daemon.torchfile.values import mapping_of, recorded_bytes
@@ -67,7 +67,7 @@ class _Survey:
             spend(_TENSOR_UNITS)
             return
         name = modern_name(value.foreign_name)
-        if name in BYTES_FUNCTIONS or judge_name(name) is Judgement.NUMPY:
+        if name in BYTES_FUNCTIONS or kind_of_name(name) is NameKind.NUMPY:
             self._bytes_left -= recorded_bytes(value)
             if self._bytes_left < 0:
                 raise Oversized(f"its arrays share bytes, and would take more than the {self._most_bytes} that it has")

@@ -17,7 +17,7 @@ from sda_daemon.garbage import without_garbage_collection
 from sda_daemon.torchfile import globals as names
 from sda_daemon.torchfile.allowance import CLASS_UNITS, begin_file, spend
 from sda_daemon.torchfile.faults import Damaged, Fault, Oversized, Unsafe
-from sda_daemon.torchfile.globals import LATIN_1, Judgement, judge_name, modern_name
+from sda_daemon.torchfile.globals import LATIN_1, NameKind, kind_of_name, modern_name
 from sda_daemon.torchfile.pickles import MOST_NAMES, TOO_MANY_NAMES, PickleTooCostlyError, Walk
 from sda_daemon.torchfile.resident import metered
 from sda_daemon.torchfile.stand_ins import (
@@ -92,7 +92,7 @@ class InertUnpickler(pickle.Unpickler):
             super().__init__(metered(walk.safe, already_bytes, memory_bytes))
         else:
             super().__init__(io.BufferedReader(io.BytesIO(walk.safe), _BUFFER_BYTES))
-        self.names: dict[str, Judgement] = {}
+        self.names: dict[str, NameKind] = {}
         self._lenient = lenient
         self._wraps = walk.wraps
         self._mentions = 0
@@ -122,7 +122,7 @@ class InertUnpickler(pickle.Unpickler):
         except Exception as error:
             raise Damaged("what it holds cannot be put together") from error
         for full_name, name in self._uncalled.items():
-            self.names[full_name] = Judgement.REFUSED
+            self.names[full_name] = NameKind.REFUSED
             self._refuse(name)
         return content
 
@@ -146,8 +146,8 @@ class InertUnpickler(pickle.Unpickler):
     def _make(self, full_name: str) -> Any:
         spend(CLASS_UNITS)
         modern = modern_name(full_name)
-        self.names[full_name] = judgement = judge_name(full_name)
-        if judgement is Judgement.REFUSED:
+        self.names[full_name] = kind = kind_of_name(full_name)
+        if kind is NameKind.REFUSED:
             self._refuse(modern)
         elif modern in names.CONDITIONAL:
             self._uncalled[full_name] = modern
@@ -173,7 +173,7 @@ class InertUnpickler(pickle.Unpickler):
             except TypeError:  # more or fewer than it takes
                 result = None
             if result is None:
-                self.names[full_name] = Judgement.REFUSED
+                self.names[full_name] = NameKind.REFUSED
                 self._refuse(modern)
                 return stand_in_class(full_name)(*args)
             self._uncalled.pop(full_name, None)

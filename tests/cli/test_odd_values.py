@@ -30,7 +30,7 @@ from sda_daemon.library.entry import entry_from_dict, is_bare_model_name
 from sda_daemon.library.lookup import short_ids
 from sda_daemon.models.inspection import Inspection, KeyOutline
 from sda_daemon.plain_json import json_bytes
-from sda_daemon.torchfile.globals import Judgement
+from sda_daemon.torchfile.globals import NameKind
 from sda_daemon.torchfile.outlines import TensorOutline
 from tests.cli.console import COMMAND, check_golden, environment, run
 from tests.cli.odd_library import HUGE, ODD, OUTSIDE, add_odd_entries
@@ -386,7 +386,7 @@ INSPECTIONS = st.builds(
     container=ODD_TEXTS,
     version=st.none() | st.integers(),
     parts=st.integers(0, 2**70),
-    names=st.dictionaries(ODD_TEXTS, st.sampled_from(Judgement), max_size=40),
+    names=st.dictionaries(ODD_TEXTS, st.sampled_from(NameKind), max_size=40),
     keys=st.lists(st.builds(KeyOutline, ODD_TEXTS, ODD_TEXTS, st.integers(0, 2**2000)), max_size=70),
     weights=st.dictionaries(
         ODD_TEXTS,

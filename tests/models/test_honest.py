@@ -52,7 +52,7 @@ from sda_daemon.models import ModelMetadata, load_model, save_model_from_checkpo
 from sda_daemon.models.checkpoint import Checkpoint, read_checkpoint
 from sda_daemon.models.digest import weights_digest
 from sda_daemon.models.inspection import inspect_file
-from sda_daemon.torchfile.globals import Judgement, judge_name
+from sda_daemon.torchfile.globals import NameKind, kind_of_name
 from sda_daemon.torchfile.reader import read_contents
 
 PROTOCOLS = (2, 3, 4, 5)
@@ -198,7 +198,7 @@ def test_what_real_programs_save_beside_converts(thing: str, tmp_path: Path) -> 
             assert_same_weights(checkpoint)
             assert checkpoint.training_config["latent_dim"] == content["training_config"]["latent_dim"]
             found = inspect_file(path)
-            assert (found.problems, found.names_of(Judgement.REFUSED)) == ([], [])
+            assert (found.problems, found.names_of(NameKind.REFUSED)) == ([], [])
 
 
 def test_values_of_kept_parts(tmp_path: Path) -> None:
@@ -495,7 +495,7 @@ def test_pickles_of_other_pythons(python: str, tmp_path: Path) -> None:
     from sda_daemon.torchfile.plain import plain_value
 
     assert plain_value(content["training_config"], lambda *_: None) == {"preset": "conservative"}
-    assert inspect_file(path).names_of(Judgement.REFUSED) == []
+    assert inspect_file(path).names_of(NameKind.REFUSED) == []
 
 
 def test_the_application_s_enum_as_python_3_11_2_writes_it(tmp_path: Path) -> None:
@@ -508,8 +508,8 @@ def test_the_application_s_enum_as_python_3_11_2_writes_it(tmp_path: Path) -> No
         archive.writestr("x/data.pkl", pickled)
     found = inspect_file(tmp_path / "x.pt")
     assert found.names == {
-        "__builtin__.getattr": Judgement.FOREIGN,
-        "small_dataset_audio.training.config.OverfittingPreset": Judgement.FOREIGN,
+        "__builtin__.getattr": NameKind.FOREIGN,
+        "small_dataset_audio.training.config.OverfittingPreset": NameKind.FOREIGN,
     }
     assert "has no 'model_state_dict', but 'preset'" in found.problems[0]
 
@@ -581,6 +581,6 @@ def test_a_version_of_thousands_of_digits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["socket.AF_INET", "signal.SIGTERM", "re.IGNORECASE", "ssl.PROTOCOL_TLS"])
 def test_members_of_enums_as_names(name: str) -> None:
     """Some versions of Python pickle them so; what is beside them in their modules still acts."""
-    assert judge_name(name) is not Judgement.REFUSED
+    assert kind_of_name(name) is not NameKind.REFUSED
     for acts in ("socket.create_connection", "signal.alarm", "ssl.get_server_certificate"):
-        assert judge_name(acts) is Judgement.REFUSED
+        assert kind_of_name(acts) is NameKind.REFUSED

@@ -36,7 +36,7 @@ from sda_daemon.models.loading import load_model
 from sda_daemon.models.persistence import ModelMetadata, save_model
 from sda_daemon.models.torch_file import read_torch_file
 from sda_daemon.torchfile.allowance import begin_file
-from sda_daemon.torchfile.globals import Judgement
+from sda_daemon.torchfile.globals import NameKind
 from sda_daemon.torchfile.pickles import walk_pickle
 from sda_daemon.torchfile.stand_ins import StorageRef, stand_in_class
 from sda_daemon.torchfile.unpickler import InertUnpickler
@@ -310,7 +310,7 @@ def test_a_dangerous_name_is_told_in_any_protocol(
     torch.save({"model_state_dict": {}, "x": Call()}, tmp_path / "x.pt", pickle_protocol=protocol)
     with pytest.raises(UnsafeCheckpointError, match=r"posix\.system"):
         read_torch_file(tmp_path / "x.pt")
-    assert inspect_file(tmp_path / "x.pt").names_of(Judgement.REFUSED) == ["posix.system"]
+    assert inspect_file(tmp_path / "x.pt").names_of(NameKind.REFUSED) == ["posix.system"]
     assert not (tmp_path / "went-off").exists()
 
 
@@ -318,7 +318,7 @@ def test_names_are_shown_also_if_the_rest_is_damaged(tmp_path: Path) -> None:
     """All that were asked for until then."""
     path = write_pickle(tmp_path / "x.pt", items([text(b"posix") + text(b"system") + b"\x93", b"N\x93"]))
     found = inspect_file(path)
-    assert found.names_of(Judgement.REFUSED) == ["posix.system"]
+    assert found.names_of(NameKind.REFUSED) == ["posix.system"]
     assert found.problems[0] == (
         "it wants to call posix.system; nothing of it was run. Do not trust where this file came from"
     )

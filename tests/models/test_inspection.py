@@ -20,7 +20,7 @@ from sda_daemon.models.checkpoint import read_checkpoint
 from sda_daemon.models.contents import FileKind
 from sda_daemon.models.inspection import inspect_file
 from sda_daemon.models.torch_file import read_torch_file
-from sda_daemon.torchfile.globals import Judgement, judge_name
+from sda_daemon.torchfile.globals import NameKind, kind_of_name
 from sda_daemon.torchfile.plain import MAX_VALUES, plain_value
 from tests.torchfile.hostile import text, write_pickle
 
@@ -63,7 +63,7 @@ def test_real_checkpoints(sample_runs: Path) -> None:
         assert found.training_config["preset"] == "conservative"
         history = read_torch_file(path).content["metrics_history"]["epoch_metrics"]
         assert found.curves["val_loss"] == [(record["epoch"], record["val_loss"]) for record in history]
-        assert found.names_of(Judgement.FOREIGN) == ["small_dataset_audio.training.config.OverfittingPreset"]
+        assert found.names_of(NameKind.FOREIGN) == ["small_dataset_audio.training.config.OverfittingPreset"]
 
 
 class Bomb:
@@ -89,8 +89,8 @@ def test_nothing_runs(tmp_path: Path, old_format: bool) -> None:
     torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=not old_format)
     found = inspect_file(tmp_path / "x.pt")
     assert not target.exists()
-    assert set(found.names_of(Judgement.REFUSED)) & {"posix.system"}
-    assert any(name.endswith("eval") for name in found.names_of(Judgement.REFUSED))
+    assert set(found.names_of(NameKind.REFUSED)) & {"posix.system"}
+    assert any(name.endswith("eval") for name in found.names_of(NameKind.REFUSED))
     assert found.numbers["epoch"] == 3
     assert found.weights["encoder.x"].shape == (3,)
 
@@ -170,37 +170,37 @@ assert found.weights and found.analysis["pca_mean"] and not found.problems
 
 
 @pytest.mark.parametrize(
-    ("name", "judgement"),
+    ("name", "kind"),
     [
-        ("posix.system", Judgement.REFUSED),
-        ("__builtin__.eval", Judgement.REFUSED),
-        ("numpy.load", Judgement.REFUSED),
-        ("numpy._core.multiarray._reconstruct", Judgement.NUMPY),
-        ("collections.OrderedDict", Judgement.SAFE),
-        ("torch.hub.load", Judgement.REFUSED),
-        ("pathlib.PosixPath", Judgement.FOREIGN),
-        ("small_dataset_audio.training.config.OverfittingPreset", Judgement.FOREIGN),
+        ("posix.system", NameKind.REFUSED),
+        ("__builtin__.eval", NameKind.REFUSED),
+        ("numpy.load", NameKind.REFUSED),
+        ("numpy._core.multiarray._reconstruct", NameKind.NUMPY),
+        ("collections.OrderedDict", NameKind.SAFE),
+        ("torch.hub.load", NameKind.REFUSED),
+        ("pathlib.PosixPath", NameKind.FOREIGN),
+        ("small_dataset_audio.training.config.OverfittingPreset", NameKind.FOREIGN),
         # Python's own tests act; a script or a package of somebody's may be called the same.
-        ("test.support.os.system", Judgement.REFUSED),
-        ("test.support.script_helper.assert_python_ok", Judgement.REFUSED),
-        ("test.libregrtest.main.main", Judgement.REFUSED),
-        ("test.Config", Judgement.FOREIGN),
-        ("test.models.Config", Judgement.FOREIGN),
-        ("tests.support.Config", Judgement.FOREIGN),
+        ("test.support.os.system", NameKind.REFUSED),
+        ("test.support.script_helper.assert_python_ok", NameKind.REFUSED),
+        ("test.libregrtest.main.main", NameKind.REFUSED),
+        ("test.Config", NameKind.FOREIGN),
+        ("test.models.Config", NameKind.FOREIGN),
+        ("tests.support.Config", NameKind.FOREIGN),
         # What is in some versions of Python only, or in some installations.
-        ("lib2to3.pgen2.driver.main", Judgement.REFUSED),
-        ("idlelib.pyshell.main", Judgement.REFUSED),
-        ("turtledemo.__main__.main", Judgement.REFUSED),
-        ("ensurepip.bootstrap", Judgement.REFUSED),
-        ("venv.create", Judgement.REFUSED),
-        ("compression.zstd.open", Judgement.REFUSED),
-        ("chunk.Chunk", Judgement.REFUSED),
-        ("_testcapi.run_in_subinterp", Judgement.REFUSED),
+        ("lib2to3.pgen2.driver.main", NameKind.REFUSED),
+        ("idlelib.pyshell.main", NameKind.REFUSED),
+        ("turtledemo.__main__.main", NameKind.REFUSED),
+        ("ensurepip.bootstrap", NameKind.REFUSED),
+        ("venv.create", NameKind.REFUSED),
+        ("compression.zstd.open", NameKind.REFUSED),
+        ("chunk.Chunk", NameKind.REFUSED),
+        ("_testcapi.run_in_subinterp", NameKind.REFUSED),
     ],
 )
-def test_judged_names(name: str, judgement: Judgement) -> None:
+def test_judged_names(name: str, kind: NameKind) -> None:
     """What becomes of a name that a pickle would import."""
-    assert judge_name(name) is judgement
+    assert kind_of_name(name) is kind
 
 
 def test_bare_pickles(tmp_path: Path) -> None:

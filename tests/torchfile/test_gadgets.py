@@ -12,7 +12,7 @@ from sda_daemon.errors import ModelFileError, UnsafeCheckpointError
 from sda_daemon.models.checkpoint import read_checkpoint
 from sda_daemon.models.header import read_model_header
 from sda_daemon.models.inspection import inspect_file
-from sda_daemon.torchfile.globals import Judgement, modern_name
+from sda_daemon.torchfile.globals import NameKind, modern_name
 from tests.torchfile.hostile import text, write_pickle
 
 _LISTED = """
@@ -87,7 +87,7 @@ def test_a_name_that_can_act_is_refused(name: str, operation: str, tmp_path: Pat
         with pytest.raises(ModelFileError) as no_model:
             read_model_header(path)
         assert str(no_model.value) == f"{path} {said}"
-        assert inspect_file(path).names_of(Judgement.REFUSED) == [name]
+        assert inspect_file(path).names_of(NameKind.REFUSED) == [name]
 
 
 def test_a_function_that_is_only_named_is_refused(tmp_path: Path) -> None:
