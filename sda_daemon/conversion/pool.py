@@ -43,7 +43,7 @@ class ConversionPool(Protocol):
     def warm(self) -> None:
         """Get ready, because a job is to be expected."""
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Let go of all resources; only called while no job is running. The pool stays usable."""
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class WorkerPool:
 
     def _running(self) -> ProcessPool:
         if self._pool is not None and not self._pool.active:
-            self.rest()
+            self.release()
         if self._pool is None:
             self._pool = ProcessPool(
                 max_workers=self._workers,
@@ -154,7 +154,7 @@ class WorkerPool:
                 for _ in range(self._workers):
                     self._running().schedule(worker.warm_up, timeout=self._time_limit_s)
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """End the processes."""
         pool, self._pool = self._pool, None
         output, self._output = self._output, None
@@ -162,12 +162,12 @@ class WorkerPool:
             output.close()
         if pool is not None:
             _end(pool)
-        self._disk.rest()
+        self._disk.release()
 
     def close(self) -> None:
         """Stop at once."""
-        self.rest()
-        self._disk.rest(for_good=True)
+        self.release()
+        self._disk.release(for_good=True)
 
 
 def leave_closed_folder() -> None:
@@ -208,7 +208,7 @@ class _Disk:
             self._waiting.put((outcome, done))
             return True
 
-    def rest(self, *, for_good: bool = False) -> None:
+    def release(self, *, for_good: bool = False) -> None:
         """Let the thread end after what it has to do."""
         with self._lock:
             self._is_closed = for_good

@@ -204,7 +204,7 @@ class ConversionQueue:
         if expecting or not self.is_idle:
             self._busy_at = now
         elif now >= self._busy_at + self._context.config.settings.conversion.idle_close_s:
-            self._context.pool.rest()
+            self._context.pool.release()
             self._busy_at = float("inf")
         return Turn(self._ended(now, hold=hold), tuple(hints))
 

@@ -43,7 +43,7 @@ class StepwisePool:
     def warm(self) -> None:
         """Nothing to do."""
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Nothing to do."""
 
     def close(self) -> None:

@@ -46,12 +46,12 @@ class ThreadPool:
     def warm(self) -> None:
         worker.warm_up()
 
-    def rest(self) -> None:
+    def release(self) -> None:
         for thread in self._threads:
             thread.join()
 
     def close(self) -> None:
-        self.rest()
+        self.release()
 
 
 @pytest.fixture(params=["processes", "threads"])
@@ -85,7 +85,7 @@ def test_results_are_never_exceptions(
     assert isinstance(results[0], Converted)
     assert (tmp_path / "work" / "1.tmp").stat().st_size == results[0].size_bytes
     assert [result.kind for result in results[1:] if isinstance(result, Failed)] == ["broken", "vanished"]
-    pool.rest()
+    pool.release()
     again = pool.submit(job(small_checkpoints(2), tmp_path, "2.tmp")).result(60)
     assert isinstance(again, Converted)
 
