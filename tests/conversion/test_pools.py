@@ -214,6 +214,7 @@ def test_b12_rewritten_while_it_is_read(
     """What looks damaged because someone is writing it anew is no damaged file."""
     path = drop(tmp_path / "x.pt", 1)
     wanted = job(path, tmp_path)
+    worker.warm_up()  # what is loaded while the reader is a patched one would keep that
     read = checkpoint.read_checkpoint
 
     def reading(source: Path) -> checkpoint.Checkpoint:
