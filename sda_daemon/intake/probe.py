@@ -6,13 +6,8 @@ import contextlib
 import errno
 import fcntl
 import os
-import struct
 
-_ZIP_START = b"PK\x03\x04"
-_END = struct.Struct("<4s4H2LH")
-_END64 = struct.Struct("<4sQ2H2L4Q")
-_LOCATOR_BYTES = 20
-_MAX_COMMENT = 65_535
+from sda_daemon.torchfile.zip_records import LISTED_START, PART_START, find_end, read_large_directory
 
 
 def why_unfinished(path: str) -> str:
@@ -30,7 +25,7 @@ def why_unfinished(path: str) -> str:
         if size == 0:
             return "it is empty"
         start = os.pread(descriptor, 4096, 0)
-        if start.startswith(_ZIP_START):
+        if start.startswith(PART_START):
             if not _has_directory(descriptor, size):
                 return "its end is missing (no zip directory)"
         elif not start.strip(b"\0"):
@@ -44,24 +39,17 @@ def why_unfinished(path: str) -> str:
 
 def _has_directory(descriptor: int, size: int) -> bool:
     """Tell whether a zip ends with an end record that fits a central directory in front of it."""
-    tail_size = min(size, _END.size + _MAX_COMMENT)
-    tail = os.pread(descriptor, tail_size, size - tail_size)
-    position = tail.rfind(b"PK\x05\x06")
-    if position < 0 or len(tail) - position < _END.size:
+
+    def read(at: int, count: int) -> bytes:
+        return os.pread(descriptor, count, at)
+
+    end = find_end(read, size)
+    if end is None or end.at + end.size_bytes != size:
         return False
-    _, _, _, _, entries, length, offset, comment = _END.unpack_from(tail, position)
-    end = size - tail_size + position
-    if end + _END.size + comment != size:
+    directory = read_large_directory(read, end) if end.is_too_small else end.directory
+    if directory is None or directory.offset + directory.size_bytes > end.at:
         return False
-    if 0xFFFFFFFF in (length, offset) or entries == 0xFFFF:
-        place = end - _LOCATOR_BYTES - _END64.size
-        record = os.pread(descriptor, _END64.size, max(place, 0))
-        if len(record) < _END64.size or not record.startswith(b"PK\x06\x06"):
-            return False
-        *_, length, offset = _END64.unpack(record)
-    if offset + length > end:
-        return False
-    return length == 0 or os.pread(descriptor, 4, offset) == b"PK\x01\x02"
+    return directory.size_bytes == 0 or read(directory.offset, len(LISTED_START)) == LISTED_START
 
 
 def has_writer(descriptor: int) -> bool:

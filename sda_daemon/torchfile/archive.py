@@ -15,15 +15,23 @@ from isal.isal_zlib import crc32
 
 from sda_daemon.torchfile.faults import COPY_AGAIN, Damaged, NotTorch, OtherKind, Oversized, TooLarge
 from sda_daemon.torchfile.kinds import kind_of_parts, kind_of_torch_parts
+from sda_daemon.torchfile.zip_records import (
+    BEYOND_32_BITS,
+    LISTED_START,
+    PART_START,
+    Directory,
+    EndRecord,
+    ReadAt,
+    find_end,
+    read_large_directory,
+    read_locator,
+)
 
 PICKLE_NAME = "data.pkl"
 """The part that holds everything but the tensors' bytes."""
 MAX_ENTRIES = 100_000
 """Parts of one file; real ones have about a hundred."""
 MAX_DIRECTORY_BYTES = 16 * 2**20
-_END = struct.Struct("<4s4H2LH")
-_END64_LOCATOR = struct.Struct("<4sLQL")
-_END64 = struct.Struct("<4sQ2H2L4Q")
 _PART = struct.Struct("<8xHHxxxxLLLHHH8xL")
 _LOCAL = struct.Struct("<26xHH")
 LOCAL_HEADER_BYTES = _LOCAL.size
@@ -37,8 +45,6 @@ _DESCRIPTORS = (12, 16, 20, 24)
 _ALIGNMENT = 64
 _LONGEST_PADDING = _ALIGNMENT + 4
 _CHUNK_BYTES = 1 << 20
-_BEYOND_32_BITS = 0xFFFFFFFF
-_LONGEST_COMMENT = 0xFFFF
 
 
 class Part(NamedTuple):
@@ -228,13 +234,13 @@ def _parts(directory: bytes, count: int) -> Iterator[Part]:
     """Yield what the zip's directory says of each part; `zipfile` does the same, but takes ten times as long."""
     at = 0
     for _ in range(count):
-        if directory[at : at + 4] != b"PK\x01\x02" or len(directory) < at + _PART.size:
+        if directory[at : at + 4] != LISTED_START or len(directory) < at + _PART.size:
             raise Damaged("its directory is damaged")
         values = _PART.unpack_from(directory, at)
         flags, method, crc, stored, size, name_bytes, extra_bytes, comment_bytes, offset = values
         name_at = at + _PART.size
         extra_at = name_at + name_bytes
-        if _BEYOND_32_BITS in (stored, size, offset):
+        if BEYOND_32_BITS in (stored, size, offset):
             extra = directory[extra_at : extra_at + extra_bytes]
             size, stored, offset = _large_numbers(extra, size, stored, offset)
         name = directory[name_at:extra_at].decode("utf-8", "replace")
@@ -256,7 +262,7 @@ def _large_numbers(extra: bytes, *numbers: int) -> tuple[int, int, int]:
                 else iter(())
             )
             try:
-                size, stored, offset = (next(large) if n == _BEYOND_32_BITS else n for n in numbers)
+                size, stored, offset = (next(large) if n == BEYOND_32_BITS else n for n in numbers)
             except (StopIteration, RuntimeError, ValueError):
                 break
             return size, stored, offset
@@ -274,7 +280,7 @@ def content_offset(part: Part, header: bytes) -> int:
     Raises:
         Damaged: there is no such part.
     """
-    if len(header) < LOCAL_HEADER_BYTES or not header.startswith(b"PK\x03\x04"):
+    if len(header) < LOCAL_HEADER_BYTES or not header.startswith(PART_START):
         raise Damaged(f"its part {part.name!r} is not where it should be")
     name_bytes, extra_bytes = _LOCAL.unpack(header)
     return int(part.offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes)
@@ -324,55 +330,42 @@ def check_part(part: Part, content: bytes | memoryview) -> None:
         raise Damaged(f"its part {part.name!r} is damaged")
 
 
-def check_directory(file: BinaryIO, size_bytes: int) -> tuple[int, int, int]:
+def check_directory(file: BinaryIO, size_bytes: int) -> Directory:
     """Return number of parts, size and place of the zip's directory, if they are bearable.
 
     Raises:
         Oversized: too large.
         Damaged: it has no directory: truncated, or no zip file.
     """
-    at, record = _find_end(file, size_bytes)
-    _, _, _, _, count, directory_bytes, offset, _ = _END.unpack(record)
-    locator_at = at - _END64_LOCATOR.size
-    large = _large_directory(file, locator_at) if locator_at >= 0 else None
-    if large is not None:
-        count, directory_bytes, offset = large
-        at = locator_at - _END64.size
-    if count > MAX_ENTRIES or directory_bytes > MAX_DIRECTORY_BYTES:
+
+    def read(at: int, count: int) -> bytes:
+        file.seek(at)
+        return file.read(count)
+
+    end = find_end(read, size_bytes)
+    if end is None:
+        raise Damaged("it has no directory at its end")
+    large = _large_directory(read, end)
+    directory, behind = (end.directory, end.at) if large is None else (large, end.large_at)
+    if directory.parts > MAX_ENTRIES or directory.size_bytes > MAX_DIRECTORY_BYTES:
         raise Oversized(
-            f"it has {count} parts in a list of {directory_bytes} bytes "
+            f"it has {directory.parts} parts in a list of {directory.size_bytes} bytes "
             f"(at most {MAX_ENTRIES} parts in {MAX_DIRECTORY_BYTES} bytes are read)",
             "Save it again with fewer tensors",
         )
-    if offset + directory_bytes != at:
+    if directory.offset + directory.size_bytes != behind:
         raise Damaged("its directory is not where it should be")
-    return count, directory_bytes, offset
+    return directory
 
 
-def _find_end(file: BinaryIO, size_bytes: int) -> tuple[int, bytes]:
-    """Return place and content of the end record: the last thing in the file but for a comment."""
-    for tail_bytes in (_END.size, _END.size + _LONGEST_COMMENT):
-        begin = max(0, size_bytes - tail_bytes)
-        file.seek(begin)
-        tail = file.read(tail_bytes)
-        at = tail.rfind(b"PK\x05\x06")
-        if 0 <= at <= len(tail) - _END.size:
-            return begin + at, tail[at : at + _END.size]
-    raise Damaged("it has no directory at its end")
-
-
-def _large_directory(file: BinaryIO, locator_at: int) -> tuple[int, int, int] | None:
-    """Count, size and place as the 64-bit record says, None where there is no such record."""
-    file.seek(locator_at)
-    locator = file.read(_END64_LOCATOR.size)
-    if not locator.startswith(b"PK\x06\x07"):
+def _large_directory(read: ReadAt, end: EndRecord) -> Directory | None:
+    """Return the directory as the 64-bit record says, None where nothing leads to such a record."""
+    record_at = read_locator(read, end)
+    if record_at is None:
         return None
-    record_at = locator_at - _END64.size  # where zipfile looks for it; torch's reader believes the locator
-    if _END64_LOCATOR.unpack(locator)[2] != record_at:
+    if record_at != end.large_at:  # there zipfile looks for it; torch's reader believes the locator
         raise Damaged("its directory is not where it should be")
-    file.seek(record_at)
-    record = file.read(_END64.size)
-    if not record.startswith(b"PK\x06\x06"):
+    directory = read_large_directory(read, end)
+    if directory is None:
         raise Damaged("its directory is damaged")
-    values = _END64.unpack(record)
-    return values[7], values[8], values[9]
+    return directory

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from sda_daemon.torchfile.faults import Damaged, Fault, NotTorch, OtherKind
+from sda_daemon.torchfile.zip_records import END_START, SPLIT_START
 
 START_BYTES = 1024
 """So much of a file's beginning tells what it is."""
@@ -69,8 +70,8 @@ _MAGICS = (
     _Magic(0, b"\xcf\xfa\xed\xfe", "is a program (macOS)", _NOT_FOR_US),
     _Magic(0, b"PAR1", "is a Parquet file", _NOT_FOR_US),
     _Magic(0, b"ARROW1", "is an Arrow file", _NOT_FOR_US),
-    _Magic(0, b"PK\x05\x06", "is an empty zip archive", _NOT_FOR_US),
-    _Magic(0, b"PK\x07\x08", "is a part of a split zip archive", "Put its parts together first"),
+    _Magic(0, END_START, "is an empty zip archive", _NOT_FOR_US),
+    _Magic(0, SPLIT_START, "is a part of a split zip archive", "Put its parts together first"),
     _Magic(257, b"ustar", "is a tar archive: torch's oldest format, which cannot be read safely, or any other",
            "Load it where it was trained and save it again with a current torch; or unpack it and use the file inside"),
 )  # fmt: skip

@@ -22,6 +22,7 @@ from sda_daemon.torchfile.pickles import PickleTooCostlyError, Walk, walk_pickle
 from sda_daemon.torchfile.resident import resident_bytes
 from sda_daemon.torchfile.stand_ins import StandIn, StorageRef
 from sda_daemon.torchfile.unpickler import InertUnpickler
+from sda_daemon.torchfile.zip_records import PART_START
 
 MAX_PICKLE_BYTES = 512 * 2**20
 """Largest `data.pkl`; a long metrics history makes tens of megabytes."""
@@ -132,7 +133,7 @@ class _Reader:
     def read(self) -> None:
         self.file.seek(0)
         start = self.file.read(START_BYTES)
-        if start.startswith(b"PK\x03\x04"):
+        if start.startswith(PART_START):
             self.found.container = "zip"
             self._read_zip()
         elif start.startswith(b"\x80"):
