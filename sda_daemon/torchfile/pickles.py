@@ -45,35 +45,48 @@ def _counted(opcode: bytes, head: bytes, longest: int) -> bytes:
     return rb"%s(?:%s)" % (opcode, b"|".join(rb"\x%02x%s.{%d}" % (n, head, n) for n in range(longest)))
 
 
-_NONE_OF_THEM = b"|(?!)"
-"""Last among alternatives that are not to be tried again: before Python 3.11.5 what the last one had begun with, and
-failed at, was taken for matched."""
+def _one_of(*alternatives: bytes) -> bytes:
+    """Return what matches one of these, and may be repeated without being tried again.
+
+    Before Python 3.11.5 what the last of the alternatives had begun with, and failed at, was taken for matched: so
+    there is a further one, which never begins.
+    """
+    return b"(?:" + b"|".join((*alternatives, b"(?!)")) + b")"
+
+
+_ANY_NUMBER = b"*+"
+_AT_MOST_ONE = b"?+"
 
 
 # Most of a pickle are opcodes of a fixed length and short texts: whole runs of them are walked over at once.
-def _runs_of(bare: bytes, puts: bytes) -> bytes:
-    """Return what matches a run of opcodes: these without arguments, and those with short ones; the usual ones first.
+def _usual(bare: bytes, puts: bytes) -> bytes:
+    """Return alternatives for opcodes: these without arguments, and those with short ones; the usual ones first.
 
     Args:
-        bare: opcodes without arguments.
+        bare: opcodes without arguments, as they stand between brackets.
         puts: what matches a long index of the memo behind `r`.
     """
-    return rb"(?:[Khq\x80\x82].|[%s]|G.{8}|[M\x83]..|r%s|[Jj\x84]....|%s|%s|%s" % (
+    return rb"[Khq\x80\x82].|[%s]|G.{8}|[M\x83]..|r%s|[Jj\x84]....|%s|%s|%s" % (
         bare,
         puts,
         _counted(rb"X", rb"\0\0\0", 64),
         _counted(rb"\x8c", b"", 64),
         _counted(rb"\x8a", b"", _LARGE_INTEGER_BYTES),
-    ) + (_NONE_OF_THEM + b")*+")
+    )
 
 
 _BARE = rb"()012NQR\]abelosu\x81\x88\x89\x92"
-_LOW_PUTS = rb"..\0\0"
+_TUPLES = rb"t\x85-\x87"
 _DICTS = rb"d}"
-_RUN_WITH_TUPLES = re.compile(_runs_of(_BARE + _DICTS + rb"t\x85-\x87", _LOW_PUTS), re.DOTALL)
+_MEMOIZE = rb"\x94"
+_LOW_PUTS = rb"..\0\0"
+_RUN_WITH_TUPLES = re.compile(_one_of(_usual(_BARE + _DICTS + _TUPLES, _LOW_PUTS)) + _ANY_NUMBER, re.DOTALL)
 # Within a run: what comes up to a tuple, and the operation behind it that puts it into the memo.
 _TO_TUPLE = re.compile(
-    rb"(%s[t\x85-\x87]?)(?:q.|r..\0\0%s)?+" % (_runs_of(_BARE + _DICTS, _LOW_PUTS), _NONE_OF_THEM), re.DOTALL
+    rb"(%s[%s]?)" % (_one_of(_usual(_BARE + _DICTS, _LOW_PUTS)) + _ANY_NUMBER, _TUPLES)
+    + _one_of(rb"q.", rb"r" + _LOW_PUTS)
+    + _AT_MOST_ONE,
+    re.DOTALL,
 )
 _LARGEST_INDEX = 2**24
 _BYTES_PER_INDEX = 8
@@ -97,19 +110,19 @@ class _Runs(NamedTuple):
 
 
 _LONGEST_MIXED = 50_000
-_BARE_AND_WRAPPED = _BARE + rb"}t\x85-\x87\x94"
+_BARE_AND_WRAPPED = _BARE + rb"}" + _TUPLES + _MEMOIZE
 
 
 @cache
 def _runs(high_bytes: int) -> _Runs:
     """Return the expressions that allow so many different third bytes of an index."""
     puts = rb"..[\0-\x%02x]\0" % (high_bytes - 1)
-    plain = _runs_of(_BARE + rb"\x94", puts)
-    mixed = _runs_of(_BARE_AND_WRAPPED, puts).removesuffix(b"*+") + b"{1,%d}+" % _LONGEST_MIXED
+    bare = _usual(_BARE + _MEMOIZE, puts)
+    plain = _one_of(bare) + _ANY_NUMBER
+    mixed = _one_of(_usual(_BARE_AND_WRAPPED, puts)) + b"{1,%d}+" % _LONGEST_MIXED
     # What is called with a tuple at once takes it apart: nobody else ever sees it.
-    others = _NONE_OF_THEM + b")*+"
-    free = plain.removesuffix(others) + rb"|[t\x85-\x87][R\x81]" + others
-    texts = (plain, mixed, free + rb"[}t\x85-\x87]?", free)
+    free = _one_of(bare, rb"[%s][R\x81]" % _TUPLES) + _ANY_NUMBER
+    texts = (plain, mixed, free + rb"[}%s]?" % _TUPLES, free)
     return _Runs(*(re.compile(text, re.DOTALL) for text in texts))
 
 
@@ -128,8 +141,8 @@ def _kept_puts(data: bytes) -> re.Pattern[bytes] | None:
     for _ in range(_MOST_GETS):
         found = re.compile(rb"j(?!%s)..[\0-\xff]\0" % kept, re.DOTALL).search(data, at)
         if found is None:
-            run = _runs_of(_BARE_AND_WRAPPED, rb"(?:%s)" % kept)
-            return re.compile(rb"(%s)(?:r....%s)?+" % (run, _NONE_OF_THEM), re.DOTALL)
+            run = _one_of(_usual(_BARE_AND_WRAPPED, rb"(?:%s)" % kept)) + _ANY_NUMBER
+            return re.compile(rb"(%s)" % run + _one_of(rb"r....") + _AT_MOST_ONE, re.DOTALL)
         at = found.start()
         first.add(re.escape(data[at + 1 : at + 2]))
         second.add(re.escape(data[at + 2 : at + 3]))
@@ -137,9 +150,8 @@ def _kept_puts(data: bytes) -> re.Pattern[bytes] | None:
     return None
 
 
-MOST_NAMES = 10_000
+_MOST_NAMES = 10_000
 """Names in one pickle, also the same again; each becomes a class, which takes hundreds of times as much memory."""
-TOO_MANY_NAMES = f"it names more than {MOST_NAMES:,} classes and functions"
 _LONGEST_LINE = 4096
 """A name or a number; longer ones are attacks on the parser. Texts may be longer."""
 _FEW_STEPS = 250_000
@@ -172,6 +184,16 @@ class Walk:
 
 class PickleTooCostlyError(ValueError):
     """It would make an unpickler take more time or memory than its size is worth."""
+
+
+def check_mentions(count: int) -> None:
+    """Refuse a pickle that mentions too many names, also the same again.
+
+    Raises:
+        PickleTooCostlyError: these are too many.
+    """
+    if count > _MOST_NAMES:
+        raise PickleTooCostlyError(f"it names more than {_MOST_NAMES:,} classes and functions")
 
 
 def walk_pickle(
@@ -332,8 +354,7 @@ class _Walker:
 
     def _count_name(self) -> None:
         self.mentions += 1
-        if self.mentions > MOST_NAMES:
-            raise PickleTooCostlyError(TOO_MANY_NAMES)
+        check_mentions(self.mentions)
 
     def _check_index(self, index: int) -> None:
         """Refuse a place in the memo that is not one of the next: places are counted up."""

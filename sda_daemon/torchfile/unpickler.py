@@ -18,7 +18,7 @@ from sda_daemon.torchfile import globals as names
 from sda_daemon.torchfile.allowance import CLASS_UNITS, begin_file, spend
 from sda_daemon.torchfile.faults import Damaged, Fault, Oversized, Unsafe
 from sda_daemon.torchfile.globals import LATIN_1, NameKind, kind_of_name, modern_name
-from sda_daemon.torchfile.pickles import MOST_NAMES, TOO_MANY_NAMES, PickleTooCostlyError, Walk
+from sda_daemon.torchfile.pickles import PickleTooCostlyError, Walk, check_mentions
 from sda_daemon.torchfile.resident import metered
 from sda_daemon.torchfile.stand_ins import (
     FEW_ARGUMENTS,
@@ -134,8 +134,7 @@ class InertUnpickler(pickle.Unpickler):
             PickleTooCostlyError: a name that is too long, or too many of them.
         """
         self._mentions += 1
-        if self._mentions > MOST_NAMES:
-            raise PickleTooCostlyError(TOO_MANY_NAMES)
+        check_mentions(self._mentions)
         _check_length(len(module) + len(name))
         full_name = f"{module}.{name}"
         made = self._made.get(full_name)
