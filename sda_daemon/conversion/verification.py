@@ -21,10 +21,8 @@ from sda_daemon.conversion import worker
 from sda_daemon.conversion.interrupts import held_back, wait_for_first
 from sda_daemon.conversion.pool import describe_exit, leave_closed_folder
 from sda_daemon.errors import SdaError
-from sda_daemon.models.provenance import Provenance
 from sda_daemon.os_errors import explained, is_refusal
 from sda_daemon.settings.schema import ConversionSettings
-from sda_daemon.torchfile.values import mapping_of
 
 if TYPE_CHECKING:
     from sda_daemon.models.inspection import Inspection
@@ -70,24 +68,19 @@ class Verdict:
 def check_model(path: str) -> Verdict:
     """Open a model completely and compare its weights with the recorded digest. Runs in a worker."""
     worker.warm_up()
-    from sda_daemon.models.checkpoint import checked_weights
     from sda_daemon.models.digest import weights_digest
-    from sda_daemon.models.persistence import load_model
-    from sda_daemon.models.torch_file import read_torch_file
+    from sda_daemon.models.loading import open_model
 
     try:
-        load_model(Path(path))
-        file = read_torch_file(Path(path))
-        content = file.content
-        weights = checked_weights(content["model_state_dict"], Path(path), file.size_bytes)
-        found = weights_digest(weights)
+        model = open_model(Path(path))
+        found = weights_digest(model.weights)
     except SdaError as error:
         return Verdict(path, VerdictKind.BROKEN, str(error), error.kind)
     except FileNotFoundError:
         return Verdict(path, VerdictKind.MISSING, "the file is not there", "missing")
     except OSError as error:
         return _unreadable(path, error)
-    recorded = Provenance.read(mapping_of(content.get("provenance")) or {}).weights_digest
+    recorded = model.provenance.weights_digest
     if not recorded:
         return Verdict(path, VerdictKind.UNRECORDED, weights_digest=found)
     if recorded != found:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sda_daemon.models.checkpoint import checked_weights
 from sda_daemon.models.formats import stored_activation
 from sda_daemon.models.header import metadata_of, model_error
 from sda_daemon.models.metadata import ModelMetadata
+from sda_daemon.models.provenance import Provenance
 from sda_daemon.models.torch_file import TorchFile, read_torch_file
 from sda_daemon.models.vae import STRIDE, ConvVAE, OutputActivation, WeightsLayout, build_model, weights_layout
 from sda_daemon.torchfile.allowance import begin_file
@@ -47,6 +49,19 @@ class LoadedModel:
     device: torch.device
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredModel:
+    """What the file of a model holds by which it can be verified.
+
+    Attributes:
+        weights: by the model's own names, on the CPU, exactly as stored.
+        provenance: where the model came from, as the file tells.
+    """
+
+    weights: dict[str, Tensor]
+    provenance: Provenance
+
+
 def load_model(model_path: Path, device: str | torch.device = "cpu") -> LoadedModel:
     """Load a model, ready to generate from; nothing in the file is executed.
 
@@ -63,13 +78,34 @@ def load_model(model_path: Path, device: str | torch.device = "cpu") -> LoadedMo
     path = Path(model_path)
     where = torch.device(device)
     file = _read(path)
+    with _faults_as_errors(path):
+        return _understood(file, path, where)[0]
+
+
+def open_model(path: Path) -> StoredModel:
+    """Open a model completely, as `load_model` does, and return what its file holds.
+
+    Raises:
+        ModelFileError, OSError: see `load_model`.
+    """
+    file = _read(path)
+    with _faults_as_errors(path):
+        _, weights = _understood(file, path, torch.device("cpu"))
+        content = mapping_of(file.content) or {}
+        return StoredModel(weights, Provenance.read(mapping_of(content.get("provenance")) or {}))
+
+
+@contextlib.contextmanager
+def _faults_as_errors(path: Path) -> Iterator[None]:
+    """Raise the error of a model file for one that costs more than it is worth."""
     try:
-        return _understood(file, path, where)
-    except Fault as fault:  # it costs more than it is worth
+        yield
+    except Fault as fault:
         raise model_error(fault, path) from fault
 
 
-def _understood(file: TorchFile, path: Path, where: torch.device) -> LoadedModel:
+def _understood(file: TorchFile, path: Path, where: torch.device) -> tuple[LoadedModel, dict[str, Tensor]]:
+    """Return the model, and its weights as they are stored."""
     begin_file(file.size_bytes)
     content = mapping_of(file.content)
     if content is None:
@@ -91,7 +127,7 @@ def _understood(file: TorchFile, path: Path, where: torch.device) -> LoadedModel
     model.mel_shape = _mel_shape(layout, spectrogram_config, training)
     metadata.has_analysis = analysis is not None
     metadata.n_active_components = analysis.n_active_components if analysis else 0
-    return LoadedModel(model, AudioSpectrogram(spectrogram_config).to(where), analysis, metadata, where)
+    return LoadedModel(model, AudioSpectrogram(spectrogram_config).to(where), analysis, metadata, where), weights
 
 
 def _read(path: Path) -> TorchFile:
