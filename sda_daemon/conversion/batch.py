@@ -23,7 +23,7 @@ from sda_daemon.intake.scan import CheckpointNames, CheckpointScan
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.scan import scan_models
-from sda_daemon.library.weights import find_twin
+from sda_daemon.library.weights import brings_sliders, find_twin
 from sda_daemon.models.formats import format_called
 from sda_daemon.models.metadata import file_name_candidates
 from sda_daemon.models.playability import Trouble
@@ -280,8 +280,7 @@ class _DryRun:
             entry = ModelEntry.from_metadata(item.metadata, name, 0)
             path, action, found = item.job.path, BatchAction.ADDED, item.troubles
             return BatchResult(path, action, entry, duration_s=item.duration_s, troubles=found)
-        gains = item.metadata.has_analysis and not known.has_analysis
-        action = BatchAction.UPDATED if gains else BatchAction.DUPLICATE
+        action = BatchAction.UPDATED if brings_sliders(item.metadata, known) else BatchAction.DUPLICATE
         return BatchResult(item.job.path, action, replace(known), duration_s=item.duration_s)
 
     def _names(self) -> set[str]:

@@ -24,7 +24,7 @@ from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.in_use import InUse
 from sda_daemon.library.trash import discard
-from sda_daemon.library.weights import Weights, find_twin
+from sda_daemon.library.weights import Weights, brings_sliders, find_twin
 from sda_daemon.models.digest import model_id_of
 from sda_daemon.os_errors import with_sandbox_hint
 from sda_daemon.state.ledger import Ledger
@@ -250,7 +250,7 @@ class Doubles:
     def _may_go(self, library: ModelLibrary, pair: _Pair, in_use: InUse) -> bool:
         """Tell whether the daemon's model may go to the trash; if it has what the other one lacks, that comes first."""
         own, twin = pair.own, pair.twin
-        if own.has_analysis and not twin.has_analysis:
+        if brings_sliders(own, twin):
             key = (own.model_id, twin.model_id, "sliders")
             if key not in self._told and self._pair is None:
                 self._pair = pair

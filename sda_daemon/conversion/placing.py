@@ -71,6 +71,7 @@ def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint
     from sda_daemon.library.index import is_mentioned
     from sda_daemon.library.naming import name_apart
     from sda_daemon.library.touched import words_digest
+    from sda_daemon.library.weights import brings_sliders
 
     known, plain_name, twin = None, metadata.name, twin_of(job.models_dir, digest)
     if is_mentioned(Path(job.models_dir), metadata.model_id, metadata.name):
@@ -100,7 +101,7 @@ def place_of(job: ConversionJob, metadata: ModelMetadata, checkpoint: Checkpoint
     )
     if not library.holds(known.model_id):
         return place
-    if checkpoint.analysis is None or known.has_analysis:
+    if not brings_sliders(metadata, known):
         return replace(place, is_wanted=False)
     further = _further_keys(library.models_dir / known.file_path)
     if further is None:

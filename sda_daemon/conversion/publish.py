@@ -23,7 +23,7 @@ from sda_daemon.library.entry import ModelEntry, check_entry
 from sda_daemon.library.naming import name_apart
 from sda_daemon.library.removal import unlink_models
 from sda_daemon.library.said import said_by
-from sda_daemon.library.weights import Weights, find_twin
+from sda_daemon.library.weights import Weights, brings_sliders, find_twin
 from sda_daemon.models.formats import format_called, format_of_name
 from sda_daemon.models.metadata import file_name_candidates
 from sda_daemon.os_errors import is_refusal, takes_nothing, with_hint
@@ -130,10 +130,6 @@ def _temporary_of(item: Converted) -> Path:
     return Path(item.job.work_dir) / item.job.temporary_name
 
 
-def _brings_analysis(item: Converted, known: ModelEntry) -> bool:
-    return item.was_written and item.metadata.has_analysis and not known.has_analysis
-
-
 def _named_apart(library: ModelLibrary, item: Converted, temporary: Path, replaced: ModelEntry | None) -> Converted:
     """Make sure that no other model has the name: one may have come since the worker has looked."""
     name = name_apart(item.metadata, (entry for entry in library.entries() if entry is not replaced))
@@ -161,7 +157,7 @@ def _publish_one(
     known = library.get(item.metadata.model_id)
     is_there = known is not None and library.holds(known.model_id)
     twin = _with_twin(library, item, is_there=is_there)
-    is_news = known is not None and is_there and _brings_analysis(item, known)
+    is_news = known is not None and is_there and item.was_written and brings_sliders(item.metadata, known)
     if twin is not None and not is_news:
         if item.was_written:
             temporary.unlink(missing_ok=True)
@@ -241,9 +237,8 @@ def _with_twin(library: ModelLibrary, item: Converted, *, is_there: bool) -> Pub
         Path(item.sliders.temporary).unlink(missing_ok=True)
     if twin is None:
         return None
-    is_lacking = item.metadata.has_analysis and not twin.has_analysis
     is_unseen = item.twin_id != twin.model_id and library.weights.is_saved
-    if is_lacking and is_unseen and not is_there:
+    if brings_sliders(item.metadata, twin) and is_unseen and not is_there:
         return Published(item, Action.AGAIN, None)  # it was not known when the worker looked
     return Published(item, Action.DUPLICATE, twin)
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from sda_daemon.library import ModelEntry
     from sda_daemon.models.checkpoint import Checkpoint
+    from sda_daemon.models.metadata import ModelMetadata
 
 T = TypeVar("T")
 _MAX_SIDECAR_BYTES = 2**20
@@ -184,7 +185,7 @@ def _convert(job: ConversionJob) -> Converted | Failed:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    sliders, no_sliders = _sliders_for(place.twin, job, checkpoint)
+    sliders, no_sliders = _sliders_for(place.twin, job, checkpoint, metadata)
     duration_s = time.perf_counter() - began
     ignored = (*ignored_notes, *named.ignored_notes)
     return Converted(
@@ -205,10 +206,13 @@ def _convert(job: ConversionJob) -> Converted | Failed:
     )
 
 
-def _sliders_for(twin: ModelEntry | None, job: ConversionJob, checkpoint: Checkpoint) -> tuple[Sliders | None, str]:
+def _sliders_for(
+    twin: ModelEntry | None, job: ConversionJob, checkpoint: Checkpoint, metadata: ModelMetadata
+) -> tuple[Sliders | None, str]:
     """Write a copy of another program's model with the sliders that it lacks; or tell why that cannot be."""
     from sda_daemon.controls.serialization import analysis_to_dict
     from sda_daemon.conversion.digests import write_sliders
+    from sda_daemon.library.weights import brings_sliders
     from sda_daemon.models.header import read_model_header
 
     if twin is None or checkpoint.analysis is None or not job.temporary_name:
@@ -216,7 +220,7 @@ def _sliders_for(twin: ModelEntry | None, job: ConversionJob, checkpoint: Checkp
     path = Path(job.models_dir) / twin.file_path
     temporary = Path(job.work_dir) / f"{job.temporary_name}.sliders"
     try:
-        if read_model_header(path).metadata.has_analysis:
+        if not brings_sliders(metadata, read_model_header(path).metadata):
             return None, ""
         return write_sliders(path, temporary, analysis_to_dict(checkpoint.analysis)), ""
     except FileNotFoundError:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sda_daemon.files import write_atomic
 from sda_daemon.library.entry import ModelEntry
@@ -167,6 +167,19 @@ class KnownWeights:
         for item in self._items.values():
             if item.digest:
                 self._by_digest.setdefault(item.digest, []).append(item)
+
+
+class Described(Protocol):
+    """What tells whether a model has sliders: its metadata, or its entry."""
+
+    @property
+    def has_analysis(self) -> bool:
+        """Whether it has."""
+
+
+def brings_sliders(new: Described, known: Described) -> bool:
+    """Tell whether a model brings anything new to another one of the same weights: the sliders that this one lacks."""
+    return bool(new.has_analysis) and not known.has_analysis
 
 
 def find_twin(library: ModelLibrary, digest: str) -> ModelEntry | None:

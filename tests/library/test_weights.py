@@ -10,12 +10,13 @@ import pytest
 
 from sda_daemon.library import ModelLibrary
 from sda_daemon.library.scan import scan_models
-from sda_daemon.library.weights import WEIGHTS_FILE_NAME, KnownWeights, Weights, find_twin
+from sda_daemon.library.weights import WEIGHTS_FILE_NAME, KnownWeights, Weights, brings_sliders, find_twin
 from sda_daemon.models.digest import model_id_of
+from sda_daemon.models.metadata import ModelMetadata
 from sda_daemon.signature import FileSignature
 from sda_daemon.state.ledger import Ledger, MadeModel
 from sda_daemon.state.policy import LedgerRow, Status
-from tests.library.model_files import write_model
+from tests.library.model_files import entry, write_model
 
 DIGEST = "sha256:1"
 
@@ -62,6 +63,17 @@ def test_the_twin_is_another_program_s(library: ModelLibrary) -> None:
     assert twin is not None
     assert twin.model_id == "a"
     assert find_twin(library, "sha256:2") is None
+
+
+@pytest.mark.parametrize(
+    ("new", "known", "expected"),
+    [(True, False, True), (True, True, False), (False, False, False), (False, True, False)],
+)
+def test_only_sliders_that_are_lacking_are_new(new: bool, known: bool, expected: bool) -> None:
+    """Of the same weights nothing else can be new; it does not matter whether a file or an index tells."""
+    for made in (ModelMetadata(has_analysis=new), entry(1, has_analysis=new)):
+        for other in (ModelMetadata(has_analysis=known), entry(2, has_analysis=known)):
+            assert brings_sliders(made, other) is expected
 
 
 def test_it_is_kept_across_renames_and_processes(library: ModelLibrary) -> None:
