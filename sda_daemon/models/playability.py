@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from sda_daemon.models.formats import (
     DISTILL,
     DISTILLGAN,
-    FORMATS,
     SDA,
     Activation,
     ModelFormat,
@@ -23,7 +22,6 @@ from sda_daemon.models.formats import (
 
 AUTO = "auto"
 """The format of the generation that a checkpoint was trained with."""
-CHOICES = (*(item.name for item in FORMATS), AUTO)
 _STRIDE = 16
 """A decoder's feature maps are so many times smaller than its spectrograms, in each direction."""
 
@@ -58,7 +56,7 @@ def choose_format(
     """Return the format that a model is written in, and why it is another than the one that is wanted.
 
     Args:
-        wanted: one of `CHOICES`.
+        wanted: the name of a format, or `AUTO`.
         activation: what the model's decoder ended in while it was trained.
         trained_by: package of the application that trained it, empty where the checkpoint does not tell.
         library: looks at the library that the model goes into; only called where that decides.

@@ -1,8 +1,6 @@
 """The config file as typed values: the schema, its defaults, and reading YAML text into it. Pure."""
 
 from sda_daemon.settings.schema import (
-    ConversionSettings,
-    LoggingSettings,
     MetadataOverrides,
     MetadataSettings,
     RuleSettings,
@@ -11,8 +9,6 @@ from sda_daemon.settings.schema import (
 )
 
 __all__ = [
-    "ConversionSettings",
-    "LoggingSettings",
     "MetadataOverrides",
     "MetadataSettings",
     "RuleSettings",

@@ -2,7 +2,6 @@
 
 from sda_daemon.templates.facts import EXAMPLES, FACTS, checkpoint_facts, run_name
 from sda_daemon.templates.rendering import (
-    MAX_RENDERED_CHARS,
     ShallowPathError,
     holds,
     render_text,
@@ -14,7 +13,6 @@ from sda_daemon.templates.rendering import (
 __all__ = [
     "EXAMPLES",
     "FACTS",
-    "MAX_RENDERED_CHARS",
     "ShallowPathError",
     "checkpoint_facts",
     "holds",

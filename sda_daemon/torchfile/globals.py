@@ -281,7 +281,7 @@ def _kind_of(name: str) -> NameKind:
         return NameKind.NUMPY if is_known else NameKind.REFUSED
     if _TESTS_OF_PYTHON.fullmatch(name):
         return NameKind.REFUSED
-    if name in CONDITIONAL or not _is_standard(root) or _only_holds_values(name):
+    if name in CONDITIONAL or root not in STANDARD_MODULES or _only_holds_values(name):
         return NameKind.FOREIGN
     return NameKind.REFUSED
 
@@ -306,12 +306,3 @@ def _only_holds_values(name: str) -> bool:
         if _EXCEPTION.fullmatch(rest):
             return True
     return False
-
-
-def is_standard(name: str) -> bool:
-    """Tell whether a name is of the standard library, or of what installs packages."""
-    return _is_standard(modern_name(name).partition(".")[0])
-
-
-def _is_standard(root: str) -> bool:
-    return root in STANDARD_MODULES

@@ -28,7 +28,7 @@ _SIZED = {
 }
 _LINES = {**dict.fromkeys(b"FILSVPgp", 1), **dict.fromkeys(b"ci", 2)}
 _UNPACK = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
-_STOP, _LONG_PUT, _GLOBAL, _INSTANCE, _INT_LINE, _LONG_LINE, _PUT_LINE, _TEXT_LINE = b".rciILpV"
+_STOP, _LONG_PUT, _GLOBAL, _INSTANCE, _INT_LINE, _LONG_LINE, _PUT_LINE = b".rciILp"
 _DICT, _EMPTY_SET, _ADD_ITEMS, _FROZENSET, _FRAME, _STACK_GLOBAL = b"d\x8f\x90\x91\x95\x93"
 _LONG1, _LONG4 = b"\x8a\x8b"
 _WRAPPED = frozenset(b"}t\x85\x86\x87")

@@ -9,7 +9,6 @@ import pytest
 from sda_daemon.models.formats import DISTILL, DISTILLGAN, FORMATS, SDA, Activation, ModelFormat
 from sda_daemon.models.playability import (
     AUTO,
-    CHOICES,
     LibraryUse,
     activation_trouble,
     choose_format,
@@ -27,10 +26,11 @@ def never() -> LibraryUse:
 
 def test_the_settings_know_every_choice() -> None:
     """The config and its rules take what the table has, and `auto`."""
+    choices = [*(item.name for item in FORMATS), AUTO]
     schema = Settings.model_json_schema()
-    assert schema["properties"]["models_format"]["enum"] == list(CHOICES)
+    assert schema["properties"]["models_format"]["enum"] == choices
     rule: Any = RuleSettings.model_json_schema()["properties"]["models_format"]["anyOf"][0]
-    assert rule["enum"] == list(CHOICES)
+    assert rule["enum"] == choices
 
 
 @pytest.mark.parametrize("wanted", FORMATS, ids=lambda item: item.name)
