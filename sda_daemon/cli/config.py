@@ -174,7 +174,8 @@ def render(
     from sda_daemon.conversion.job import REFUSED_KINDS, ConversionJob, Failed
     from sda_daemon.conversion.pool import WorkerPool
     from sda_daemon.files import is_file
-    from sda_daemon.settings.loading import find_config, load_config, watch_of
+    from sda_daemon.settings.loading import find_config, load_config
+    from sda_daemon.settings.rules import watch_of
     from sda_daemon.signature import signature_at
 
     settings = load_config(find_config(config)).settings
@@ -183,7 +184,7 @@ def render(
     if signature is None:
         note(f"sda-daemon: there is no file {checkpoint}")
         return ExitCode.FAILED
-    watch = watch_of(settings, path)
+    watch = watch_of(path, settings.watch)
     root = str(watch.path) if watch else ""
     job = ConversionJob(
         str(path),

@@ -101,9 +101,9 @@ def convert(
     began = time.monotonic()
     plan = _plan(models_dir, config, name, description, dataset, tag, models_format)
     workers = jobs or (plan.settings.workers if plan.settings else 2)
-    roots = [str(watch.path) for watch in plan.settings.watch] if plan.settings else []
-    patterns = plan.settings.watch[0].patterns if plan.settings else DEFAULT_PATTERNS
-    sources, results = find_sources(checkpoints, CheckpointNames(patterns, (), _own_folders(plan)), roots)
+    watches = plan.settings.watch if plan.settings else ()
+    patterns = watches[0].patterns if watches else DEFAULT_PATTERNS
+    sources, results = find_sources(checkpoints, CheckpointNames(patterns, (), _own_folders(plan)), watches)
     printer = _Printer(quiet=as_json, dry_run=dry_run, everything=everything)
     for result in results:
         printer.tell(result, typer.echo)

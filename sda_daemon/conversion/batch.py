@@ -28,6 +28,8 @@ from sda_daemon.models.formats import format_called
 from sda_daemon.models.metadata import file_name_candidates
 from sda_daemon.models.playability import Trouble
 from sda_daemon.os_errors import explained, is_refusal
+from sda_daemon.settings.rules import watch_of
+from sda_daemon.settings.schema import WatchSettings
 from sda_daemon.signature import FileSignature, signature_at
 
 MOST_LEARNED = 500
@@ -78,7 +80,7 @@ class BatchResult:
 
 
 def find_sources(
-    arguments: Iterable[str], names: CheckpointNames, roots: Sequence[str] = ()
+    arguments: Iterable[str], names: CheckpointNames, watches: Sequence[WatchSettings] = ()
 ) -> tuple[list[Source], list[BatchResult]]:
     """Turn files, folders and globs into checkpoints, each once.
 
@@ -88,14 +90,14 @@ def find_sources(
     Args:
         arguments: as typed. A file is taken whatever its name, of a folder only what is called like a checkpoint.
         names: what checkpoints are called.
-        roots: watched folders; the place of a checkpoint in one of them is relative to it.
+        watches: watched folders; the place of a checkpoint is relative to the innermost that it lies in.
     """
     found: dict[str, Source] = {}
     failures: list[BatchResult] = []
 
     def add(path: str, folder: str = "") -> None:
-        watched = next((root for root in roots if Path(path).is_relative_to(root)), "")
-        found.setdefault(path, Source(path, watched or folder, bool(watched)))
+        watch = watch_of(path, watches)
+        found.setdefault(path, Source(path, folder if watch is None else str(watch.path), watch is not None))
 
     def take(match: str, *, is_only: bool) -> None:
         path = os.path.abspath(match)  # noqa: PTH100 - links stay as they are

@@ -19,7 +19,7 @@ from sda_daemon.settings.application import Application
 from sda_daemon.settings.document import Origin
 from sda_daemon.settings.exclusion import is_at_or_below
 from sda_daemon.settings.own_output import TRASH_FOLDER
-from sda_daemon.settings.schema import Settings, WatchSettings
+from sda_daemon.settings.schema import Settings
 from sda_daemon.settings.source import parse_settings
 from sda_daemon.settings.structure import Where
 
@@ -173,12 +173,6 @@ def write_new_config(path: Path, text: str | None = None) -> list[Path]:
         file.write(config_json_schema())
         written.append(schema)
     return written
-
-
-def watch_of(settings: Settings, path: Path) -> WatchSettings | None:
-    """Return the watched folder that a path lies in, the innermost of several."""
-    inside = [watch for watch in settings.watch if path.is_relative_to(watch.path)]
-    return max(inside, key=lambda watch: len(watch.path.parts), default=None)
 
 
 def own_folders(settings: Settings, environment: Mapping[str, str] | None = None) -> tuple[str, ...]:

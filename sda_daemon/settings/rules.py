@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
+from pathlib import PurePath
 from typing import Any
 
 from sda_daemon.errors import TemplateError
@@ -89,6 +90,18 @@ def skipped_by_path(rules: Sequence[RuleSettings], relpath: str) -> str:
             elif rule.when is None:
                 reason = f"{describe_rule(index, rule)} says skip"
     return reason
+
+
+def watch_of(path: str | PurePath, watches: Iterable[WatchSettings]) -> WatchSettings | None:
+    """Return the watched folder that a path lies in, the innermost of several; None where it lies in none.
+
+    Args:
+        path: an absolute path, as it is written: links are not followed.
+        watches: the config's `watch`.
+    """
+    pure = PurePath(path)
+    inside = [watch for watch in watches if pure.is_relative_to(watch.path)]
+    return max(inside, key=lambda watch: len(watch.path.parts), default=None)
 
 
 def watch_settings_for(watch: WatchSettings, rules: Sequence[RuleSettings], relpath: str) -> WatchSettings:

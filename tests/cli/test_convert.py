@@ -27,6 +27,16 @@ def test_the_config_says_where_and_how(library: Path) -> None:
     assert (entry.name, entry.tags) == ("take0 by balanced", ["a", "take0"])
 
 
+def test_places_are_relative_to_the_innermost_watch(library: Path) -> None:
+    """Where one watched folder lies in another, also if the outer one stands first in the config."""
+    (library / "c.yaml").write_text(
+        "models_dir: from-config\nwatch: [{path: runs}, {path: runs/take0}]\nmetadata: {name: '{{ relpath }}'}\n"
+    )
+    assert run("convert", "runs/take0", "runs/take1", "--config", "c.yaml", cwd=library).code == 0
+    inner, outer = "checkpoints/checkpoint_epoch0007.pt", "take1/checkpoints/checkpoint_epoch0007.pt"
+    assert names(library / "from-config") == [inner, outer]
+
+
 def test_options_win(library: Path) -> None:
     """Name, description and dataset from the options, as templates."""
     arguments = ("--name", "N {{ epoch }}", "--description", "D {{ val_loss }}", "--dataset", "S")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from sda_daemon.settings.rules import (
     name_checkpoint,
     skipped_by_path,
     template_digest,
+    watch_of,
     watch_settings_for,
 )
 from sda_daemon.templates import EXAMPLES
@@ -54,6 +56,28 @@ def notes(path: str = "/runs/sda.yaml", **values: Any) -> Notes:
 def test_a_rule_matches_by_glob(pattern: str, path: str, expected: bool) -> None:
     """On the path below the watched folder, with `/` like any other character."""
     assert matches(rule(pattern, skip=True), path) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/runs/x.pt", "/runs"),
+        ("/runs/a/x.pt", "/runs"),
+        ("/runs/field/x.pt", "/runs/field"),
+        ("/runs/field/deep/x.pt", "/runs/field"),
+        ("/runs/fields/x.pt", "/runs"),
+        ("/runs2/x.pt", None),
+        ("/runs", "/runs"),
+        ("/x.pt", None),
+    ],
+)
+@pytest.mark.parametrize("folders", [("/runs", "/runs/field"), ("/runs/field", "/runs")])
+def test_the_innermost_watched_folder_counts(folders: tuple[str, ...], path: str, expected: str | None) -> None:
+    """In whatever order they stand in the config; a folder of a similar name is another one."""
+    watches = [WatchSettings(path=Path(folder)) for folder in folders]
+    for given_path in (path, Path(path)):
+        watch = watch_of(given_path, watches)
+        assert (watch and str(watch.path)) == expected
 
 
 def test_later_rules_override_earlier_ones_field_by_field() -> None:
