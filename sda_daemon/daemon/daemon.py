@@ -14,7 +14,8 @@ from sda_daemon import events
 from sda_daemon.daemon.heartbeat import Heartbeat
 from sda_daemon.daemon.inbox import Inbox
 from sda_daemon.daemon.messages import ReloadRequested, Request, RetryRequested, StopRequested
-from sda_daemon.daemon.session import Ending, Process, Session, worker_pool
+from sda_daemon.daemon.session import Ending, Session
+from sda_daemon.daemon.setup import Process, worker_pool
 from sda_daemon.daemon.signals import RETRY_SIGNAL
 from sda_daemon.daemon.snapshot import Tally
 from sda_daemon.errors import LedgerError, SdaError

@@ -24,9 +24,13 @@ class Reporter:
         self._last: dict[str, Any] = {}
         self._publish_at = 0.0
 
+    def is_due(self, now: float) -> bool:
+        """Tell whether it is time to publish what has changed; `now` in monotonic seconds."""
+        return now >= self._publish_at
+
     def poll(self, state: dict[str, Any], now: float) -> None:
         """Publish a state if it is another one and it is time; `now` in monotonic seconds."""
-        if now >= self._publish_at and state != self._last:
+        if self.is_due(now) and state != self._last:
             self._publish_at = now + PUBLISH_S
             self._last = state
             self._ledger.report(state)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from enum import Enum, auto
-from pathlib import Path
 from typing import Any, assert_never
 
 from sda_daemon import __version__, events
@@ -27,36 +26,31 @@ from sda_daemon.conversion.clearing import (
 )
 from sda_daemon.conversion.doubles import Doubles, SlidersCopied, WeightsRead
 from sda_daemon.conversion.job import JobDone, WorkerFree, WorkerSaid
-from sda_daemon.conversion.pool import ConversionPool, WorkerPool
 from sda_daemon.conversion.publisher import Publisher, Result
 from sda_daemon.conversion.queue import ConversionQueue
 from sda_daemon.conversion.retention import Retention
-from sda_daemon.conversion.work import RunContext, RunningWork
-from sda_daemon.daemon.heartbeat import Heartbeat
+from sda_daemon.conversion.work import RunningWork
 from sda_daemon.daemon.inbox import Inbox
 from sda_daemon.daemon.messages import Message, ReloadRequested, RetryRequested, StopRequested
 from sda_daemon.daemon.report import Reporter
+from sda_daemon.daemon.setup import Process, advise, check_watches, find_missing, run_context
 from sda_daemon.daemon.snapshot import Snapshot, Tally, take_snapshot
-from sda_daemon.errors import LibraryLostError, NothingToWatchError, SdaError
+from sda_daemon.errors import SdaError
 from sda_daemon.intake.intake import Intake
 from sda_daemon.library.catalog import ModelLibrary
-from sda_daemon.library.findings import MISSING_HINT
-from sda_daemon.library.in_use import InUse
 from sda_daemon.library.keeper import Keeper
 from sda_daemon.logs import configure_logging
-from sda_daemon.settings.advice import advice_on
 from sda_daemon.settings.changes import changes
 from sda_daemon.settings.loading import LoadedConfig, state_folder
-from sda_daemon.settings.reload import ConfigFile, ConfigTouched
+from sda_daemon.settings.reload import ConfigTouched
 from sda_daemon.settings.run_config import RunConfig
 from sda_daemon.settings.schema import Settings
 from sda_daemon.state.ledger import Ledger
 from sda_daemon.state.locks import instance_lock, make_folder
-from sda_daemon.state.missing_library import MissingLibrary, find_missing_library, is_forgotten
+from sda_daemon.state.missing_library import MissingLibrary, is_forgotten
 from sda_daemon.state.open_library import OpenLibrary, locked_library
 from sda_daemon.state.rebuild import rebuild_ledger
 from sda_daemon.watching.hints import FileSeen, FolderSeen, Hint, LibraryTouched, RescanNeeded
-from sda_daemon.watching.reach import why_unwatchable
 
 SUPERVISE_S = 2.0
 """How often the watches are checked for life, in seconds."""
@@ -73,25 +67,6 @@ class Ending(Enum):
     """There was nothing left to do, and nothing more was wanted."""
     BEGIN_ANEW = auto()
     """Library or locks are others now: a new session takes them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """What outlives a session.
-
-    Attributes:
-        config_file: the config file, and what is known of it.
-        heartbeat: what the service manager is told.
-        started_at: when the daemon was started, ISO 8601 in UTC.
-        once: whether everything is looked at once, and then it is over.
-        make_pool: makes an engine that converts, by settings; it puts what workers print into an inbox.
-    """
-
-    config_file: ConfigFile
-    heartbeat: Heartbeat
-    started_at: str
-    once: bool
-    make_pool: Callable[[Settings, Inbox], ConversionPool]
 
 
 class Session:
@@ -132,10 +107,10 @@ class Session:
         self._look_again: list[FileSeen] = []
         self._supervise_at = now
         self._state_dir = state_folder(settings)
-        _check_watches(settings, once=process.once)
+        check_watches(settings, once=process.once)
 
         # The library first, then the state folder: nothing is touched before both are locked.
-        missing = _find_missing(settings, self._state_dir, once=process.once)
+        missing = find_missing(settings, self._state_dir, once=process.once)
         lock = stack.enter_context(contextlib.ExitStack())
         library = lock.enter_context(locked_library(settings.models_dir, missing))
         make_folder(self._state_dir, "state_dir")
@@ -155,15 +130,14 @@ class Session:
         self._retention = Retention(self._ledger, self._clearing)
         self._publisher = Publisher(self._ledger, retries=not process.once)
         pool = process.make_pool(settings, inbox)
-        self._context = _context(RunConfig.of(settings), self._libraries[0], pool)
+        self._context = run_context(RunConfig.of(settings), self._libraries[0], pool)
         self._queue = ConversionQueue(self._context, self._ledger, inbox.put, now, retries=not process.once)
         stack.callback(self._queue.cut_off)
         self._retention.configure(self._context.config)
         self._retention.catch_up(self._context)
         self._doubles = Doubles(self._ledger, inbox.put, once=process.once)
-        config_in_force = self._context.config
         self._intake = Intake(
-            config_in_force, self._ledger, self._queue.is_taken, inbox.put, now, live=not process.once
+            self._context.config, self._ledger, self._queue.is_taken, inbox.put, now, live=not process.once
         )
         stack.callback(self._intake.stop)
         self._reporter = Reporter(self._ledger)
@@ -332,7 +306,8 @@ class Session:
         """Tell `status` and the service manager how it is going, by one look at everything."""
         self._let_go_of_libraries()
         snapshot = self._snapshot()
-        self._reporter.poll(snapshot.document(self._identity()), now)
+        if self._reporter.is_due(now):
+            self._reporter.poll(snapshot.document(self._identity()), now)
         progress = snapshot.progress(self.tally, now)
         if not self._once and not self._process.config_file.is_asked:
             self._process.heartbeat.reloaded(progress, now)
@@ -396,7 +371,7 @@ class Session:
         self._put_into_force(replace(config, settings=new), opened, now)
         self._process.config_file.accept(config)
         events.CONFIG_RELOADED(path=str(config.path), changed=list(changes(old, new)))
-        _advise(self.config)
+        advise(self.config)
 
     def _library_for(self, settings: Settings, now: float) -> OpenLibrary:
         """Return the library of a models folder: the one in use, one that is still being emptied, or a new one."""
@@ -419,7 +394,7 @@ class Session:
             item.keeper.configure(new.rescan_interval_s)
         is_same = (old.workers, old.conversion) == (new.workers, new.conversion)
         pool = self._context.pool if is_same else self._process.make_pool(new, self._inbox)
-        self._context = _context(RunConfig.of(new), opened, pool)
+        self._context = run_context(RunConfig.of(new), opened, pool)
         self._intake.configure(self._context.config, now)
         self._queue.configure(self._context, self._intake.wants)
         self._queue.close_retired()
@@ -460,7 +435,7 @@ class Session:
             watches=len(settings.watch),
         )
         if is_first:
-            _advise(self.config)
+            advise(self.config)
         self._ledger.recover()
         self._ledger.report({"daemon": self._identity()})
 
@@ -469,51 +444,3 @@ class Session:
         for item in put_back_all({str(watch.path): watch.move_to for watch in settings.watch}):
             events.SOURCE_PUT_BACK(path=item.path, was=item.private, reason=item.reason or KILLED)
         rebuild_ledger(self._ledger, self._libraries[0].library, [str(watch.path) for watch in settings.watch])
-
-
-def worker_pool(settings: Settings, inbox: Inbox) -> WorkerPool:
-    """Make the engine of one machine: worker processes."""
-    limits = settings.conversion
-    return WorkerPool(
-        settings.workers, limits.time_limit_s, limits.memory_limit, lambda text: inbox.put(WorkerSaid(text))
-    )
-
-
-def _context(config: RunConfig, opened: OpenLibrary, pool: ConversionPool) -> RunContext:
-    application = config.settings.application
-    in_use = InUse(application.presets, application.history)
-    return RunContext(config, opened.library, pool, opened.work_dir, in_use)
-
-
-def _check_watches(settings: Settings, *, once: bool) -> None:
-    """Refuse a config by which nothing can be watched.
-
-    Raises:
-        NothingToWatchError: none of its folders can be; with `once`, none is there.
-    """
-    if once and not any(watch.path.is_dir() for watch in settings.watch):
-        folders = ", ".join(str(watch.path) for watch in settings.watch)
-        raise NothingToWatchError(f"none of the watched folders is there: {folders}", "Check the paths under watch")
-    problems = {str(watch.path): why_unwatchable(watch.path) for watch in settings.watch}
-    if all(problems.values()):
-        reasons = "; ".join(f"{path}: {reason}" for path, reason in problems.items())
-        raise NothingToWatchError(f"none of the folders can be watched: {reasons}", "Check the paths under watch")
-
-
-def _find_missing(settings: Settings, state_dir: Path, *, once: bool) -> MissingLibrary | None:
-    """Look whether the models folder is one that is not mounted.
-
-    Raises:
-        LibraryLostError: it is, and there is no time to wait for it.
-    """
-    missing = find_missing_library(settings.models_dir, state_dir)
-    if missing is not None and once:
-        hint = MISSING_HINT[:1].upper() + MISSING_HINT[1:]
-        raise LibraryLostError(f"{missing.models_dir} is taken to be lost: {missing}", hint)
-    return missing
-
-
-def _advise(config: LoadedConfig) -> None:
-    """Say what is hardly meant in the config that comes into force."""
-    for item in advice_on(config.settings):
-        events.CONFIG_DOUBTFUL(key=item.key, reason=item.message)

@@ -126,10 +126,14 @@ class Intake:
         self._done: list[Done] = []
         self._asides: list[Aside] = []
         self._overflow = OverflowListener(self._overflowed)
-        if live:
-            self._overflow.install()
-        for settings in config.settings.watch:
-            self._add(settings, now)
+        try:
+            if live:
+                self._overflow.install()
+            for settings in config.settings.watch:
+                self._add(settings, now)
+        except BaseException:
+            self.stop()
+            raise
 
     # --- life -------------------------------------------------------------------------------------
 

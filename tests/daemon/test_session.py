@@ -15,7 +15,8 @@ from sda_daemon.conversion.job import Failed
 from sda_daemon.daemon.heartbeat import Heartbeat
 from sda_daemon.daemon.inbox import Inbox
 from sda_daemon.daemon.messages import Message, RetryRequested, StopRequested
-from sda_daemon.daemon.session import Ending, Process, Session
+from sda_daemon.daemon.session import Ending, Session
+from sda_daemon.daemon.setup import Process
 from sda_daemon.daemon.snapshot import Tally
 from sda_daemon.errors import AlreadyRunningError, LibraryLostError, NothingToWatchError
 from sda_daemon.library.catalog import ModelLibrary
