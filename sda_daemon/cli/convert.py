@@ -96,14 +96,21 @@ def convert(
     from sda_daemon.conversion.batch import BatchAction, convert_batch, find_sources
     from sda_daemon.conversion.pool import WorkerPool
     from sda_daemon.intake.scan import CheckpointNames
+    from sda_daemon.settings.rules import watch_of
     from sda_daemon.settings.schema import ConversionSettings
 
     began = time.monotonic()
     plan = _plan(models_dir, config, name, description, dataset, tag, models_format)
     workers = jobs or (plan.settings.workers if plan.settings else 2)
     watches = plan.settings.watch if plan.settings else ()
-    patterns = watches[0].patterns if watches else DEFAULT_PATTERNS
-    sources, results = find_sources(checkpoints, CheckpointNames(patterns, (), _own_folders(plan)), watches)
+    own = _own_folders(plan)
+
+    def names_at(folder: str) -> CheckpointNames:
+        """What checkpoints are called there: as in the watched folder that it lies in, else as in the first one."""
+        watch = watch_of(folder, watches) or next(iter(watches), None)
+        return CheckpointNames(watch.patterns if watch is not None else DEFAULT_PATTERNS, (), own)
+
+    sources, results = find_sources(checkpoints, names_at, watches)
     printer = _Printer(quiet=as_json, dry_run=dry_run, everything=everything)
     for result in results:
         printer.tell(result, typer.echo)

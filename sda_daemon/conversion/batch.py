@@ -80,7 +80,7 @@ class BatchResult:
 
 
 def find_sources(
-    arguments: Iterable[str], names: CheckpointNames, watches: Sequence[WatchSettings] = ()
+    arguments: Iterable[str], names_at: Callable[[str], CheckpointNames], watches: Sequence[WatchSettings] = ()
 ) -> tuple[list[Source], list[BatchResult]]:
     """Turn files, folders and globs into checkpoints, each once.
 
@@ -89,7 +89,7 @@ def find_sources(
 
     Args:
         arguments: as typed. A file is taken whatever its name, of a folder only what is called like a checkpoint.
-        names: what checkpoints are called.
+        names_at: tells of a folder what checkpoints are called in it.
         watches: watched folders; the place of a checkpoint is relative to the innermost that it lies in.
     """
     found: dict[str, Source] = {}
@@ -102,11 +102,11 @@ def find_sources(
     def take(match: str, *, is_only: bool) -> None:
         path = os.path.abspath(match)  # noqa: PTH100 - links stay as they are
         if is_folder(Path(path)):
-            scan = CheckpointScan(path, path, names)
+            scan = CheckpointScan(path, path, names_at(path))
             for inner in sorted(inner for inner, _ in scan):
                 add(inner, path)
             failures.extend(_closed(folder) for folder in scan.closed)
-        elif is_only or names.matches(str(Path(path).parent), path):
+        elif is_only or names_at(folder := str(Path(path).parent)).matches(folder, path):
             add(path)
 
     for argument in arguments:

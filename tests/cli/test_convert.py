@@ -37,6 +37,21 @@ def test_places_are_relative_to_the_innermost_watch(library: Path) -> None:
     assert names(library / "from-config") == [inner, outer]
 
 
+def test_each_folder_has_the_names_of_its_watch(library: Path) -> None:
+    """What is called like a checkpoint in one watched folder may not be in another; elsewhere the first one counts."""
+    for number, folder in enumerate(("first", "second", "elsewhere")):
+        for name in (f"{number}.ckpt", f"{number}.weights"):
+            (library / folder).mkdir(exist_ok=True)
+            source = library / "runs" / f"take{number}" / "checkpoints" / "checkpoint_epoch0007.pt"
+            shutil.copy(source, library / folder / name)
+    (library / "c.yaml").write_text(
+        "models_dir: from-config\nmetadata: {name: '{{ relpath }}'}\n"
+        "watch: [{path: first, patterns: ['*.ckpt']}, {path: second, patterns: ['*.weights']}]\n"
+    )
+    assert run("convert", "first", "second", "elsewhere", "--config", "c.yaml", cwd=library).code == 0
+    assert names(library / "from-config") == ["0.ckpt", "1.weights", "2.ckpt"]
+
+
 def test_options_win(library: Path) -> None:
     """Name, description and dataset from the options, as templates."""
     arguments = ("--name", "N {{ epoch }}", "--description", "D {{ val_loss }}", "--dataset", "S")
