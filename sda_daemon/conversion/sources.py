@@ -211,7 +211,7 @@ class _Move:
             for item in reversed(self._placed):
                 _take_back(item)
             raise
-        self._aside.remove()  # what was copied; what was renamed is no longer there
+        self._remove()
         return target
 
     def _lead_all(self, target: Path) -> None:
@@ -307,6 +307,10 @@ class _Move:
             else:
                 return
         rename_new(item.source, item.target)
+
+    def _remove(self) -> None:
+        """Remove what was copied; what was renamed is no longer there."""
+        self._aside.remove()
 
 
 def _same_bytes(left: Path, right: Path, is_stopping: Stopping) -> bool:
