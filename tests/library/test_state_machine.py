@@ -277,6 +277,7 @@ class LibraryMachine(RuleBasedStateMachine):
             if (self.folder / name).exists():
                 os.truncate(self.folder / name, min(keep, (self.folder / name).stat().st_size))
         self.forget_unseen()
+        self.maybe.add("evil")  # what a person had removed with the last write is in the backup
         self.listed = None
         self.rated = None  # the backup may be older than what was seen of it
         self.library = ModelLibrary(self.folder)
