@@ -63,6 +63,7 @@ class ConversionQueue:
         self._waiting: dict[str, Work] = {}
         self._running: dict[str, RunningWork] = {}
         self._paused: set[str] = set()  # of those that wait, the ones that wait for a moment
+        self._due_at = float("inf")  # when the first of these is to be looked at
         self._context = context
         self._ledger = ledger
         self._enqueue = enqueue
@@ -105,7 +106,8 @@ class ConversionQueue:
 
     def first_waiting(self, count: int) -> list[str]:
         """Return the first paths that wait for a worker."""
-        return list(islice((path for path in self._waiting if path not in self._paused), count))
+        paths = (path for path in self._waiting if path not in self._paused) if self.waiting else ()
+        return list(islice(paths, count))
 
     @property
     def is_idle(self) -> bool:
@@ -128,7 +130,7 @@ class ConversionQueue:
 
     def next_moment(self) -> float | None:
         """Return when `poll` has something to do, in monotonic seconds."""
-        moments = [self._waiting[path].not_before for path in self._paused]
+        moments = [self._due_at] if self._paused else []
         if any(item.outcome is not None for item in self._running.values()):
             moments.append(self._finish_at)
         if self.is_idle:
@@ -162,6 +164,7 @@ class ConversionQueue:
         self._waiting[work.path] = work
         if work.not_before:
             self._paused.add(work.path)
+            self._due_at = min(self._due_at, work.not_before)
 
     def _drop(self, path: str) -> None:
         self._waiting.pop(path, None)
@@ -181,8 +184,9 @@ class ConversionQueue:
             case JobDone(outcome):
                 if not any(item.outcome for item in self._running.values()):
                     self._finish_at = now + GATHER_S
-                item = self._running[outcome.job.path]
-                self._running[outcome.job.path] = replace(item, is_free=True, outcome=outcome)
+                item = self._running.get(outcome.job.path)
+                if item is not None:
+                    self._running[outcome.job.path] = replace(item, is_free=True, outcome=outcome)
 
     # --- a turn -----------------------------------------------------------------------------------
 
@@ -211,6 +215,8 @@ class ConversionQueue:
     def _look_at_due(self, now: float) -> list[FileSeen]:
         """Look at what waits for another try, and whose time has come."""
         hints: list[FileSeen] = []
+        if now < self._due_at:
+            return hints
         due = [work for path in self._paused if (work := self._waiting[path]).not_before <= now]
         for work in sorted(due, key=lambda work: work.not_before):
             path = work.path
@@ -225,10 +231,13 @@ class ConversionQueue:
                 self._wait(replace(work, attempt=attempt, not_before=0.0))
             else:
                 hints.append(FileSeen(work.root, path, False))
+        self._due_at = min((self._waiting[path].not_before for path in self._paused), default=float("inf"))
         return hints
 
     def _begin_waiting(self, now: float) -> None:
         """Begin as many conversions as there are workers for them."""
+        if not self.waiting:
+            return
         workers = self._context.config.settings.workers
         room = min(
             workers - sum(not item.is_free for item in self._running.values()),

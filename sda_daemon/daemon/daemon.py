@@ -20,7 +20,7 @@ from sda_daemon.daemon.signals import RETRY_SIGNAL
 from sda_daemon.daemon.snapshot import Tally
 from sda_daemon.errors import LedgerError, SdaError
 from sda_daemon.service.notify import Notifier
-from sda_daemon.settings.loading import LoadedConfig
+from sda_daemon.settings.loading import LoadedConfig, state_folder
 from sda_daemon.settings.reload import ConfigFile
 
 LEDGER_PAUSE_S = 2.0
@@ -43,7 +43,9 @@ class Daemon:
         self._once = once
         self._notifier = notifier or Notifier()
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        self._process = Process(ConfigFile(config), Heartbeat(self._notifier), started_at, once, worker_pool)
+        self._process = Process(
+            ConfigFile(config), Heartbeat(self._notifier), state_folder(config.settings), started_at, once, worker_pool
+        )
         self._inbox = Inbox()
         self._stop: StopRequested | None = None
         self._tally = Tally()
@@ -75,6 +77,8 @@ class Daemon:
         full disk, say): what is on disk is the truth, and all that follows from it is found again.
         """
         self._inbox = inbox = Inbox()
+        if self._stop is not None:  # it came before this inbox was there
+            return Ending.STOPPED
         try:
             with contextlib.ExitStack() as stack:
                 stack.callback(inbox.close)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any, assert_never
 
 from sda_daemon import __version__, events
@@ -105,17 +106,19 @@ class Session:
         self._stop: StopRequested | None = None
         self._must_begin_anew = False
         self._look_again: list[FileSeen] = []
+        self._has_ended = False
         self._supervise_at = now
-        self._state_dir = state_folder(settings)
+        self._state_dir = process.state_dir
         check_watches(settings, once=process.once)
 
-        # The library first, then the state folder: nothing is touched before both are locked.
+        # The library first, then the state folder; but what stands in for a missing library lies in that.
         missing = find_missing(settings, self._state_dir, once=process.once)
+        if missing is not None:
+            self._lock_state(stack)
         lock = stack.enter_context(contextlib.ExitStack())
         library = lock.enter_context(locked_library(settings.models_dir, missing))
-        make_folder(self._state_dir, "state_dir")
-        if self._state_dir.resolve() != settings.models_dir.resolve():
-            stack.enter_context(instance_lock(self._state_dir))
+        if missing is None:
+            self._lock_state(stack, settings.models_dir)
         self._ledger = stack.enter_context(contextlib.closing(Ledger(self._state_dir)))
         self._begin_ledger(is_first=is_first)
         self._libraries: list[OpenLibrary] = []
@@ -152,8 +155,9 @@ class Session:
     def run(self) -> Ending:
         """Turn until it is over, and let running conversions finish, within the grace time."""
         while (ending := self._ending()) is None:
-            messages = self._inbox.take(self._pause_s(time.monotonic()))
+            messages = self._inbox.take(self.pause_s(time.monotonic()))
             self.turn(messages, time.monotonic())
+            self._beat(time.monotonic())  # a turn may have taken its time
         if ending is Ending.ALL_DONE:
             self._intake.report_unfinished()
         self._drain()
@@ -167,6 +171,8 @@ class Session:
             now: monotonic seconds.
         """
         hints = self._take_in(messages, now)  # requests, and the news of workers and threads
+        if self._stop is not None:
+            return  # nothing more is begun: what runs is brought to its end by `run`
         found = self._intake.poll(hints, now)  # hint → stat → settling → settled
         self._retention.look_after(found.done, found.asides, self._context)  # what earlier lives have left
         self._queue.add(found.settled, now)  # policy.decide, once, with the ledger's row
@@ -180,17 +186,22 @@ class Session:
 
     def _finish(self, ended: Sequence[RunningWork], now: float) -> None:
         """Bring conversions that have ended to their end, in the order of durable steps: a crash may come between."""
+        self._has_ended = bool(ended)
         if not ended:
             return
         result = self._publisher.publish(ended, self._context, now, is_cut=self._queue.is_cut)
-        self._retention.remember(result)
-        self._ledger.forget(result.forgotten)
-        self._ledger.put(result.rows)
+        self._remember(result)
         self._retention.apply(result, self._context)
         self._queue.put_back(result.again)
         self._queue.close_retired()
         self._look_again += result.hints
         self._count(result, now)
+
+    def _remember(self, result: Result) -> None:
+        """Put into the ledger what has become of conversions."""
+        self._retention.remember(result)
+        self._ledger.forget(result.forgotten)
+        self._ledger.put(result.rows)
 
     def _take_in(self, messages: Sequence[Message], now: float) -> list[Hint]:
         """Take note of messages; return the hints among them, with the files that are to be looked at again."""
@@ -256,9 +267,13 @@ class Session:
         """That of the library which new models go into."""
         return self._libraries[0].keeper
 
-    def _pause_s(self, now: float) -> float:
-        """Return how long nothing needs to be done, in seconds."""
-        if self._look_again:
+    def pause_s(self, now: float) -> float:
+        """Return how long nothing needs to be done, in seconds.
+
+        Where something has ended, there may be room for what waits; and a run that ends must know the library first.
+        """
+        may_learn = self._must_know_first and not (self._doubles.is_busy or self._keeper.is_lost)
+        if self._look_again or self._has_ended or may_learn:
             return 0.0
         moments = [self._process.heartbeat.next_moment(), *(item.keeper.next_moment() for item in self._libraries)]
         if not self._once:
@@ -303,12 +318,14 @@ class Session:
             self.tally = replace(self.tally, newest=result.newest, newest_at=now)
 
     def _report(self, now: float) -> None:
-        """Tell `status` and the service manager how it is going, by one look at everything."""
+        """Tell `status` how it is going."""
         self._let_go_of_libraries()
-        snapshot = self._snapshot()
         if self._reporter.is_due(now):
-            self._reporter.poll(snapshot.document(self._identity()), now)
-        progress = snapshot.progress(self.tally, now)
+            self._reporter.poll(self._snapshot().document(self._identity()), now)
+
+    def _beat(self, now: float) -> None:
+        """Tell the service manager that the loop turns, and what it is at."""
+        progress = self._snapshot().progress(self.tally, now)
         if not self._once and not self._process.config_file.is_asked:
             self._process.heartbeat.reloaded(progress, now)
         self._process.heartbeat.poll(progress, now)
@@ -336,12 +353,13 @@ class Session:
             events.DAEMON_STOPPING(reason=self._stop.reason, running=len(running), waiting=waiting)
         deadline = time.monotonic() + self.config.settings.stop_grace_s
         first = self._stop
+        self._finish(self._queue.poll(time.monotonic(), hold=True).ended, time.monotonic())
         while running and (now := time.monotonic()) < deadline and self._stop is first:
             heartbeat.drain(len(running), now, deadline)
             self._take_in(self._inbox.take(min(_DRAIN_TURN_S, deadline - now)), time.monotonic())
             self._finish(self._queue.poll(time.monotonic(), hold=True).ended, time.monotonic())
-        self._queue.cut_off()
         self._clearing.stop()
+        self._queue.cut_off()
         self._take_in(self._inbox.take(0.0), time.monotonic())
         self._finish(self._queue.poll(time.monotonic(), hold=True).ended, time.monotonic())
 
@@ -422,6 +440,12 @@ class Session:
         for opened in [item for item in self._libraries[1:] if not self._queue.uses(item.library)]:
             self._libraries.remove(opened)
             opened.close()
+
+    def _lock_state(self, stack: contextlib.ExitStack, models_dir: Path | None = None) -> None:
+        """Make the state folder and lock it, unless it is the models folder, which is locked already."""
+        make_folder(self._state_dir, "state_dir")
+        if models_dir is None or self._state_dir.resolve() != models_dir.resolve():
+            stack.enter_context(instance_lock(self._state_dir))
 
     def _begin_ledger(self, *, is_first: bool) -> None:
         """Say who uses the ledger from now on, and what a killed daemon was at."""

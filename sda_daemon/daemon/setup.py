@@ -32,6 +32,7 @@ class Process:
     Attributes:
         config_file: the config file, and what is known of it.
         heartbeat: what the service manager is told.
+        state_dir: where the ledger is, whatever a later config says.
         started_at: when the daemon was started, ISO 8601 in UTC.
         once: whether everything is looked at once, and then it is over.
         make_pool: makes an engine that converts, by settings; it puts what workers print into an inbox.
@@ -39,6 +40,7 @@ class Process:
 
     config_file: ConfigFile
     heartbeat: Heartbeat
+    state_dir: Path
     started_at: str
     once: bool
     make_pool: Callable[[Settings, Inbox], ConversionPool]

@@ -23,7 +23,10 @@ from sda_daemon.watching.watcher import OverflowListener
 FOLDER_RELOOK_S = (0.5, 2.0)
 """A new folder is looked into again after these pauses: files can come before its watch is in place."""
 FILES_A_TURN = 2000
-"""So many files of a rescan are looked at before the loop does something else."""
+TURN_S = 0.25
+"""So many files of a rescan are looked at before the loop does something else, or for so long, in seconds."""
+_FILES_A_LOOK = 50
+"""After so many files it is looked at the time."""
 FORGET_AFTER_S = 30 * 86_400.0
 """A checkpoint that is gone for so long is forgotten, in seconds."""
 _UNKNOWN = (-1, -1, -1)
@@ -73,15 +76,20 @@ class _Rescan:
         self.scan = CheckpointScan(root.path, root.path, root.names)
         self.files = self.news = 0
         self.turns = 0
-        self._files: Iterator[tuple[str, FileSignature]] = iter(self.scan)
+        self._steps: Iterator[tuple[str, FileSignature] | None] = self.scan.steps()
+        self.is_over = False
 
     def begin_turn(self) -> None:
         """Count a turn of the loop: what is remembered may be out of date after the first one."""
         self.turns += 1
 
     def next_file(self) -> tuple[str, FileSignature] | None:
-        """Return the next file and its content; None when there are no more."""
-        found = next(self._files, None)
+        """Return the next file and its content; None where there is none yet, or none any more (`is_over`)."""
+        try:
+            found = next(self._steps)
+        except StopIteration:
+            self.is_over = True
+            return None
         self.files += found is not None
         return found
 
@@ -287,8 +295,8 @@ class Intake:
 
     def _go_on_rescanning(self, now: float) -> None:
         """Compare what lies in the watched folders with what is remembered of it, so many files at a time."""
-        left = FILES_A_TURN
-        while left > 0:
+        left, end = FILES_A_TURN, time.monotonic() + TURN_S
+        while left > 0 and time.monotonic() < end:
             if self._rescan is None:
                 if not self._wanted:
                     return
@@ -297,9 +305,9 @@ class Intake:
             rescan = self._rescan
             before = rescan.files
             rescan.begin_turn()
-            is_over = self._look_through(rescan, left, now)
+            self._look_through(rescan, left, end, now)
             left -= max(1, rescan.files - before)
-            if is_over:
+            if rescan.is_over:
                 self._rescan = None
                 self._end_rescan(rescan, now)
 
@@ -308,16 +316,20 @@ class Intake:
         events.RESCAN_STARTED(path=root.path, reason=reason)
         return _Rescan(root, reason, self._ledger.contents_of_root(root.path), time.monotonic())
 
-    def _look_through(self, rescan: _Rescan, most: int, now: float) -> bool:
-        """Look at some files of a folder; tell whether these were the last."""
+    def _look_through(self, rescan: _Rescan, most: int, end: float, now: float) -> None:
+        """Look at some files of a folder, or until a moment (monotonic seconds)."""
         root, path = rescan.root, rescan.root.path
         rules = self._config.settings.rules
         clears = root.settings.after != "keep" or any(rule.after not in (None, "keep") for rule in rules)
         must_ask = rescan.turns > 1 or any(_is_one_in_the_other(path, other) for other in self._roots)
-        for _ in range(most):
+        for number in range(most):
+            if number % _FILES_A_LOOK == _FILES_A_LOOK - 1 and time.monotonic() >= end:
+                return
             found = rescan.next_file()
+            if rescan.is_over:
+                return
             if found is None:
-                return True
+                continue
             file, signature = found
             content = rescan.remembered.pop(file, _UNKNOWN)
             if content == (signature.size_bytes, signature.mtime_ns, signature.inode):
@@ -327,7 +339,6 @@ class Intake:
                 rescan.count_news(self._observe(root, file, signature, now, is_whole=False))
             else:
                 rescan.count_news(self._consider(root, file, signature, now, is_whole=False))
-        return False
 
     def _end_rescan(self, rescan: _Rescan, now: float) -> None:
         root = rescan.root

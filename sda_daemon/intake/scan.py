@@ -13,6 +13,8 @@ from sda_daemon.models.formats import ENDINGS
 from sda_daemon.settings.exclusion import Exclusion, identity_of
 from sda_daemon.signature import FileSignature
 
+_A_STEP = 100
+"""After so many entries of folders a walk can be interrupted."""
 TEMPORARY_ENDINGS = (".part", ".tmp", ".temp", ".filepart", ".crdownload", ".partial", ".download", ".swp", "~")
 """Names that programs give to files that they are still writing."""
 
@@ -95,6 +97,11 @@ class CheckpointScan:
         self._names = names
 
     def __iter__(self) -> Iterator[tuple[str, FileSignature]]:
+        return (found for found in self.steps() if found is not None)
+
+    def steps(self) -> Iterator[tuple[str, FileSignature] | None]:
+        """Yield what iterating does, and None now and then where there is nothing but other things."""
+        passed_over = 0
         names, root = self._names, self._root
         exclusion = names.exclusion(root)
         is_place = not is_hidden(root, self._folder) and not exclusion.holds(self._folder)
@@ -111,6 +118,9 @@ class CheckpointScan:
             self.folders += 1
             with entries:
                 for entry in entries:
+                    passed_over += 1
+                    if passed_over % _A_STEP == 0:
+                        yield None
                     try:
                         name = entry.name
                         if entry.is_dir(follow_symlinks=False):

@@ -13,6 +13,7 @@ class StepwisePool:
     """An engine that converts, really and at once, when it is told to: the test chooses the order of what happens."""
 
     def __init__(self) -> None:
+        self.warmed = 0
         self.waiting: list[tuple[ConversionJob, Callable[[], None] | None, Future[Outcome]]] = []
 
     def submit(self, job: ConversionJob, on_free: Callable[[], None] | None = None) -> Future[Outcome]:
@@ -34,14 +35,17 @@ class StepwisePool:
             on_free()
         future.set_result(outcome(job))
 
-    def free_next(self) -> None:
-        """The oldest job's worker is free, but its file is still on its way to the disk."""
-        _job, on_free, _future = self.waiting.pop(0)
+    def free_next(self) -> Callable[[], None]:
+        """The oldest job's worker is free, but its file is on its way to the disk until what is returned is called."""
+        job, on_free, future = self.waiting.pop(0)
+        outcome = worker.convert(job)
         assert on_free is not None
         on_free()
+        return lambda: future.set_result(worker.make_durable(outcome))
 
     def warm(self) -> None:
-        """Nothing to do."""
+        """Count it."""
+        self.warmed += 1
 
     def release(self) -> None:
         """Nothing to do."""

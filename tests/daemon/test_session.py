@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sda_daemon.conversion.job import Failed
+from sda_daemon.conversion.queue import FINISHING
 from sda_daemon.daemon.heartbeat import Heartbeat
 from sda_daemon.daemon.inbox import Inbox
 from sda_daemon.daemon.messages import Message, RetryRequested, StopRequested
@@ -24,8 +25,9 @@ from sda_daemon.service.notify import Notifier
 from sda_daemon.settings.loading import LoadedConfig, parse_config
 from sda_daemon.settings.reload import ConfigFile
 from sda_daemon.state.ledger import Ledger
+from sda_daemon.state.missing_library import STAND_IN_NAME
 from sda_daemon.state.policy import Status
-from sda_daemon.watching.hints import LibraryTouched, RescanNeeded
+from sda_daemon.watching.hints import FileSeen, LibraryTouched, RescanNeeded
 from tests.conversion.stepwise import StepwisePool
 from tests.library.model_files import write_model
 
@@ -48,10 +50,17 @@ class Bench:
         return parse_config(text.replace("'", '"').encode(), self.folder / "config.yaml", {})
 
     @contextlib.contextmanager
-    def life(self) -> Iterator[Session]:
+    def life(self, *, once: bool = True) -> Iterator[Session]:
         config = self.config()
         heartbeat = Heartbeat(Notifier())
-        process = Process(ConfigFile(config, {}), heartbeat, "2026-01-01", True, lambda _settings, _inbox: self.pool)
+        process = Process(
+            ConfigFile(config, {}),
+            heartbeat,
+            self.folder / "state",
+            "2026-01-01",
+            once=once,
+            make_pool=lambda _settings, _inbox: self.pool,
+        )
         with contextlib.ExitStack() as stack:
             self.inbox = Inbox()
             stack.callback(self.inbox.close)
@@ -109,9 +118,9 @@ def test_a_stop_begins_nothing_more(bench: Bench, drop: Drop) -> None:
         assert len(bench.pool.waiting) == 1
         bench.pool.convert_next()
         bench.turn(session, 5.0, StopRequested("SIGTERM"))
+        assert session.run() is Ending.STOPPED
         assert len(bench.pool.waiting) == 0
         assert ModelLibrary(bench.models).count() == 1
-        assert session.run() is Ending.STOPPED
     with bench.life() as session:
         for now in (0.0, SETTLE_S, 5.0, 6.0):
             bench.turn(session, now)
@@ -119,6 +128,77 @@ def test_a_stop_begins_nothing_more(bench: Bench, drop: Drop) -> None:
                 bench.pool.convert_next()
         bench.turn(session, 7.0)
         assert ModelLibrary(bench.models).count() == 3
+
+
+def test_a_stop_warms_nothing_up(bench: Bench, drop: Drop) -> None:
+    """Nor does it look at anything: whoever stops waits for it."""
+    drop(bench.drop / "a.pt", 1)
+    with bench.life() as session:
+        bench.turn(session, 0.0, StopRequested("SIGTERM"))
+        assert bench.pool.warmed == 0
+        assert session.run() is Ending.STOPPED
+
+
+def test_what_comes_to_be_waiting_begins_at_once(bench: Bench, drop: Drop) -> None:
+    """Another content of a path waits for the one before: when that has ended, nothing else need happen."""
+    path = drop(bench.drop / "a.pt", 1)
+    with bench.life() as session:
+        bench.turn(session, 0.0)
+        bench.turn(session, SETTLE_S)
+        drop(path, 2)
+        bench.turn(session, 3.0, FileSeen(str(bench.drop), str(path), False))
+        bench.turn(session, 3.0 + SETTLE_S)
+        assert len(bench.pool.waiting) == 1
+        bench.pool.convert_next()
+        bench.turn(session, 6.0)
+        assert session.pause_s(6.0) == 0.0
+        bench.turn(session, 6.0)
+        assert len(bench.pool.waiting) == 1
+        assert session.pause_s(6.0) > 1.0, "now it waits for a worker"
+
+
+def test_a_full_disk_queue_goes_on(bench: Bench, drop: Drop) -> None:
+    """As many as may be on their way to the disk are; when all have ended, the others begin without a word."""
+    for number in range(FINISHING + 3):
+        drop(bench.drop / f"{number}" / "x.pt", 1)
+    with bench.life() as session:
+        bench.turn(session, 0.0)
+        bench.turn(session, SETTLE_S)
+        late: list[Callable[[], None]] = []
+        while bench.pool.waiting:
+            late.append(bench.pool.free_next())
+            bench.turn(session, 3.0)
+        assert len(late) == FINISHING + 1
+        for end in late:
+            end()
+        bench.turn(session, 4.0)
+        assert session.pause_s(4.0) == 0.0
+        bench.turn(session, 4.0)
+        assert len(bench.pool.waiting) == 1
+
+
+def test_a_model_that_has_gone_while_its_checkpoint_was_converted(bench: Bench, drop: Drop) -> None:
+    """It is made again, and at once."""
+    path = drop(bench.drop / "a.pt", 1)
+    with bench.life() as session:
+        bench.turn(session, 0.0)
+        bench.turn(session, SETTLE_S)
+        bench.pool.convert_next()
+        bench.turn(session, 5.0)
+        os.utime(path, ns=(1, 1))
+        bench.turn(session, 6.0, FileSeen(str(bench.drop), str(path), False))
+        bench.turn(session, 6.0 + SETTLE_S)
+        bench.pool.convert_next()  # it says that the library has it
+        library = ModelLibrary(bench.models)
+        (entry,) = library.entries()
+        library.remove(entry.model_id)
+        (bench.models / entry.file_path).unlink()
+        bench.turn(session, 9.0)
+        assert session.pause_s(9.0) == 0.0
+        bench.turn(session, 9.0)
+        bench.pool.convert_next()
+        bench.turn(session, 10.0)
+        assert ModelLibrary(bench.models).count() == 1
 
 
 def test_late_news_of_an_earlier_life_goes_nowhere(bench: Bench, drop: Drop) -> None:
@@ -221,6 +301,28 @@ def test_one_daemon_for_one_library(bench: Bench) -> None:
         pass
     with bench.life() as session:
         bench.turn(session, 0.0)
+
+
+def test_a_second_start_leaves_what_stands_in_for_a_library(tmp_path: Path, drop: Drop) -> None:
+    """The library is missing, and a daemon waits for it: another one is refused before it touches anything."""
+    bench = Bench(tmp_path)
+    for seed in (1, 2, 3):
+        drop(bench.drop / f"{seed}.pt", seed)
+    with bench.life() as session:
+        for now in (0.0, SETTLE_S, 5.0, 6.0, 7.0):
+            bench.turn(session, now)
+            if bench.pool.waiting:
+                bench.pool.convert_next()
+        bench.turn(session, 8.0)
+    os.rename(bench.models, tmp_path / "elsewhere")
+    bench.models.mkdir()
+    stand_in = tmp_path / "state" / STAND_IN_NAME
+    with bench.life(once=False):
+        before = sorted(path.name for path in stand_in.iterdir())
+        with pytest.raises(AlreadyRunningError), bench.life(once=False):
+            pass
+        assert sorted(path.name for path in stand_in.iterdir()) == before
+    assert not stand_in.exists()
 
 
 def test_nothing_to_watch(bench: Bench) -> None:

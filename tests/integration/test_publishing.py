@@ -151,15 +151,16 @@ def test_b22_kill_9_anywhere(daemon: DaemonProcess, drop: Drop, seed: int) -> No
 
 CRASHES = {
     "file is named": "sda_daemon.conversion.publish:publish_new",
-    "index is written": "sda_daemon.conversion.queue:publish",
+    "index is written": "sda_daemon.conversion.publisher:publish",
     "models are remembered": "sda_daemon.conversion.retention:Retention.remember",
-    "ledger is written": "sda_daemon.conversion.queue:ConversionQueue._published",
+    "one of two is dealt with": "sda_daemon.conversion.publisher:_take",
+    "ledger is written": "sda_daemon.daemon.session:Session._remember",
     "loser left the index": "sda_daemon.library.catalog:ModelLibrary.remove_many",
     "source is cleared": "sda_daemon.conversion.retention:Retention.clear_source",
 }
 """Where the daemon ends itself, right after the named function has returned: for the second time where it is called
 for each model, for the first where it is called for all that have come together."""
-ONCE_FOR_ALL = ("index is written", "models are remembered", "loser left the index")
+ONCE_FOR_ALL = ("index is written", "models are remembered", "ledger is written", "loser left the index")
 
 
 @pytest.mark.parametrize("moment", CRASHES)
