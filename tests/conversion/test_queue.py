@@ -10,20 +10,21 @@ from typing import Any
 import pytest
 
 from sda_daemon.conversion.clearing import Clearing
-from sda_daemon.conversion.job import Converted, JobDone, WorkerFree
+from sda_daemon.conversion.job import Converted, Failed, JobDone, WorkerFree
 from sda_daemon.conversion.publisher import Publisher, Result
 from sda_daemon.conversion.queue import FINISHING, GATHER_S, ConversionQueue
 from sda_daemon.conversion.retention import Retention
-from sda_daemon.conversion.work import RunContext
+from sda_daemon.conversion.work import RunContext, Work
 from sda_daemon.intake.settling import Settled
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.in_use import InUse
 from sda_daemon.models.header import read_model_header
 from sda_daemon.settings.run_config import RunConfig
 from sda_daemon.settings.schema import Settings
-from sda_daemon.signature import signature_at
+from sda_daemon.signature import FileSignature, signature_at
 from sda_daemon.state.ledger import Ledger
-from sda_daemon.state.policy import Status
+from sda_daemon.state.policy import FIRST_PAUSE_S, JITTER, Status
+from sda_daemon.watching.hints import FileSeen
 from tests.conversion.stepwise import StepwisePool
 from tests.daemon_process import eventually
 
@@ -33,7 +34,8 @@ Drop = Callable[..., Path]
 class Bench:
     """Conversions with real checkpoints, a real library and a real ledger, on which the test plays the loop."""
 
-    def __init__(self, folder: Path, **watch: Any) -> None:
+    def __init__(self, folder: Path, *, retries: bool = False, **watch: Any) -> None:
+        self.retries = retries
         self.drop = folder / "drop"
         self.drop.mkdir()
         self.work_dir = folder / "models" / ".sda-work-test"
@@ -51,8 +53,8 @@ class Bench:
         """A new life over the same folders."""
         in_use = InUse(None, None)
         self.context = RunContext(RunConfig.of(self.settings), self.library, self.pool, self.work_dir, in_use)
-        self.queue = ConversionQueue(self.context, self.ledger, self.inbox.append, 0.0, retries=False)
-        self.publisher = Publisher(self.ledger, retries=False)
+        self.queue = ConversionQueue(self.context, self.ledger, self.inbox.append, 0.0, retries=self.retries)
+        self.publisher = Publisher(self.ledger, retries=self.retries)
         self.retention = Retention(self.ledger, Clearing(lambda _message: None, retries=False))
 
     def settle(self, path: Path) -> None:
@@ -65,6 +67,11 @@ class Bench:
         for path in paths:
             self.settle(path)
         self.deliver(0.0)
+
+    def fail_next(self, now: float, kind: str = "no_space") -> Result:
+        """Let the oldest job fail for a reason that may pass."""
+        self.pool.end_next(lambda job: Failed(job, kind, False, "full"))
+        return self.deliver(now)
 
     def deliver(self, now: float, *, hold: bool = False) -> Result:
         """Hand over what is in the inbox, as a session does."""
@@ -157,6 +164,109 @@ def test_a_slow_disk_is_not_buried(bench: Bench, drop: Drop) -> None:
         bench.deliver(0.0)
         freed += 1
     assert freed == len(bench.queue.running) == FINISHING + 1
+
+
+@pytest.fixture
+def patient(tmp_path: Path, drop: Drop) -> Iterator[tuple[Bench, Path, float]]:
+    """A bench with a checkpoint whose conversion has failed for a reason that may pass; and when it is tried again."""
+    made = Bench(tmp_path, retries=True)
+    path = drop(made.drop / "a.pt", 1)
+    made.begin(path)
+    made.fail_next(100.0)
+    at = made.queue.next_moment()
+    assert at is not None
+    yield made, path, at
+    made.ledger.close()
+
+
+def test_a_pause_before_another_try(patient: tuple[Bench, Path, float]) -> None:
+    """Neither waiting for a worker nor idle work: it is looked at when its time has come."""
+    bench, path, at = patient
+    assert FIRST_PAUSE_S * (1 - JITTER) <= at - 100.0 <= FIRST_PAUSE_S * (1 + JITTER)
+    assert (bench.queue.waiting, bench.queue.is_idle) == (0, True)
+    signature = signature_at(str(path))
+    assert signature is not None
+    assert bench.queue.is_taken(str(path), signature), "nobody else need wait for it"
+    bench.deliver(at - 0.01)
+    assert bench.pool.waiting == []
+    bench.deliver(at)
+    bench.fail_next(200.0)
+    row = bench.ledger.get(str(path))
+    assert row is not None
+    assert (row.status, row.attempts) == (Status.FAILED, 2)
+    later = bench.queue.next_moment()
+    assert later is not None
+    assert later - 200.0 > at - 100.0
+
+
+@pytest.mark.parametrize("change", ["vanished", "changed"])
+def test_a_checkpoint_that_is_another_one_after_the_pause(
+    patient: tuple[Bench, Path, float], drop: Drop, change: str
+) -> None:
+    """One that is gone is forgotten, another content settles first."""
+    bench, path, at = patient
+    if change == "vanished":
+        path.unlink()
+    else:
+        drop(path, 2)
+    turn = bench.queue.poll(at)
+    assert bench.pool.waiting == []
+    assert (bench.ledger.get(str(path)) is None) == (change == "vanished")
+    hints = () if change == "vanished" else (FileSeen(str(bench.drop), str(path), False),)
+    assert turn.hints == hints
+    assert bench.queue.is_idle
+
+
+@pytest.mark.parametrize("how", ["retry", "another config", "settled anew"])
+def test_what_ends_a_pause(patient: tuple[Bench, Path, float], how: str) -> None:
+    """Someone asks for it, nobody wants it any more, or the checkpoint has settled again."""
+    bench, path, at = patient
+    if how == "retry":
+        bench.queue.retry_now()
+    elif how == "another config":
+        bench.queue.configure(bench.context, lambda _root, _path: False)
+    else:
+        bench.settle(path)
+    assert bench.queue.waiting == (how == "settled anew")
+    bench.deliver(at + 1000.0)
+    assert len(bench.pool.waiting) == (how == "settled anew")
+
+
+def test_a_newer_content_that_waits_is_not_written_over(patient: tuple[Bench, Path, float], drop: Drop) -> None:
+    """By one that is to be tried again."""
+    bench, path, at = patient
+    bench.deliver(at)
+    drop(path, 2)
+    bench.settle(path)
+    bench.pool.end_next(lambda job: Failed(job, "no_space", False, "full"))
+    bench.deliver(200.0)
+    bench.deliver(200.0)
+    (job, _, _) = bench.pool.waiting[0]
+    assert job.signature == signature_at(str(path))
+    assert len(bench.pool.waiting) == 1
+
+
+def test_thousands_of_pauses_cost_next_to_nothing(tmp_path: Path) -> None:
+    """They are looked at when the first of them is due, not at each turn."""
+    bench = Bench(tmp_path, retries=True)
+    signature = FileSignature(1, 2, 3)
+    works = [Work(f"/{number}", str(bench.drop), signature, 2, 1000.0 + number) for number in range(5000)]
+    bench.queue.put_back(works)
+    assert (bench.queue.waiting, bench.queue.is_idle) == (0, True)
+    looked: list[str] = []
+
+    class Watched(set[str]):
+        def __iter__(self) -> Iterator[str]:
+            looked.append("")
+            return super().__iter__()
+
+    bench.queue._paused = Watched(bench.queue._paused)
+    for turn in range(50):
+        bench.queue.poll(float(turn))
+        bench.queue.next_moment()
+        bench.queue.first_waiting(10)
+    assert looked == []
+    bench.ledger.close()
 
 
 def test_b15_a_model_is_not_replaced_while_another_path_comes_to_be_it(tmp_path: Path, drop: Drop) -> None:

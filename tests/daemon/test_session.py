@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sda_daemon.conversion.job import Failed
-from sda_daemon.conversion.queue import FINISHING
+from sda_daemon.conversion.queue import FINISHING, GATHER_S
 from sda_daemon.daemon.heartbeat import Heartbeat
 from sda_daemon.daemon.inbox import Inbox
 from sda_daemon.daemon.messages import Message, RetryRequested, StopRequested
@@ -23,8 +23,9 @@ from sda_daemon.errors import AlreadyRunningError, LibraryLostError, NothingToWa
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.service.notify import Notifier
 from sda_daemon.settings.loading import LoadedConfig, parse_config
-from sda_daemon.settings.reload import ConfigFile
+from sda_daemon.settings.reload import ConfigFile, ConfigTouched
 from sda_daemon.state.ledger import Ledger
+from sda_daemon.state.locks import INSTANCE_LOCK_NAME, instance_lock
 from sda_daemon.state.missing_library import STAND_IN_NAME
 from sda_daemon.state.policy import Status
 from sda_daemon.watching.hints import FileSeen, LibraryTouched, RescanNeeded
@@ -44,10 +45,16 @@ class Bench:
         self.settings = settings
         self.inbox = Inbox()
 
-    def config(self) -> LoadedConfig:
+    def write_config(self) -> bytes:
+        """Write the config file as it is to be now."""
         watch = {"path": str(self.drop), "settle_s": SETTLE_S, **self.settings}
         text = f"{{models_dir: {self.models}, state_dir: {self.folder / 'state'}, workers: 1, watch: [{watch}]}}"
-        return parse_config(text.replace("'", '"').encode(), self.folder / "config.yaml", {})
+        content = text.replace("'", '"').encode()
+        (self.folder / "config.yaml").write_bytes(content)
+        return content
+
+    def config(self) -> LoadedConfig:
+        return parse_config(self.write_config(), self.folder / "config.yaml", {})
 
     @contextlib.contextmanager
     def life(self, *, once: bool = True) -> Iterator[Session]:
@@ -237,6 +244,71 @@ def test_a_file_that_changes_while_it_is_converted(bench: Bench, drop: Drop) -> 
         bench.turn(session, 10.0)
         assert bench.statuses() == {"a.pt": Status.DONE}
         assert ModelLibrary(bench.models).count() == 1
+
+
+def test_another_models_folder_while_a_conversion_runs(bench: Bench, drop: Drop) -> None:
+    """It ends where it began; what comes later goes to the other one; and then the first one is free for others."""
+    drop(bench.drop / "a.pt", 1)
+    with bench.life(once=False) as session:
+        bench.turn(session, 0.0)
+        bench.turn(session, SETTLE_S)
+        first, bench.models = bench.models, bench.folder / "second"
+        bench.write_config()
+        drop(bench.drop / "b.pt", 2)
+        for now in (10.0, 10.5, 11.0):
+            bench.turn(session, now, ConfigTouched())
+        assert session.config.settings.models_dir == bench.models
+        bench.turn(session, 11.0 + SETTLE_S)
+        with pytest.raises(AlreadyRunningError), instance_lock(first):
+            pass
+        bench.pool.convert_next()
+        bench.turn(session, 14.0)
+        bench.turn(session, 14.0 + GATHER_S)
+        assert (ModelLibrary(first).count(), ModelLibrary(bench.models).count()) == (1, 0)
+        with instance_lock(first):
+            pass
+        bench.pool.convert_next()
+        bench.turn(session, 15.0)
+        assert (ModelLibrary(first).count(), ModelLibrary(bench.models).count()) == (1, 1)
+
+
+def test_a_config_that_is_refused_changes_nothing(bench: Bench) -> None:
+    """Its models folder cannot be taken: what was in force stays, and why is known."""
+    with bench.life(once=False) as session:
+        bench.turn(session, 0.0)
+        before, bench.models = bench.models, bench.folder / "config.yaml" / "models"
+        bench.write_config()
+        for now in (10.0, 10.5, 11.0):
+            bench.turn(session, now, ConfigTouched())
+        assert session.config.settings.models_dir == before
+        assert bench.published("daemon")["config_state"]["error"] != ""
+
+
+def test_a_lock_that_someone_has_removed(bench: Bench) -> None:
+    """A restored backup may sweep it away: the life ends, and the next one takes it anew."""
+    with bench.life(once=False) as session:
+        bench.turn(session, 0.0)
+        (bench.models / INSTANCE_LOCK_NAME).unlink()
+        bench.turn(session, 1.0)
+        assert session.run() is Ending.BEGIN_ANEW
+    with bench.life(once=False) as session:
+        bench.turn(session, 0.0)
+        bench.turn(session, 10.0, StopRequested("SIGTERM"))
+        assert session.run() is Ending.STOPPED
+
+
+def test_a_second_stop_does_not_wait(bench: Bench, drop: Drop) -> None:
+    """What runs is cut off, and costs no attempt."""
+    drop(bench.drop / "a.pt", 1)
+    with bench.life() as session:
+        bench.turn(session, 0.0)
+        bench.turn(session, SETTLE_S)
+        bench.turn(session, 5.0, StopRequested("SIGTERM"))
+        bench.inbox.put(StopRequested("SIGINT"))
+        assert session.run() is Ending.STOPPED
+    with contextlib.closing(Ledger(bench.folder / "state", owned=False)) as ledger:
+        (row,) = ledger.of_status(*Status)
+    assert (row.status, row.attempts) == (Status.FAILED, 0)
 
 
 def test_a_failure_is_counted_and_the_source_stays(tmp_path: Path, drop: Drop) -> None:
