@@ -14,14 +14,14 @@ from sda_daemon.conversion.job import Converted, Failed, JobDone, WorkerFree
 from sda_daemon.conversion.publisher import Publisher, Result
 from sda_daemon.conversion.queue import FINISHING, GATHER_S, ConversionQueue
 from sda_daemon.conversion.retention import Retention
-from sda_daemon.conversion.work import RunContext, Work
+from sda_daemon.conversion.work import RunContext
 from sda_daemon.intake.settling import Settled
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.in_use import InUse
 from sda_daemon.models.header import read_model_header
 from sda_daemon.settings.run_config import RunConfig
 from sda_daemon.settings.schema import Settings
-from sda_daemon.signature import FileSignature, signature_at
+from sda_daemon.signature import signature_at
 from sda_daemon.state.ledger import Ledger
 from sda_daemon.state.policy import FIRST_PAUSE_S, JITTER, Status
 from sda_daemon.watching.hints import FileSeen
@@ -244,29 +244,6 @@ def test_a_newer_content_that_waits_is_not_written_over(patient: tuple[Bench, Pa
     (job, _, _) = bench.pool.waiting[0]
     assert job.signature == signature_at(str(path))
     assert len(bench.pool.waiting) == 1
-
-
-def test_thousands_of_pauses_cost_next_to_nothing(tmp_path: Path) -> None:
-    """They are looked at when the first of them is due, not at each turn."""
-    bench = Bench(tmp_path, retries=True)
-    signature = FileSignature(1, 2, 3)
-    works = [Work(f"/{number}", str(bench.drop), signature, 2, 1000.0 + number) for number in range(5000)]
-    bench.queue.put_back(works)
-    assert (bench.queue.waiting, bench.queue.is_idle) == (0, True)
-    looked: list[str] = []
-
-    class Watched(set[str]):
-        def __iter__(self) -> Iterator[str]:
-            looked.append("")
-            return super().__iter__()
-
-    bench.queue._paused = Watched(bench.queue._paused)
-    for turn in range(50):
-        bench.queue.poll(float(turn))
-        bench.queue.next_moment()
-        bench.queue.first_waiting(10)
-    assert looked == []
-    bench.ledger.close()
 
 
 def test_b15_a_model_is_not_replaced_while_another_path_comes_to_be_it(tmp_path: Path, drop: Drop) -> None:
