@@ -25,6 +25,9 @@ from typing import Any
 
 from sda_daemon.access import Access, place_access
 
+TRASH_FOLDER = ".trash"
+"""Where deleted models are kept, inside the models folder: hidden, so that neither the daemon nor the training
+application looks there."""
 WORK_FOLDER_PREFIX = ".sda-work-"
 TEMPORARY_ENDING = ".tmp"
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)

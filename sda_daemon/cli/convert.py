@@ -170,8 +170,8 @@ class _Plan:
 
 def _own_folders(plan: _Plan) -> tuple[str, ...]:
     """Return the folders that are not looked into on the way, unless one of them is named."""
+    from sda_daemon.files import TRASH_FOLDER
     from sda_daemon.settings.loading import own_folders
-    from sda_daemon.settings.own_output import TRASH_FOLDER
 
     library = (str(plan.models_dir), str(plan.models_dir / TRASH_FOLDER))
     return (*library, *(own_folders(plan.settings) if plan.settings else ()))

@@ -19,6 +19,7 @@ from pathlib import Path
 from sda_daemon.access import make_shared_folder, take_access
 from sda_daemon.errors import LibraryError, ModelExistsError, ModelFileError
 from sda_daemon.files import (
+    TRASH_FOLDER,
     fsync_folder,
     is_folder,
     publish_new,
@@ -33,7 +34,7 @@ from sda_daemon.library.entry import ModelEntry, check_entry, is_bare_model_name
 from sda_daemon.library.naming import name_apart
 from sda_daemon.library.removal import unlink_models
 from sda_daemon.library.restored import remember_restored
-from sda_daemon.library.trash_notes import TRASH_FOLDER, TrashedModel, note_of, read_note, write_note
+from sda_daemon.library.trash_notes import TrashedModel, note_of, read_note, write_note
 from sda_daemon.models.formats import SDA, format_of_name, has_model_ending
 from sda_daemon.models.header import read_model_header
 from sda_daemon.models.metadata import file_name_candidates

@@ -15,15 +15,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sda_daemon.files import fitting, is_folder, read_small_file, write_atomic
+from sda_daemon.files import TRASH_FOLDER, fitting, is_folder, read_small_file, write_atomic
 from sda_daemon.library.content import Fields, checked_fields
 from sda_daemon.library.entry import ModelEntry, entry_from_dict, is_bare_model_name
 from sda_daemon.models.formats import SDA, format_of_name, has_model_ending, without_ending
 from sda_daemon.plain_json import read_json
-from sda_daemon.settings import own_output
 from sda_daemon.wording import LONGEST_QUOTE, clean
 
-TRASH_FOLDER = own_output.TRASH_FOLDER
 _NOTE_ENDING = ".json"
 _MAX_NOTE_BYTES = 64 * 2**20
 """An index may hold very long texts, and a note holds one entry of it."""

@@ -12,13 +12,12 @@ from pathlib import Path
 import platformdirs
 
 from sda_daemon.errors import ConfigError, ConfigExistsError, Problem, UnreadableConfigError
-from sda_daemon.files import is_file
+from sda_daemon.files import TRASH_FOLDER, is_file
 from sda_daemon.os_errors import is_refusal
 from sda_daemon.settings.annotated import SCHEMA_FILE_NAME, annotated_config, config_json_schema
 from sda_daemon.settings.application import Application
 from sda_daemon.settings.document import Origin
 from sda_daemon.settings.exclusion import is_at_or_below
-from sda_daemon.settings.own_output import TRASH_FOLDER
 from sda_daemon.settings.schema import Settings
 from sda_daemon.settings.source import parse_settings
 from sda_daemon.settings.structure import Where

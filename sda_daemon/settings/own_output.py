@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from sda_daemon.files import TRASH_FOLDER
 from sda_daemon.models.formats import ENDINGS
 from sda_daemon.settings.document import Document
 from sda_daemon.settings.structure import Where, dotted
 
-TRASH_FOLDER = ".trash"
-"""Where deleted models are kept, inside the models folder: hidden, so that neither the daemon nor the training
-application looks there."""
 _SETS = re.compile(r"\[[^\]]+\]?")
 IsWithin = Callable[[str, str], bool]
 """Tells whether a path is a folder, or lies in it."""

@@ -68,6 +68,7 @@ sys.modules["torch"] = None
 from sda_daemon.library import ModelLibrary
 library = ModelLibrary(pathlib.Path(tempfile.mkdtemp()))
 library.repair_index(); library.search("x"); library.list_all()
+assert not {"jinja2", "pydantic", "yaml", "watchdog"} & set(sys.modules), "what templates and configs need"
 from sda_daemon.models import ModelMetadata
 """
     subprocess.run([sys.executable, "-c", program], check=True)
