@@ -86,7 +86,7 @@ CONFIG_RESTART_REQUIRED = Event("config.restart_required", WARNING,
 CONFIG_DOUBTFUL = Event("config.doubtful", WARNING, "The config is valid, but hardly what is meant.",
     ("key", "reason"),
     "The config is valid, but {key}: {reason}")
-NOTES_IGNORED = Event("notes.ignored", WARNING, "A sda.yaml file could not be used for a checkpoint.",
+NOTES_IGNORED = Event("notes.ignored", WARNING, "A sda.yaml file or a sidecar could not be used for a checkpoint.",
     ("path", "checkpoint", "reason"),
     "Could not use {path} for {checkpoint}: {reason}")
 

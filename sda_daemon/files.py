@@ -66,22 +66,6 @@ def is_file(path: Path) -> bool:
     return status is not None and stat.S_ISREG(status.st_mode)
 
 
-def read_small_file(path: Path, max_bytes: int) -> bytes:
-    """Return a file's content. A pipe or device in its place is not waited for.
-
-    Raises:
-        OSError: it is missing, no regular file, larger than `max_bytes`, or cannot be read.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise OSError(errno.EFBIG, f"it is larger than {max_bytes // 1024} kB", str(path))
-    return content
-
-
 def says_gone(error: OSError) -> bool:
     """Tell whether an error means that there is no such file: also a name that is too long for one is no file's."""
     return error.errno in (errno.ENOENT, errno.ENAMETOOLONG)

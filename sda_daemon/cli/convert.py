@@ -139,9 +139,11 @@ def convert(
     if as_json:
         print_json(_document(results, time.monotonic() - began, dry_run=dry_run))
     elif len(results) == 1:
+        printer.tell_ignored(results)
         printer.tell_troubles(results)
     else:
         printer.tell_failures(results)
+        printer.tell_ignored(results)
         printer.tell_troubles(results)
         summary = _summary(results, dry_run=dry_run) or "nothing to convert"
         note(f"{summary} in {human_duration(time.monotonic() - began)}")
@@ -320,6 +322,13 @@ class _Printer:
         how = "with --all each with its reason, or --json"
         print_list([f"  {_short(result.path)}" for result in failed], how, everything=self._everything, to=note)
 
+    def tell_ignored(self, results: list[BatchResult]) -> None:
+        """Name, each once, the notes and sidecars that could not be used."""
+        if not self._quiet:
+            ignored = dict.fromkeys(item for result in results for item in result.ignored_notes)
+            lines = [f"sda-daemon: {shortened(_short(_ignored(*item)), LONGEST_VALUE)}" for item in ignored]
+            print_list(lines, "with --all", everything=self._everything, to=note)
+
     def tell_troubles(self, results: list[BatchResult]) -> None:
         """Say, once for all models that it is true of, what an application will not play right."""
         if self._quiet:
@@ -328,6 +337,10 @@ class _Printer:
         for trouble, count in counts.items():
             which = "" if len(results) == 1 else f"{count} of {len(results)}: "
             note(f"sda-daemon: {which}{trouble}.")
+
+
+def _ignored(path: str, reason: str) -> str:
+    return f"{path} is ignored: {reason}"
 
 
 def _short(text: str) -> str:
@@ -362,7 +375,10 @@ def _document(results: list[BatchResult], duration_s: float, *, dry_run: bool) -
                 "cause": result.cause or None,
                 "reason": result.reason or None,
                 "duration_s": round(result.duration_s, 3),
-                "warnings": [str(trouble) for trouble in result.troubles],
+                "warnings": [
+                    *(_ignored(*item) for item in result.ignored_notes),
+                    *(str(trouble) for trouble in result.troubles),
+                ],
             }
             for result in results
         ],

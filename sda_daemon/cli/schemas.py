@@ -153,7 +153,10 @@ class ConvertResult(_Document):
     cause: str | None = Field(description="Static name of why it failed.")
     reason: str | None
     duration_s: float
-    warnings: list[str] = Field(description="What the application that opens the model will not play right.")
+    warnings: list[str] = Field(
+        description="Which notes or sidecar could not be used; what the application that opens the model will not play "
+        "right."
+    )
 
 
 class Convert(_Document):

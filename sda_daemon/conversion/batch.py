@@ -68,6 +68,7 @@ class BatchResult:
         reason: what happened and what to do.
         duration_s: time that the worker took.
         troubles: what the application that opens the model will not play right.
+        ignored_notes: (path, reason) of what lies beside it and could not be used.
     """
 
     path: str
@@ -77,6 +78,7 @@ class BatchResult:
     reason: str = ""
     duration_s: float = 0.0
     troubles: tuple[Trouble, ...] = ()
+    ignored_notes: tuple[tuple[str, str], ...] = ()
 
 
 def find_sources(
@@ -261,7 +263,7 @@ def _publish(library: ModelLibrary, finished: Sequence[Converted], dry_run: _Dry
         else:
             action = BatchAction(done.action.value)
             found = item.troubles if action is not BatchAction.DUPLICATE else ()
-            yield BatchResult(item.job.path, action, done.entry, duration_s=item.duration_s, troubles=found)
+            yield BatchResult(item.job.path, action, done.entry, "", "", item.duration_s, found, item.ignored_notes)
 
 
 class _DryRun:
@@ -281,9 +283,11 @@ class _DryRun:
             self._names().add(name)
             entry = ModelEntry.from_metadata(item.metadata, name, 0)
             path, action, found = item.job.path, BatchAction.ADDED, item.troubles
-            return BatchResult(path, action, entry, duration_s=item.duration_s, troubles=found)
+            return BatchResult(path, action, entry, "", "", item.duration_s, found, item.ignored_notes)
         action = BatchAction.UPDATED if brings_sliders(item.metadata, known) else BatchAction.DUPLICATE
-        return BatchResult(item.job.path, action, replace(known), duration_s=item.duration_s)
+        return BatchResult(
+            item.job.path, action, replace(known), duration_s=item.duration_s, ignored_notes=item.ignored_notes
+        )
 
     def _names(self) -> set[str]:
         """The names that are taken, whatever by."""

@@ -81,7 +81,7 @@ class Converted:
         source_digest: tells the checkpoint's content from any other.
         dropped: (key, foreign name) of values left out.
         duration_s: time from the start of the conversion to the finished file.
-        ignored_notes: (path, reason) of `sda.yaml` files that could not be used.
+        ignored_notes: (path, reason) of `sda.yaml` files, and of a sidecar, that could not be used.
         plain_name: the model's name without what tells it from another of that name; its file is called after it.
         format_name: what it is written in.
         troubles: what the application that opens it will not play right.
@@ -140,7 +140,7 @@ class Preview:
         sources: for each field that templates give, where that came from; see `rules.Named`.
         facts: what templates know.
         skip: why it would not be converted; empty if it would.
-        ignored_notes: (path, reason) of `sda.yaml` files that could not be used.
+        ignored_notes: (path, reason) of `sda.yaml` files, and of a sidecar, that could not be used.
         known_as: name and file of the model that the library has of these weights; empty for none.
         format_name: what it would be written in.
         troubles: what the application that opens it would not play right.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome, Preview, Sliders
 from sda_daemon.conversion.placing import format_for, library_at, place_of, twin_of
-from sda_daemon.conversion.sources import SIDECAR_ENDING
+from sda_daemon.conversion.sidecar import Sidecar, read_sidecar
 from sda_daemon.errors import (
     ChangedWhileReadError,
     CheckpointError,
@@ -33,7 +33,6 @@ from sda_daemon.errors import (
 from sda_daemon.files import fsync_large
 from sda_daemon.models.provenance import Provenance, root_digest
 from sda_daemon.os_errors import describe, explained, kind_of, sandbox_hint
-from sda_daemon.plain_json import read_json
 from sda_daemon.signature import FileSignature
 from sda_daemon.wording import LONGEST_VALUE, shortened
 
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from sda_daemon.models.metadata import ModelMetadata
 
 T = TypeVar("T")
-_MAX_SIDECAR_BYTES = 2**20
 _PR_SET_PDEATHSIG = 1
 _READ_ONLY_HINT = "The file system is mounted read-only, or a sandbox forbids writing there"
 
@@ -153,7 +151,8 @@ def _convert(job: ConversionJob) -> Converted | Failed:
         raise
     digest = weights_digest(checkpoint.state_dict)
     root = Path(job.watch_root) if job.watch_root else None
-    facts = facts_of(checkpoint, root, is_watched=job.is_watched)
+    sidecar = read_sidecar(path)
+    facts = facts_of(checkpoint, sidecar, root, is_watched=job.is_watched)
     notes, ignored_notes = read_notes(path, root)
     named = name_checkpoint(job.metadata, job.rules, notes, facts)
     if named.skip:
@@ -187,7 +186,7 @@ def _convert(job: ConversionJob) -> Converted | Failed:
             raise
     sliders, no_sliders = _sliders_for(place.twin, job, checkpoint, metadata)
     duration_s = time.perf_counter() - began
-    ignored = (*ignored_notes, *named.ignored_notes)
+    ignored = (*sidecar.ignored, *ignored_notes, *named.ignored_notes)
     return Converted(
         job,
         metadata,
@@ -240,7 +239,8 @@ def _preview(job: ConversionJob) -> Preview:
     path = Path(job.path)
     root = Path(job.watch_root) if job.watch_root else None
     checkpoint = read_checkpoint(path)
-    facts = facts_of(checkpoint, root, is_watched=job.is_watched)
+    sidecar = read_sidecar(path)
+    facts = facts_of(checkpoint, sidecar, root, is_watched=job.is_watched)
     notes, ignored = read_notes(path, root)
     named = name_checkpoint(job.metadata, job.rules, notes, facts)
     metadata = complete_metadata(named.metadata, checkpoint, path.stat().st_mtime)
@@ -253,7 +253,7 @@ def _preview(job: ConversionJob) -> Preview:
         metadata = replace(metadata, name=name_apart(metadata, library.entries()))
     known_as = f"{known.name} ({known.file_path})" if known else ""
     chosen, found = format_for(job, checkpoint, named.models_format or job.models_format)
-    ignored_notes = (*ignored, *named.ignored_notes)
+    ignored_notes = (*sidecar.ignored, *ignored, *named.ignored_notes)
     return Preview(job, metadata, named.sources, facts, named.skip, ignored_notes, known_as, chosen.name, found)
 
 
@@ -267,8 +267,10 @@ def _printable(path: Path) -> Path:
     return Path(os.fsencode(path).decode("utf-8", "replace"))
 
 
-def facts_of(checkpoint: Checkpoint, watch_root: Path | None, *, is_watched: bool = True) -> dict[str, Any]:
-    """Return what templates can use of a checkpoint, its sidecar included; see `checkpoint_facts`."""
+def facts_of(
+    checkpoint: Checkpoint, sidecar: Sidecar, watch_root: Path | None, *, is_watched: bool = True
+) -> dict[str, Any]:
+    """Return what templates can use of a checkpoint and its sidecar; see `checkpoint_facts`."""
     from sda_daemon.templates import checkpoint_facts
 
     status = checkpoint.path.stat()
@@ -291,19 +293,7 @@ def facts_of(checkpoint: Checkpoint, watch_root: Path | None, *, is_watched: boo
             "training": checkpoint.training_config,
             "spectrogram": checkpoint.spectrogram_config.to_dict(),
             "analysis": analysis and {"n_active_components": analysis.n_active_components, "labels": labels},
-            "sidecar": read_sidecar(checkpoint.path),
+            "sidecar": sidecar.content,
         },
         is_watched=is_watched,
     )
-
-
-def read_sidecar(checkpoint_path: Path) -> dict[str, Any]:
-    """Return the JSON that the trainer writes beside a checkpoint; empty where there is no sound one."""
-    sidecar = checkpoint_path.with_name(checkpoint_path.name + SIDECAR_ENDING)
-    try:
-        if sidecar.stat().st_size > _MAX_SIDECAR_BYTES:
-            return {}
-        content = read_json(sidecar.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -9,7 +9,6 @@ from typing import Any
 
 from sda_daemon import events
 from sda_daemon.errors import ModelFileError
-from sda_daemon.files import read_small_file
 from sda_daemon.library.catalog import ModelLibrary
 from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.index_file import is_null
@@ -17,6 +16,7 @@ from sda_daemon.library.restored import restored_ids
 from sda_daemon.library.touched import is_touched
 from sda_daemon.models.header import read_model_header
 from sda_daemon.os_errors import explained
+from sda_daemon.small_files import read_small_file
 from sda_daemon.wording import quoted
 
 PRESETS_NAME = "presets.json"
@@ -38,6 +38,7 @@ class InUse:
         self._history = history / HISTORY_NAME if history is not None else None
         self._seen: tuple[int, ...] = ()
         self._ids: frozenset[str] = frozenset()
+        self._fault: Exception | None = None
         self._told: set[tuple[Path, str]] = set()
 
     def why(self, library: ModelLibrary, entry: ModelEntry) -> str:
@@ -91,11 +92,25 @@ class InUse:
             if seen != self._seen:
                 if not stat.S_ISREG(status.st_mode):
                     raise ValueError("it is not a regular file")
-                content = json.loads(read_small_file(self._history, MAX_HISTORY_BYTES))
-                self._seen, self._ids = seen, frozenset(_ids_in(content))
+                self._read_history(self._history, seen)
+            if self._fault is not None:
+                raise self._fault
         except (OSError, ValueError, RecursionError) as error:
             return self._unknown(self._history.parent, error)
         return "it stands in the history" if model_id in self._ids else ""
+
+    def _read_history(self, path: Path, seen: tuple[int, ...]) -> None:
+        """Read the history, once for each content: also one that cannot be understood costs its time only once.
+
+        Raises:
+            OSError: it cannot be read now.
+        """
+        content = read_small_file(path, MAX_HISTORY_BYTES)
+        try:
+            ids, fault = frozenset(_ids_in(json.loads(content))), None
+        except (ValueError, RecursionError) as error:
+            ids, fault = frozenset(), error
+        self._seen, self._ids, self._fault = seen, ids, fault
 
     def _unknown(self, folder: Path, error: Exception) -> str:
         """Return why a folder of the application does not tell; empty if there is just nothing in it yet."""

@@ -25,8 +25,10 @@ from sda_daemon.garbage import without_garbage_collection
 from sda_daemon.library.content import IndexContent, parse_index
 from sda_daemon.library.scan import find_links
 from sda_daemon.os_errors import is_refusal
+from sda_daemon.small_files import read_small_file, read_with_status
 
 INDEX_FILE_NAME = "model_library.json"
+MAX_INDEX_BYTES = 2**29
 _TORN_WRITE_S = 0.5
 """How long an unreadable index is given since it last changed: someone may be in the middle of writing it."""
 _LONGEST_TORN_WRITE_S = 10.0
@@ -63,7 +65,7 @@ def is_mentioned(folder: Path, *texts: str) -> bool:
     True where the index cannot be read now, or is just being written; the library itself sees to that.
     """
     try:
-        raw = (folder / INDEX_FILE_NAME).read_bytes()
+        raw = read_small_file(folder / INDEX_FILE_NAME, MAX_INDEX_BYTES)
     except FileNotFoundError:
         return False
     except OSError:
@@ -91,14 +93,18 @@ def read_index(path: Path) -> tuple[IndexContent, IndexSignature]:
         LibraryError: it cannot be opened.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read()
-            signature = IndexSignature.of(os.fstat(file.fileno()))
+        raw, status = read_with_status(path, MAX_INDEX_BYTES)
+        signature = IndexSignature.of(status)
     except FileNotFoundError:
         raise
     except OSError as error:
         kind = LibraryUnreadableError if is_refusal(error) else LibraryError
-        raise kind(f"{path} cannot be read: {error.strerror}", "Check its owner and permissions") from error
+        hint = (
+            "Check its owner and permissions"
+            if is_refusal(error)
+            else "See what has taken its place, and move that away"
+        )
+        raise kind(f"{path} cannot be read: {error.strerror}", hint) from error
     try:
         with without_garbage_collection():
             return parse_index(raw, find_links(path.parent)), signature
@@ -149,7 +155,7 @@ def recover_index(path: Path, broken: BrokenIndex, *, keep: bool = True) -> Inde
     backup, links = backup_path(path), find_links(path.parent)
     kept_as = _keep_broken(path, broken.raw) if keep else None
     try:
-        content = parse_index(backup.read_bytes(), links)
+        content = parse_index(read_small_file(backup, MAX_INDEX_BYTES), links)
         recovered_from = backup.name
     except FileNotFoundError:
         content, recovered_from = IndexContent(links=links), "nothing"
@@ -166,7 +172,7 @@ def _keep_broken(path: Path, raw: bytes) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     for kept in path.parent.glob(f"{path.name}.broken-*"):
         with contextlib.suppress(OSError):  # one that cannot be read is another one's affair
-            if kept.stat().st_size == len(raw) and kept.read_bytes() == raw:
+            if kept.stat().st_size == len(raw) and read_small_file(kept, len(raw)) == raw:
                 return kept
     number = 0
     while True:

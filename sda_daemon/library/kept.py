@@ -25,9 +25,11 @@ from sda_daemon.library.content import (
 )
 from sda_daemon.library.members import split_object
 from sda_daemon.models.formats import NEWEST_INDEX_VERSION, index_fields
+from sda_daemon.small_files import read_small_file
 
 KEPT_FILE_NAME = ".model_library.kept.json"
 _VERSION = 1
+_MAX_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ def _joined(top: Iterable[tuple[str, str]]) -> dict[str, str]:
 def load_kept(folder: Path) -> Kept:
     """Read the memory; an unreadable one is as good as none."""
     try:
-        raw = json.loads((folder / KEPT_FILE_NAME).read_bytes())
+        raw = json.loads(read_small_file(folder / KEPT_FILE_NAME, _MAX_BYTES))
         return Kept(
             {key: KeptEntry(str(item["text"]), str(item["file"]), bool(item["was_there"]))
              for key, item in _dict(raw["entries"]).items() if _is_sound(item["text"])},

@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from sda_daemon.files import read_small_file, write_atomic
+from sda_daemon.files import write_atomic
+from sda_daemon.small_files import read_small_file
 
 RESTORED_FILE_NAME = ".model_library.restored.json"
 _VERSION = 1

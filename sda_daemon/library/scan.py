@@ -18,8 +18,10 @@ from sda_daemon.library.content import LINK_REASON as LINK_REASON  # noqa: PLC04
 from sda_daemon.library.entry import is_bare_model_name
 from sda_daemon.models.formats import has_model_ending
 from sda_daemon.signature import FileSignature
+from sda_daemon.small_files import read_small_file
 
 SCAN_FILE_NAME = ".model_library.scan.json"
+_MAX_BYTES = 2**28
 UNSEEN = FileSignature(-1, 0, 0)
 """Of a file that is there and that the system tells nothing of: it is no file's signature."""
 
@@ -92,7 +94,7 @@ def has_models(folder: Path) -> bool:
 def load_known(folder: Path) -> dict[str, Known]:
     """Read the cache; an unreadable one is as good as none."""
     try:
-        raw = json.loads((folder / SCAN_FILE_NAME).read_bytes())
+        raw = json.loads(read_small_file(folder / SCAN_FILE_NAME, _MAX_BYTES))
         return {
             name: Known(FileSignature(int(values[0]), int(values[1]), int(values[2])), *map(str, values[3:6]))
             for name, values in raw["files"].items()

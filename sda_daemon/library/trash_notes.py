@@ -15,11 +15,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sda_daemon.files import TRASH_FOLDER, fitting, is_folder, read_small_file, write_atomic
+from sda_daemon.files import TRASH_FOLDER, fitting, is_folder, write_atomic
 from sda_daemon.library.content import Fields, checked_fields
 from sda_daemon.library.entry import ModelEntry, entry_from_dict, is_bare_model_name
 from sda_daemon.models.formats import SDA, format_of_name, has_model_ending, without_ending
 from sda_daemon.plain_json import read_json
+from sda_daemon.small_files import read_small_file
 from sda_daemon.wording import LONGEST_QUOTE, clean
 
 _NOTE_ENDING = ".json"

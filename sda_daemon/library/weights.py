@@ -19,12 +19,14 @@ from sda_daemon.library.entry import ModelEntry
 from sda_daemon.library.index import index_signature
 from sda_daemon.models.digest import model_id_of
 from sda_daemon.signature import FileSignature
+from sda_daemon.small_files import read_small_file
 
 if TYPE_CHECKING:
     from sda_daemon.library.catalog import ModelLibrary
 
 WEIGHTS_FILE_NAME = ".model_library.weights.json"
 _VERSION = 2
+_MAX_BYTES = 2**28
 _VERSION_OF_IDS = 5
 
 
@@ -219,7 +221,7 @@ def _content_of(path: Path) -> FileSignature | None:
 def _load(path: Path) -> dict[FileSignature, Weights]:
     """Read the cache; an unreadable one is as good as none."""
     try:
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(read_small_file(path, _MAX_BYTES))
         if raw["version"] != _VERSION:
             return {}
         items = [

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon.errors import NoApplicationError
-from sda_daemon.files import read_small_file
 from sda_daemon.models.formats import ENDINGS
+from sda_daemon.small_files import read_small_file
 
 CONFIG_NAME = "config.toml"
 PROJECT_NAME = "pyproject.toml"

@@ -21,10 +21,12 @@ from sda_daemon.settings.exclusion import is_at_or_below
 from sda_daemon.settings.schema import Settings
 from sda_daemon.settings.source import parse_settings
 from sda_daemon.settings.structure import Where
+from sda_daemon.small_files import read_small_file
 
 APP_NAME = "sda-daemon"
 CONFIG_VARIABLE = "SDA_DAEMON_CONFIG"
 CONFIG_FILE_NAME = "config.yaml"
+MAX_CONFIG_BYTES = 2**20
 SYSTEM_CONFIG = Path("/etc/sda-daemon/config.yaml")
 SYSTEM_STATE = Path("/var/lib/sda-daemon")
 
@@ -84,7 +86,7 @@ def read_config(path: Path) -> bytes:
         UnreadableConfigError: it may not be read.
     """
     try:
-        return path.read_bytes()
+        return read_small_file(path, MAX_CONFIG_BYTES)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: there is no such config file", "Check the path, or write one with: sda-daemon config init"

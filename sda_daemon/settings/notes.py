@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from sda_daemon.errors import ConfigError
-from sda_daemon.files import read_small_file
 from sda_daemon.settings.rules import Notes
 from sda_daemon.settings.source import parse_notes
+from sda_daemon.small_files import read_small_file
 
 NOTES_FILE_NAME = "sda.yaml"
 MAX_NOTES_BYTES = 64 * 1024

@@ -19,15 +19,14 @@ from watchdog.observers.api import BaseObserver
 
 from sda_daemon import events
 from sda_daemon.errors import ConfigError, Problem, SdaError
-from sda_daemon.files import read_small_file
-from sda_daemon.settings.loading import LoadedConfig, digest_of, parse_config
+from sda_daemon.settings.loading import MAX_CONFIG_BYTES, LoadedConfig, digest_of, parse_config
+from sda_daemon.small_files import read_small_file
 from sda_daemon.wording import listed
 
 QUIET_S = 0.2
 """The content must stay the same for this long: an editor may truncate first and write then."""
 GONE_S = 1.5
 """A file that is not there, or empty, is believed to be so only after this long."""
-MAX_CONFIG_BYTES = 2**20
 _MAX_LINKS = 40
 _EMPTY = digest_of(b"")
 _GONE = "gone"

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from sda_daemon.files import fsync_large
 from sda_daemon.models import checkpoint
 from sda_daemon.settings.schema import MetadataSettings
 from sda_daemon.signature import signature_at
-from tests.daemon_process import eventually
+from tests.daemon_process import eventually, patch_workers
 
 
 class ThreadPool:
@@ -100,21 +99,28 @@ def writing_end(pipe: Path) -> int | None:
         return None
 
 
-def test_a_dying_worker_fails_alone(tmp_path: Path, small_checkpoints: Callable[..., Path]) -> None:
+def test_a_dying_worker_fails_alone(
+    tmp_path: Path, drop: Callable[..., Path], small_checkpoints: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process that is killed in the middle of a job is one failed job that says so; the next one succeeds."""
     import psutil
 
-    held = tmp_path / "held"
-    held.mkdir()
-    index = held / "model_library.json"
-    os.mkfifo(index)  # the worker that reads it is at its job, and stays there until someone writes
+    held, pipe = drop(tmp_path / "held.pt", 2), tmp_path / "pipe"
+    os.mkfifo(pipe)  # the worker that reads it is at its job, and stays there until someone writes
+    body = f"""
+        if path.name == "held.pt":
+            open({str(pipe)!r}).read()
+        return read(path)
+    """
+    for name, value in patch_workers(tmp_path / "patch", body).items():
+        monkeypatch.setenv(name, value)
     pool = WorkerPool(1, 60.0, None)
     try:
         assert isinstance(pool.submit(job(small_checkpoints(1), tmp_path)).result(60), Converted)
         alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
         (child,) = [child for child in alive if "spawn_main" in " ".join(child.cmdline())]
-        future = pool.submit(replace(job(small_checkpoints(2), tmp_path, "2.tmp"), models_dir=str(held)))
-        writer = eventually(lambda: writing_end(index), "the worker reads the index")
+        future = pool.submit(job(held, tmp_path, "2.tmp"))
+        writer = eventually(lambda: writing_end(pipe), "the worker reads the pipe")
         os.kill(child.pid, signal.SIGKILL)
         result = future.result(60)
         os.close(writer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from sda_daemon.models.header import read_model_header
 from sda_daemon.models.provenance import Provenance
 from sda_daemon.settings.schema import MetadataSettings
 from sda_daemon.signature import signature_at
+from tests.neighbours import CONTENTS, LARGE, NO_FILES
 
 Make = Callable[..., ModelEntry]
 
@@ -330,3 +332,20 @@ def test_what_another_program_has_put_into_a_model_s_place_stays(
     assert second.entry is not None
     assert second.entry.file_path != path.name
     assert path.read_bytes() == theirs
+
+
+@pytest.mark.parametrize("name", NO_FILES | LARGE | {"deep": CONTENTS["deep"]})
+def test_b46_a_history_that_is_no_small_file_keeps_all(
+    library: ModelLibrary, make: Make, tmp_path: Path, name: str
+) -> None:
+    """It is not waited for, nor read for each model again; one that can be read is believed."""
+    entry, history = make(1), tmp_path / "data" / "history.json"
+    history.parent.mkdir()
+    (NO_FILES | LARGE | CONTENTS)[name][0](history)
+    in_use, began = InUse(history=history.parent), time.monotonic()
+    for _ in range(20):
+        assert in_use.why(library, entry).startswith("the application's history cannot be read (")
+    assert time.monotonic() - began < 5.0
+    history.rmdir() if history.is_dir() else history.unlink()
+    history.write_text("[]")
+    assert in_use.why(library, entry) == ""

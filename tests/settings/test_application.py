@@ -13,6 +13,7 @@ from sda_daemon.settings.advice import advice_on
 from sda_daemon.settings.application import find_application, generation_of
 from sda_daemon.settings.loading import config_beside, load_config, parse_config, write_new_config
 from tests.conftest import SAMPLES
+from tests.neighbours import LARGE, NO_FILES
 
 CONFIG = """
 [general]
@@ -152,3 +153,11 @@ def test_the_samples() -> None:
     found = find_application(home / "data" / "models")
     assert (found.home, found.generation, found.presets) == (home, "distill", home / "data" / "presets")
     assert generation_of(SAMPLES / "application" / "distillgan" / "data" / "models") == "distillgan"
+
+
+@pytest.mark.parametrize("name", NO_FILES | LARGE)
+def test_b46_a_config_of_the_application_that_is_no_small_file(tmp_path: Path, name: str) -> None:
+    """It is as good as none, or named; nothing is waited for."""
+    (NO_FILES | LARGE)[name][0](tmp_path / "config.toml")
+    with pytest.raises(NoApplicationError, match=r"config\.toml"):
+        find_application(tmp_path)
