@@ -48,10 +48,10 @@ def status(everything: Everything = False, config: ConfigFile = None, as_json: A
 
 @contextlib.contextmanager
 def _open_ledger(state_dir: Path) -> Any:
-    from sda_daemon.files import is_file
+    from sda_daemon.files import status_of
     from sda_daemon.state.ledger import LEDGER_FILE_NAME, Ledger
 
-    if not is_file(state_dir / LEDGER_FILE_NAME):
+    if status_of(state_dir / LEDGER_FILE_NAME) is None:
         raise SdaError(f"no daemon has run with this config yet: there is no ledger in {state_dir}", "Start it: run")
     ledger = Ledger(state_dir, owned=False)
     try:

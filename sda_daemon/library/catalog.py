@@ -39,6 +39,7 @@ from sda_daemon.library.trash_notes import abandoned_notes, drop_abandoned_notes
 from sda_daemon.library.weights import KnownWeights
 from sda_daemon.os_errors import describe, is_refusal, remedy
 from sda_daemon.signature import FileSignature
+from sda_daemon.small_files import check_regular
 from sda_daemon.wording import quoted
 
 SHARED_HINT = "the training application finds models by name; sda-daemon models edit ID --name …"
@@ -540,6 +541,7 @@ class ModelLibrary:
     @contextlib.contextmanager
     def _locked(self, timeout_s: float | None = None) -> Iterator[None]:
         try:
+            check_regular(self.models_dir / LOCK_FILE_NAME)
             self._lock.acquire(timeout=timeout_s, poll_interval=_LOCK_POLL_S)
         except Timeout as error:
             raise LibraryBusyError(

@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from sda_daemon.errors import LedgerError
+from sda_daemon.os_errors import describe
 from sda_daemon.signature import FileSignature
+from sda_daemon.small_files import check_regular
 from sda_daemon.state.policy import LedgerRow, Status
 from sda_daemon.wording import LONGEST_VALUE, shortened
 
 LEDGER_FILE_NAME = "ledger.sqlite3"
+_ENDINGS = ("", "-journal", "-wal", "-shm")
+"""Of the files that SQLite opens: in the place of one of them a pipe would be waited for without an end."""
 _SCHEMA_VERSION = 1
 _REBUILT = "rebuilt"
 RETRY_KIND = "retry"
@@ -128,11 +132,14 @@ class Ledger:
         try:
             if owned:
                 state_dir.mkdir(parents=True, exist_ok=True)
+            for ending in _ENDINGS:
+                check_regular(state_dir / f"{LEDGER_FILE_NAME}{ending}")
             self._db = self._open()
             self.is_new = _REBUILT not in self.reported()
         except (OSError, sqlite3.Error, ValueError) as error:
-            hint = "Check state_dir, its owner and permissions"
-            raise LedgerError(f"the ledger {self.path} cannot be opened: {error}", hint) from error
+            hint = "Check state_dir, its owner and permissions, and what else lies in its place"
+            why = describe(error) if isinstance(error, OSError) else error
+            raise LedgerError(f"the ledger {self.path} cannot be opened: {why}", hint) from error
 
     def mark_rebuilt(self) -> None:
         """Remember that all that the models say of their origin is in the ledger."""

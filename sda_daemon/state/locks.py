@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from sda_daemon.errors import AlreadyRunningError, CannotWriteError
 from sda_daemon.os_errors import sandbox_hint
+from sda_daemon.small_files import check_regular
 
 INSTANCE_LOCK_NAME = ".sda-daemon.lock"
 LOOK_S = 0.5
@@ -26,7 +27,12 @@ def instance_lock(folder: Path) -> Iterator[None]:
         AlreadyRunningError: another daemon holds it.
         CannotWriteError: it cannot be locked.
     """
-    lock = FileLock(folder / INSTANCE_LOCK_NAME, timeout=LOOK_S, mode=0o666)  # others who share the folder may look
+    place = folder / INSTANCE_LOCK_NAME
+    lock = FileLock(place, timeout=LOOK_S, mode=0o666)  # others who share the folder may look
+    try:
+        check_regular(place)
+    except OSError as error:
+        raise CannotWriteError(f"{place} cannot be locked: {error.strerror}", "Move away what has its name") from error
     try:
         lock.acquire()
     except Timeout as error:
@@ -46,8 +52,9 @@ def is_locked(folder: Path) -> bool:
     """Tell whether a daemon holds a folder, also to those who may read its lock file and not write it.
 
     Raises:
-        OSError: they may not even read it.
+        OSError: they may not even read it, or it is no file.
     """
+    check_regular(folder / INSTANCE_LOCK_NAME)
     try:
         descriptor = os.open(folder / INSTANCE_LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from sda_daemon.library.catalog import LOCK_FILE_NAME
 from sda_daemon.library.index import INDEX_FILE_NAME
 from sda_daemon.library.kept import KEPT_FILE_NAME
 from sda_daemon.library.restored import RESTORED_FILE_NAME
 from sda_daemon.library.scan import SCAN_FILE_NAME
 from sda_daemon.library.weights import WEIGHTS_FILE_NAME
+from sda_daemon.state.ledger import LEDGER_FILE_NAME
+from sda_daemon.state.locks import INSTANCE_LOCK_NAME
 from tests.cli.console import Printed, run
 from tests.daemon_process import DaemonProcess
-from tests.neighbours import LARGE, NO_FILES, SIDECARS
+from tests.neighbours import LARGE, NO_FILES, NOT_REGULAR, SIDECARS
 
 MEMORIES = (KEPT_FILE_NAME, RESTORED_FILE_NAME, SCAN_FILE_NAME, WEIGHTS_FILE_NAME, f"{INDEX_FILE_NAME}.bak")
 TIME_LIMIT_S = 20.0
@@ -137,6 +140,37 @@ def test_b46_an_index_that_is_no_file_is_named(lived: DaemonProcess, name: str) 
     clear(index)
     assert run("models", "repair", "--models-dir", "models", "--yes", cwd=lived.base).code == 0
     assert len(lived.models()) == 1
+
+
+@pytest.mark.parametrize("ending", ["", "-journal", "-wal", "-shm"])
+def test_b46_a_ledger_that_is_no_file_is_named(lived: DaemonProcess, ending: str) -> None:
+    """Also one of the files that SQLite has beside it: it would wait for a pipe without an end."""
+    for name in ("pipe", "endless device"):
+        ledger = lived.state_dir / f"{LEDGER_FILE_NAME}{ending}"
+        replace_by(NO_FILES[name][0], ledger)
+        done = commands(lived)
+        for command in ("status", "run"):
+            assert_says(done[command], str(ledger), NOT_REGULAR)
+        assert done["list"].code == done["convert"].code == 0
+        ledger.unlink()
+
+
+def test_b46_a_lock_that_is_no_file_is_named(lived: DaemonProcess) -> None:
+    """The daemon's, and that of the library, which can still be read."""
+    for name in ("pipe", "endless device"):
+        lock = lived.models_dir / INSTANCE_LOCK_NAME
+        replace_by(NO_FILES[name][0], lock)
+        done = commands(lived)
+        for command in ("status", "run"):
+            assert_says(done[command], str(lock), NOT_REGULAR)
+        assert done["list"].code == done["convert"].code == 0
+        lock.unlink()
+        lock = lived.models_dir / LOCK_FILE_NAME
+        replace_by(NO_FILES[name][0], lock)
+        assert run("models", "list", "--models-dir", "models", cwd=lived.base).code == 0
+        edited = run("models", "edit", "first epoch 7", "--name", "other", "--models-dir", "models", cwd=lived.base)
+        assert_says(edited, LOCK_FILE_NAME, NOT_REGULAR)
+        lock.unlink()
 
 
 def test_b46_a_running_daemon_lives_on_beside_such_an_index(daemon: DaemonProcess, drop: Callable[..., Path]) -> None:
