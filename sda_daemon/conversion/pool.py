@@ -6,12 +6,13 @@ when there is work and ended when there has been none for a while: an idle daemo
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import queue
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +27,8 @@ from sda_daemon.conversion.job import ConversionJob, Converted, Failed, Outcome,
 
 T = TypeVar("T")
 _LONGEST_LINE = 2000
+NO_WORKER = (OSError, RuntimeError, MemoryError)
+"""What is raised where processes, descriptors, threads or memory have run out."""
 END_S = 15.0
 """How long the end of a pool may take, in seconds."""
 
@@ -41,7 +44,7 @@ class ConversionPool(Protocol):
         """
 
     def warm(self) -> None:
-        """Get ready, because a job is to be expected."""
+        """Get ready, because a job is to be expected. Where that is not possible now, nothing happens."""
 
     def release(self) -> None:
         """Let go of all resources; only called while no job is running. The pool stays usable."""
@@ -84,6 +87,23 @@ class WorkerPool:
         self._pool: ProcessPool | None = None
         self._output: Connection | None = None
         self._disk = _Disk()
+        self._has_begun = False
+
+    def _schedule(self, function: Callable[..., T], arguments: Sequence[Any]) -> Future[T]:
+        """Hand a call to a worker.
+
+        Raises:
+            OSError, RuntimeError, MemoryError: there are no more processes, descriptors, threads or bytes.
+        """
+        with held_back():
+            try:
+                future: Future[T] = self._running().schedule(function, args=list(arguments), timeout=self._time_limit_s)
+            except NO_WORKER:
+                if not self._has_begun:  # one that has only half begun would never do anything
+                    self._drop()
+                raise
+            self._has_begun = True
+            return future
 
     def _running(self) -> ProcessPool:
         if self._pool is not None and not self._pool.active:
@@ -104,7 +124,13 @@ class WorkerPool:
         if self._output is None:
             reader, self._output = multiprocessing.Pipe(duplex=False)
             arguments = (reader, self._on_output)
-            threading.Thread(target=_listen, args=arguments, daemon=True, name="worker-output").start()
+            try:
+                threading.Thread(target=_listen, args=arguments, daemon=True, name="worker-output").start()
+            except BaseException:
+                output, self._output = self._output, None  # no one would read it
+                output.close()
+                reader.close()
+                raise
         return self._output
 
     def submit(self, job: ConversionJob, on_free: Callable[[], None] | None = None) -> Future[Outcome]:
@@ -117,10 +143,9 @@ class WorkerPool:
             self._disk.wait_for(_outcome(inner, job, self._time_limit_s), outer)
 
         try:
-            with held_back():
-                inner = self._running().schedule(worker.convert, args=[job], timeout=self._time_limit_s)
-        except (OSError, RuntimeError) as error:  # no more processes or descriptors
-            outer.set_result(Failed(job, "no_worker", False, f"no worker process could be started: {error}"))
+            inner = self._schedule(worker.convert, [job])
+        except NO_WORKER as error:
+            outer.set_result(_no_worker(job, error))
         else:
             inner.add_done_callback(finish)
         return outer
@@ -132,37 +157,43 @@ class WorkerPool:
         def finish(inner: Future[Preview | Failed]) -> None:
             outer.set_result(_outcome(inner, job, self._time_limit_s))
 
-        with held_back():
-            inner = self._running().schedule(worker.preview, args=[job], timeout=self._time_limit_s)
-        inner.add_done_callback(finish)
+        try:
+            inner = self._schedule(worker.preview, [job])
+        except NO_WORKER as error:
+            outer.set_result(_no_worker(job, error))
+        else:
+            inner.add_done_callback(finish)
         return outer
 
     def call(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         """Call a function in a worker; see the protocol."""
         try:
-            with held_back():
-                inner: Future[T] = self._running().schedule(function, args=list(arguments), timeout=self._time_limit_s)
-        except (OSError, RuntimeError) as error:  # no more processes or descriptors
-            inner = Future()
-            inner.set_exception(CancelledError(f"no worker process could be started: {error}"))
-        return inner
+            return self._schedule(function, arguments)
+        except NO_WORKER as error:
+            inner: Future[T] = Future()
+            inner.set_exception(CancelledError(_why_no_worker(error)))
+            return inner
 
     def warm(self) -> None:
-        """Start the processes and let them import torch."""
+        """Start the processes and let them import torch. It only saves time: whoever has work finds what is wrong."""
         if self._pool is None:
-            with held_back():
+            with contextlib.suppress(*NO_WORKER):
                 for _ in range(self._workers):
-                    self._running().schedule(worker.warm_up, timeout=self._time_limit_s)
+                    self._schedule(worker.warm_up, [])
 
     def release(self) -> None:
         """End the processes."""
-        pool, self._pool = self._pool, None
         output, self._output = self._output, None
         if output is not None:
             output.close()
+        self._drop()
+        self._disk.release()
+
+    def _drop(self) -> None:
+        pool, self._pool = self._pool, None
+        self._has_begun = False
         if pool is not None:
             _end(pool)
-        self._disk.release()
 
     def close(self) -> None:
         """Stop at once."""
@@ -202,7 +233,7 @@ class _Disk:
                 waiting: queue.SimpleQueue[tuple[Outcome, Future[Outcome]] | None] = queue.SimpleQueue()
                 try:
                     threading.Thread(target=_wait_for_disk, args=(waiting,), daemon=True, name="disk").start()
-                except RuntimeError:  # no more threads
+                except (RuntimeError, MemoryError):  # no more threads
                     return False
                 self._waiting = waiting
             self._waiting.put((outcome, done))
@@ -225,15 +256,19 @@ def _wait_for_disk(waiting: queue.SimpleQueue[tuple[Outcome, Future[Outcome]] | 
 
 def _end(pool: ProcessPool) -> None:
     """End a pool's processes; one that does not let go in time (a worker in a dead mount, say) is left behind."""
+    ended: list[bool] = []
 
     def end() -> None:
-        pool.stop()  # type: ignore[no-untyped-call]
-        pool.join()
+        with contextlib.suppress(Exception):  # of one that has only half begun
+            pool.stop()  # type: ignore[no-untyped-call]
+            pool.join()
+            ended.append(True)
 
     thread = threading.Thread(target=end, daemon=True, name="pool-end")
-    thread.start()
-    thread.join(END_S)
-    if thread.is_alive():
+    with contextlib.suppress(RuntimeError, MemoryError):  # no more threads
+        thread.start()
+        thread.join(END_S)
+    if not ended:
         for child in multiprocessing.active_children():
             child.kill()
 
@@ -245,6 +280,14 @@ def _listen(reader: Connection, on_output: Callable[[str], None]) -> None:
             text = line.decode(errors="replace").rstrip()
             if text:
                 on_output(text[:_LONGEST_LINE])
+
+
+def _why_no_worker(error: BaseException) -> str:
+    return f"no worker process could be started: {str(error) or type(error).__name__}"
+
+
+def _no_worker(job: ConversionJob, error: BaseException) -> Failed:
+    return Failed(job, "no_worker", False, _why_no_worker(error))
 
 
 def _outcome(future: Future[T], job: ConversionJob, time_limit_s: float) -> T | Failed:
