@@ -8,6 +8,7 @@ person, the MESSAGE of a journal entry for one, is its sentence: `sentence_of`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -42,11 +43,15 @@ class Event:
     sentence: str = ""
 
     def __call__(self, **values: Any) -> None:
-        """Log the event."""
+        """Log the event. What cannot be told breaks nothing that is being done, and is no error of it."""
         if os.environ.get(STRICT_VARIABLE):
             unknown = set(values) - set(self.fields)
             if unknown:
                 raise TypeError(f"event {self.name} does not have the fields {sorted(unknown)}")
+        with contextlib.suppress(Exception):
+            self._log(values)
+
+    def _log(self, values: dict[str, Any]) -> None:
         # Whoever configures structlog has imported it; commands that only look need not wait for its import.
         structlog = sys.modules.get("structlog")
         if structlog is not None and structlog.is_configured():
@@ -204,6 +209,10 @@ WORKER_OUTPUT = Event("worker.output", WARNING, "Something a worker process or i
 PACKAGE_SAID = Event("package.said", WARNING, "Something that a Python package in use logged.",
     ("package", "text"),
     "{package} said: {text}")
+LOG_LINES_LOST = Event("log.lines_lost", WARNING,
+    "So many events before this one could not be written: the disk was full, or nobody read them.",
+    ("count",),
+    "Events that could not be written before this one: {count}")
 
 # --- the library ----------------------------------------------------------------------------------
 LIBRARY_ENTRY_ADDED = Event("library.entry_added", INFO, "A model is in the index.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -95,3 +96,35 @@ def test_any_event_can_be_told_the_journal(values: dict[str, Any]) -> None:
         except UnicodeEncodeError:
             return
         assert b"SDA_PATH=" + raw + b"\n" in entry
+
+
+HOSTILE = r"""
+import sys
+from pathlib import Path
+from sda_daemon import events
+from sda_daemon.logs import configure_logging
+sys.stderr.isatty = lambda: True  # with colours
+configure_logging("info", "console")
+class Named:
+    def __repr__(self): return "\x1b]0;owned\x07"
+bad = "a\x1b[2J\x9b31m\nforged line\r\u202egnp.\u2028\x7f"
+events.CONVERSION_FAILED(path=Path(bad), kind=[bad, {bad: bad}], reason=bad, permanent=Named(), attempt={bad: 1})
+events.PACKAGE_SAID(package=bad, text=bad)
+events.WORKER_OUTPUT(text=bad)
+"""
+
+
+def test_b40_no_value_takes_over_the_terminal() -> None:
+    """Whatever it is and however deep inside: a line for each event, and no escape sequence but our own colours."""
+    made = subprocess.run(
+        [sys.executable, "-c", HOSTILE],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "SDA_DAEMON_STRICT_EVENTS": "", "NO_COLOR": "", "PYTHONIOENCODING": "utf-8"},
+    )
+    text = made.stderr.decode()
+    plain = re.sub(r"\x1b\[\d*m", "", text)
+    assert plain != text  # it is coloured
+    assert len(plain.splitlines()) == 3, plain
+    assert all(line.isprintable() for line in plain.split("\n")), plain
+    assert plain.count("forged line") == 9

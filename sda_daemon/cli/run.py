@@ -29,7 +29,7 @@ def run(
     import os
 
     from sda_daemon.daemon.daemon import Daemon
-    from sda_daemon.logs import configure_logging
+    from sda_daemon.logs import LAST_WORDS_S, configure_logging, flush_log
     from sda_daemon.service.notify import Notifier
     from sda_daemon.settings.loading import find_config, load_config
 
@@ -37,4 +37,7 @@ def run(
     notifier = Notifier.from_environment(os.environ)
     loaded = load_config(find_config(config))
     configure_logging(loaded.settings.logging.level, loaded.settings.logging.format)
-    return Daemon(loaded, once=once, notifier=notifier).run()
+    try:
+        return Daemon(loaded, once=once, notifier=notifier).run()
+    finally:
+        flush_log()  # before a traceback or last words

@@ -77,12 +77,14 @@ class Journal:
 
     Args:
         address: its socket, if not the usual one; an abstract one begins with `@`.
+        timeout_s: how long to wait for a journal that takes nothing; without it, for ever.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, timeout_s: float | None = None) -> None:
         place = address or JOURNAL_SOCKET
         self._address = "\0" + place[1:] if place.startswith("@") else place
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.settimeout(timeout_s)
 
     def send(self, fields: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
         """Send one entry.
@@ -92,7 +94,10 @@ class Journal:
         Raises:
             OSError: there is no journal, or it refuses.
         """
-        entry = encode_entry(fields)
+        self.send_entry(encode_entry(fields))
+
+    def send_entry(self, entry: bytes) -> None:
+        """Send an entry that is encoded already; see `send`."""
         try:
             self._socket.sendto(entry, self._address)
         except OSError as error:

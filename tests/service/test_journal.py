@@ -196,3 +196,82 @@ def test_without_a_journal_events_are_printed() -> None:
     event, words = done.stderr.splitlines()
     assert json.loads(event)["path"] == "/drop/x.pt"
     assert words == "sda-daemon: last words"
+
+
+HANGING = """
+import os, sys
+from sda_daemon import events, logs
+from sda_daemon.service import journal
+journal.JOURNAL_SOCKET = sys.argv[1]
+logs.configure_logging("info", "journal")
+for number in range(11_000):
+    events.CHECKPOINT_VANISHED(path=f"/drop/{number}.pt")
+print("done", flush=True)
+sys.stdin.read()
+logs.flush_log(60.0)
+"""
+
+
+def test_b40_a_journal_that_takes_nothing_holds_nobody_up(tmp_path: Path) -> None:
+    """The socket is full, as when journald hangs: what waited comes later, with the number of what is missing."""
+    receiver = Receiver(str(tmp_path / "journal"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING, receiver.address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"done\n"
+        process.stdin.close()
+        entries: list[dict[str, str]] = []
+        while not entries or entries[-1]["SDA_EVENT"] != "log.lines_lost":
+            entries.append(receiver.receive()[0])
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        receiver.socket.close()
+    *paths, lost = entries
+    assert [entry["SDA_PATH"] for entry in paths] == [f"/drop/{number}.pt" for number in range(len(paths))]
+    assert len(paths) + int(lost["SDA_COUNT"]) == 11_000
+    assert lost["MESSAGE"] == f"Events that could not be written before this one: {lost['SDA_COUNT']}"
+
+
+GONE = """
+import os, sys
+from sda_daemon import events, logs
+from sda_daemon.service import journal
+journal.JOURNAL_SOCKET = sys.argv[1]
+logs.configure_logging("info", "journal")
+for number in range(3):
+    events.CHECKPOINT_VANISHED(path=f"/drop/{number}.pt")
+logs.flush_log()
+print("done", flush=True)
+sys.stdin.read()
+events.CHECKPOINT_VANISHED(path="/drop/last.pt")
+"""
+
+
+def test_b40_a_journal_that_was_gone_hears_how_much_it_missed(tmp_path: Path) -> None:
+    """Neither its socket nor its stream was there; then it is again."""
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(
+            [sys.executable, "-c", GONE, str(tmp_path / "journal")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=full,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"done\n"
+        receiver = Receiver(str(tmp_path / "journal"))
+        process.stdin.close()
+        assert receiver.receive()[0]["SDA_COUNT"] == "3"
+        assert receiver.receive()[0]["SDA_PATH"] == "/drop/last.pt"
+        assert process.wait(60) == 0
+        receiver.socket.close()
+    finally:
+        process.kill()
