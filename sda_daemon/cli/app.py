@@ -5,20 +5,21 @@ The modules of the commands import at their top only what parsing needs, so that
 
 from __future__ import annotations
 
+import io
 import logging
-import os
 import sys
 from collections import Counter
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
 from sda_daemon import __version__
 from sda_daemon.cli import completion, config, convert, event_list, inspection, models, run, status, systemd_unit
 from sda_daemon.cli.options import examples
-from sda_daemon.cli.output import LONGEST_CELL, LONGEST_LINE, note, prepare_stdout
+from sda_daemon.cli.output import LONGEST_CELL, LONGEST_LINE, note
+from sda_daemon.cli.streams import StandardStreams
 from sda_daemon.errors import ExitCode, SdaError, exit_code_of
-from sda_daemon.os_errors import with_hint
+from sda_daemon.os_errors import explained, with_hint
 from sda_daemon.wording import MOST_LINES, and_more, clean, listed
 
 PROGRAM = "sda-daemon"
@@ -119,9 +120,16 @@ class _FirstOfMany(logging.Filter):
                 note(f"{PROGRAM}: {and_more(count - MOST_LINES)} of the kind {name or 'of other messages'}")
 
 
+class _NoticeHandler(logging.StreamHandler[TextIO]):
+    """Prints notices; one that cannot be printed is no error of what it is about."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 def _show_notices() -> _FirstOfMany:
     logger = logging.getLogger("sda_daemon")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _NoticeHandler(sys.stderr)
     handler.setFormatter(_NoticeFormatter())
     first = _FirstOfMany()
     handler.addFilter(first)
@@ -131,31 +139,47 @@ def _show_notices() -> _FirstOfMany:
 
 
 def run_app(arguments: list[str]) -> int:
-    """Run one command line and return its exit code."""
+    """Run one command line and return its exit code.
+
+    It does what it has to do even if nobody hears of it. That stdout did not take everything is an error in the end,
+    unless its reader has gone: `… | head -1` has got what it wanted.
+    """
+    streams = StandardStreams()
     completion.enable()
-    prepare_stdout()
+    code = _run(arguments)
+    error = streams.why_cut()
+    if error is not None:
+        _complain(f"stdout did not take everything: {explained(error)}")
+        return code or exit_code_of(error)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     notices = _show_notices()
     try:
         result = app(args=arguments, standalone_mode=False, prog_name=PROGRAM)
-        sys.stdout.flush()
     except (typer.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except SdaError as error:
         _complain(_bounded(error))
         return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
     except OSError as error:
         return _os_error(error)
     except Exception as error:
         if not isinstance(error, _UsageError):
             raise
-        error.show()  # type: ignore[attr-defined]
+        _complain_of_usage(error)
         return ExitCode.USAGE
     finally:
         notices.tell_rest()
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _complain_of_usage(error: Exception) -> None:
+    """Print what is wrong with a command line, and what would be right."""
+    words = io.StringIO()
+    error.show(words)  # type: ignore[attr-defined]
+    note(words.getvalue().rstrip("\n"))
 
 
 def _os_error(error: OSError) -> int:

@@ -6,7 +6,6 @@ terminal, are made visible.
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import sys
@@ -39,12 +38,6 @@ _GAP = 2
 
 class RefusedToAskError(SdaError):
     """There is no terminal to ask on, and `--yes` was not given."""
-
-
-def prepare_stdout() -> None:
-    """Let nothing that is printed fail for want of a character: what a terminal does not know becomes `?`."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # stderr is like that already
-        sys.stdout.reconfigure(errors="replace")
 
 
 def make_console(*, stderr: bool = False) -> Console:

@@ -28,12 +28,14 @@ def run(
     import faulthandler
     import os
 
+    from sda_daemon.cli.streams import hurry_stderr
     from sda_daemon.daemon.daemon import Daemon
     from sda_daemon.logs import LAST_WORDS_S, configure_logging, flush_log
     from sda_daemon.service.notify import Notifier
     from sda_daemon.settings.loading import find_config, load_config
 
     faulthandler.enable(file=2)  # systemd's watchdog sends SIGABRT: the log then shows where the daemon hung
+    hurry_stderr(LAST_WORDS_S)
     notifier = Notifier.from_environment(os.environ)
     loaded = load_config(find_config(config))
     configure_logging(loaded.settings.logging.level, loaded.settings.logging.format)
