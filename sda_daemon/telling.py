@@ -24,7 +24,7 @@ ROOM_PAUSE_S = 1.0
 seconds: a thread that is only slower than a busy loop loses nothing, one that hangs costs next to nothing.
 """
 RETRY_S = 1.0
-LONGEST_RETRY_S = 60.0
+LONGEST_RETRY_S = 10.0
 """How long until it is tried again to tell how much was lost, when there is nothing else to tell, in seconds."""
 
 Tell = Callable[[], None]

@@ -182,7 +182,7 @@ for number in range(200):
 
 def test_b40_a_forked_process_tells_its_own_and_never_locks_up() -> None:
     """Each line once, whoever of the two had it."""
-    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, check=True, timeout=120)
     paths = [json.loads(line)["path"] for line in done.stderr.splitlines()]
     assert paths.count("child") == 10
     assert [path for path in paths if path != "child"] == [f"parent {number}" for number in range(200)]
