@@ -90,11 +90,6 @@ class ConversionQueue:
     # --- questions --------------------------------------------------------------------------------
 
     @property
-    def pool(self) -> ConversionPool:
-        """What runs new conversions."""
-        return self._context.pool
-
-    @property
     def running(self) -> Mapping[str, RunningWork]:
         """What is being converted, or on its way to the disk, by path; not to be changed."""
         return self._running

@@ -34,7 +34,7 @@ from sda_daemon.library.trash import discard
 from sda_daemon.models.digest import model_id_of
 from sda_daemon.models.header import read_model_details, read_model_header
 from sda_daemon.os_errors import with_sandbox_hint
-from sda_daemon.settings.run_config import RunConfig
+from sda_daemon.settings.run_config import RunConfig, relative_to
 from sda_daemon.settings.schema import WatchSettings
 from sda_daemon.signature import FileSignature, signature_at
 from sda_daemon.state.ledger import SLIDERS_KIND, SUPERSEDED_KIND, KeptSource, Ledger, MadeModel
@@ -152,7 +152,7 @@ class Retention:
         except (ModelFileError, OSError):
             return False
         job = item.converted.job
-        relative = job.path[len(job.watch_root) :].lstrip("/")
+        relative = relative_to(job.watch_root, job.path)
         is_same = header.metadata.model_id == item.entry.model_id and header.origin.source_path == relative
         return bool(is_same and header.origin.made_by_daemon)
 

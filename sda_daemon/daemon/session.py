@@ -144,11 +144,12 @@ class Session:
         )
         stack.callback(self._intake.stop)
         self._reporter = Reporter(self._ledger)
-        stack.callback(lambda: self._reporter.close(self._snapshot().document(self._identity())))
+        self._seen = self._look()
+        stack.callback(lambda: self._reporter.close(self._look().document(self._identity())))
         stack.callback(process.config_file.stop)
         if not process.once:
             process.config_file.start(inbox.put)
-        process.heartbeat.ready(self._snapshot().progress(tally, now), now)
+        process.heartbeat.ready(self._seen.progress(tally, now), now)
 
     # --- a life -----------------------------------------------------------------------------------
 
@@ -320,17 +321,18 @@ class Session:
     def _report(self, now: float) -> None:
         """Tell `status` how it is going."""
         self._let_go_of_libraries()
+        self._seen = self._look()
         if self._reporter.is_due(now):
-            self._reporter.poll(self._snapshot().document(self._identity()), now)
+            self._reporter.poll(self._seen.document(self._identity()), now)
 
     def _beat(self, now: float) -> None:
         """Tell the service manager that the loop turns, and what it is at."""
-        progress = self._snapshot().progress(self.tally, now)
+        progress = self._seen.progress(self.tally, now)
         if not self._once and not self._process.config_file.is_asked:
             self._process.heartbeat.reloaded(progress, now)
         self._process.heartbeat.poll(progress, now)
 
-    def _snapshot(self) -> Snapshot:
+    def _look(self) -> Snapshot:
         return take_snapshot(self._intake, self._queue, self._keeper)
 
     def _identity(self) -> dict[str, Any]:

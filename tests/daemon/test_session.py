@@ -77,6 +77,13 @@ class Bench:
         """Let it take what is in its inbox, and more."""
         session.turn([*self.inbox.take(0.0), *messages], now)
 
+    def convert_all(self, session: Session, *moments: float) -> None:
+        """Let it turn at some moments, and convert what it begins, one a turn."""
+        for now in moments:
+            self.turn(session, now)
+            if self.pool.waiting:
+                self.pool.convert_next()
+
     def statuses(self) -> dict[str, Status]:
         with contextlib.closing(Ledger(self.folder / "state", owned=False)) as ledger:
             return {Path(row.path).name: row.status for row in ledger.of_status(*Status)}
@@ -129,10 +136,7 @@ def test_a_stop_begins_nothing_more(bench: Bench, drop: Drop) -> None:
         assert len(bench.pool.waiting) == 0
         assert ModelLibrary(bench.models).count() == 1
     with bench.life() as session:
-        for now in (0.0, SETTLE_S, 5.0, 6.0):
-            bench.turn(session, now)
-            if bench.pool.waiting:
-                bench.pool.convert_next()
+        bench.convert_all(session, 0.0, SETTLE_S, 5.0, 6.0)
         bench.turn(session, 7.0)
         assert ModelLibrary(bench.models).count() == 3
 
@@ -381,10 +385,7 @@ def test_a_second_start_leaves_what_stands_in_for_a_library(tmp_path: Path, drop
     for seed in (1, 2, 3):
         drop(bench.drop / f"{seed}.pt", seed)
     with bench.life() as session:
-        for now in (0.0, SETTLE_S, 5.0, 6.0, 7.0):
-            bench.turn(session, now)
-            if bench.pool.waiting:
-                bench.pool.convert_next()
+        bench.convert_all(session, 0.0, SETTLE_S, 5.0, 6.0, 7.0)
         bench.turn(session, 8.0)
     os.rename(bench.models, tmp_path / "elsewhere")
     bench.models.mkdir()
@@ -411,10 +412,7 @@ def test_a_library_that_is_not_mounted(bench: Bench, drop: Drop) -> None:
     for seed in (1, 2, 3):
         drop(bench.drop / f"{seed}.pt", seed)
     with bench.life() as session:
-        for now in (0.0, SETTLE_S, 5.0, 6.0, 7.0):
-            bench.turn(session, now)
-            if bench.pool.waiting:
-                bench.pool.convert_next()
+        bench.convert_all(session, 0.0, SETTLE_S, 5.0, 6.0, 7.0)
     os.rename(bench.models, bench.folder / "elsewhere")
     bench.models.mkdir()
     with pytest.raises(LibraryLostError), bench.life():
